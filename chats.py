@@ -2,7 +2,7 @@
 Point chats.py at conversations or pairs and you get train.jsonl and val.jsonl for sft.py or dpo.py.
 
     python chats.py                                         # small Python problems and answers
-    python chats.py --source=chats.json --out_dir=data/chats
+    python chats.py --source=chats.json,more.jsonl --out_dir=data/chats
     python chats.py --source=out/sft/samples.jsonl --prefer=both --out_dir=data/pairs
     python chats.py --source=out/sft/samples.jsonl --prefer=passed --kind=sft --out_dir=data/good
 
@@ -21,14 +21,14 @@ many records stayed, and why others did not. The decision made here is what a mo
 it copies the length, tone and faults of these answers. So what would change them is read, or
 refused by name, and what is not used is counted.
 """
-import collections, glob, hashlib, itertools, json, math, os, pathlib, re, shlex
+import collections, contextlib, glob, hashlib, io, json, math, os, pathlib, re, shlex
 import unicodedata, zlib
 from typing import Literal
-from configurator import Mistake, configure, require, typed
+from configurator import configure, require, typed
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
-source = ''                     # file, folder or glob; '' = we write n_examples
+source = ''                     # file, folder or glob, several with commas; '' = n_examples of ours
 out_dir = 'data/sft'            # folder of results
 overwrite = False               # True: replace the results in out_dir
 kind: Literal['', 'sft', 'preference'] = ''     # conversations or pairs; '' = as the first record
@@ -43,16 +43,16 @@ prefer: Literal['', 'passed', 'taste', 'both'] = ''     # what is better of what
 BOUNDS = {'val_fraction': (1e-9, 0.999), 'min_score': (-1e18, 1e18), 'min_margin': (-1e18, 1e18)}
 
 # --- names of columns and roles -------------------------------------------------------------------
-MESSAGES = 'messages', 'conversations'
+# of several columns for one thing, the first one is read
+TALK = 'messages', 'conversations'
 QUESTION = 'instruction', 'prompt', 'question', 'query'
 ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
-ANSWERS_OF_PAIRS = *PAIR, 'completion'      # roles
-# extras/text/forms.py reads these, which change what is learned, too
-MORE_COLUMNS = set('context history conversation system_prompt system_message score_chosen '
-                   'score_rejected chosen_score rejected_score chosen_rating '
-                   'rejected_rating'.split())
-NO_TEXT = set('image images video videos audio audios attachments tool_calls function_call'.split())
+# these change what is learned, too: extras/text/forms.py reads or refuses them
+MORE_COLUMNS = set('context history conversation system system_prompt system_message score_chosen '
+                   'score_rejected chosen_score rejected_score chosen_rating rejected_rating '
+                   'outcome image images video videos audio audios attachments tool_calls '
+                   'function_call'.split())
 ROLES = {name: role for role, names in {
     'user': 'user human prompter', 'system': 'system developer',
     'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
@@ -61,307 +61,315 @@ LABELS = {'true': True, '1': True, '1.0': True, 'false': False, '0': False, '0.0
 
 
 # --- a record becomes an example ------------------------------------------------------------------
-# An example is messages, whose roles are these, and facts:
-#     conversation    user, assistant, user, assistant        {'score': 8.0}
-#     pair            user, chosen, rejected                  {'margin': 2.0, 'agreement': 1.0}
-#     thumb           user, completion                        {'label': False}
-# Each function takes what it uses out of the record. What remains, or is put there, is counted as
-# not used.
 def without_empty(record):
-    """Return what has a value in a record or a message, by plain names, and refuse what is no text:
-    {'Question': 'Hi!', 'Input': ''} becomes {'question': 'Hi!'}."""
-    columns = {name.lower().replace('-', '_'): value for name, value in record.items()
-               if value not in (None, '', [], {})}
-    others = ', '.join(sorted(columns.keys() & NO_TEXT))
-    require(not others, f'only texts are learned, and this has {others}')
-    return columns
+    """Return what has a value in a record or a message, by plain names: {'Question': 'Hi!',
+    'Input': ''} becomes {'question': 'Hi!'}."""
+    return {name.lower().replace('-', '_'): value for name, value in record.items()
+            if value not in (None, '', [], {})}
 
 
 def in_known_form(record):
-    """Return a record in one of the forms above. extras/text/forms.py reads other columns, and
-    lists of JSON or whole talks that are written as one text."""
-    record = without_empty(record)
-    is_talk = any(re.match(r'\s*(Human:|\[\s*{\s*")', record[name])
-                  for name in MESSAGES + QUESTION + PAIR if isinstance(record.get(name), str))
-    if is_talk or isinstance(record.get('chosen'), list) or record.keys() & MORE_COLUMNS:
+    """Return the columns of a record in one of the forms above. extras/text/forms.py reads other
+    columns, and lists of JSON or whole talks that are written as one text."""
+    columns = without_empty(record)
+    is_text = any(re.match(r'\s*(Human:|\[\s*{\s*")', str(columns.get(name)))
+                  for name in TALK + QUESTION + PAIR)
+    if is_text or isinstance(columns.get('chosen'), list) or columns.keys() & MORE_COLUMNS:
         from extras.text import forms
-        record = forms.in_known_form(record)
-    return record
+        columns = forms.in_known_form(columns)
+    return columns
 
 
-def take(record, names):
-    """Take a column out of a record: the first of these names that it has, or else None."""
-    return next((record.pop(name) for name in names if name in record), None)
+def shape_of(columns, kind):
+    """Return what a record is, 'pair', 'thumb' or 'talk'. kind: of the records before it, or ''."""
+    label = str(columns.get('label')).lower()
+    if kind != 'sft' and columns.keys() >= {*PAIR}:
+        return 'pair'
+    if kind == 'preference' or not kind and 'completion' in columns and label in ('true', 'false'):
+        require(label in LABELS, 'no chosen and rejected, and no label that is true or false')
+        return 'thumb'
+    require(kind or label not in LABELS,
+            f'a label, which is a thumb (--kind=preference), or a class (--kind=sft): {label}')
+    require(label != 'false', 'a label that is false is a thumb down, and answers are learned')
+    return 'talk'
 
 
-def messages_of(role, turns, record):
-    """Return turns, which are a text, a message or a list of these, as messages. A text is said by
-    this role, and [{'from': 'human', 'value': 'Hi!'}] is [{'role': 'user', 'content': 'Hi!'}]. An
-    empty system message is left out. What is not used of a message goes into the record, to be
-    counted as messages.NAME."""
+def read_record(columns, shape, changed):
+    """Return the messages of a record, the answers to them of a pair or a thumb, facts, and the
+    names of what is not used. changed, {what: n}, counts what is changed in texts.
+
+        {'prompt': 'Hi!', 'completion': 'Go!', 'label': 0, 'id': 7}, 'thumb'
+        -> [{'role': 'user', 'content': 'Hi!'}], {'completion': 'Go!'}, {'label': False}, {'id'}"""
+    first = lambda names: [name for name in names if name in columns][:1]
+    talk = [name for name in TALK if isinstance(columns.get(name), list | dict)][:1]
+    prompt = talk or first(QUESTION) + first(['input'])
+    answer = PAIR if shape == 'pair' else [] if talk else first(ANSWER)
+    names = ', '.join(columns)
+    require(prompt, f'no list of messages, and no {", ".join(QUESTION)} or input: {names}')
+    require(answer or talk, f'no {", ".join(ANSWER)}: {names}')
+    scores = ['margin', 'agreement'] if shape == 'pair' else ['score'] * (min_score is not None)
+    facts = {name: float(str(columns[name])) for name in scores if name in columns}
+    facts |= {'label': LABELS[str(columns['label']).lower()]} if shape == 'thumb' else {}
+    unused = columns.keys() - {*prompt, *answer, *facts}
+
+    messages = messages_of('user', [columns[name] for name in prompt], unused, changed)
+    said = {name: messages_of('assistant', [columns[name]], unused, changed) for name in answer}
+    if shape != 'pair':
+        messages += sum(said.values(), [])
+        said = {'completion': messages[-1:]} if shape == 'thumb' else {}
+    for name, some in said.items():
+        require([m['role'] for m in some] == ['assistant'], f'the {name} is not one answer')
+    answers = {name: some[0]['content'] for name, some in said.items()}
+
+    # 'suaua'; ShareGPT begins in the middle, and what is behind the last answer teaches nothing
+    roles = ''.join(m['role'][0] for m in messages) + 'a' * (shape == 'pair')
+    system, early, good, late = re.fullmatch('(s*)(a*)(.*?)([stu]*)', roles).groups()
+    require(re.match(r'(?!.*([ua])\1)u', good.replace('s', '')),
+            'roles do not alternate, from a question to an answer')
+    messages = messages[:len(system)] + messages[len(system + early):][:len(good) - bool(answers)]
+    unused |= {*['answers before the first question'][:len(early)],
+               *['messages behind the last answer'][:len(late)]}
+    return messages, answers, facts, unused
+
+
+def messages_of(role, values, unused, changed):
+    """Return the values of columns as messages: texts, which this role says, or a lone message or
+    list of messages. An empty system message is left out.
+
+        ['Add.', '1 2'] -> [{'role': 'user', 'content': 'Add.\\n\\n1 2'}]
+        [[{'from': 'human', 'value': 'Hi!'}]] -> [{'role': 'user', 'content': 'Hi!'}]"""
+    if all(isinstance(value, str) for value in values):
+        values = [{'role': role, 'content': '\n\n'.join(values)}]
     messages = []
-    if not isinstance(turns, list | dict):
-        turns = {'role': role, 'content': turns}
-    for turn in turns if isinstance(turns, list) else [turns]:
+    for turn in values[0] if isinstance(values[0], list) and len(values) == 1 else values:
         require(isinstance(turn, dict), 'a message is no object with a role')
-        turn = without_empty(turn)
-        name = str(take(turn, ['role', 'from'])).lower()
+        others = without_empty(turn)
+        name = str(others.pop('role', others.pop('from', None))).lower()
         require(name in ROLES, f'a message has an unknown role: {name}')
-        require(all(turn.pop(flag, 1) == 1 for flag in ('weight', 'train', 'loss')),    # True == 1
-                'a message has weight 0, or train or loss false, and all are learned')
-        content = take(turn, ['content', 'value']) or ''
-        parts = [part.get('text') if isinstance(part, dict) and part.get('type', 'text') == 'text'
-                 else part for part in (content if isinstance(content, list) else [content])]
-        require(all(isinstance(part, str) for part in parts), 'a message is not text')
-        record |= {f'messages.{rest}': value for rest, value in turn.items()}
-        message = {'role': ROLES[name], 'content': normalise('\n'.join(parts))}
-        if message['role'] != 'system' or message['content'].strip():
-            messages.append(message)
+        role, content = ROLES[name], others.pop('content', others.pop('value', ''))
+        if others or not isinstance(content, str):
+            from extras.text import forms
+            content = forms.text_of(content, others, unused)
+        if content.strip() or role != 'system':
+            messages.append({'role': role, 'content': tidy(content, changed)})
     return messages
 
 
-def prompt_of(record):
-    """Return the messages of a record, or its question: {'instruction': 'Add.', 'input': '1 2'}
-    asks 'Add.\\n\\n1 2', and {'input': 'Hi!'} asks 'Hi!'."""
-    is_listed, turns = record.keys() & {*MESSAGES}, take(record, MESSAGES + QUESTION)
-    if isinstance(turns, list | dict):
-        return messages_of('user', turns, record)
-    texts = [text for text in (turns, record.pop('input', None)) if text is not None]
-    # {"id": 7}, {"messages": "no JSON"} and {"prompt": 5} end here
-    require(texts and not is_listed and all(isinstance(text, str) for text in texts),
-            f'no list of messages, and no {", ".join(QUESTION)} or input that is text')
-    return messages_of('user', '\n\n'.join(texts), record)
-
-
-def talk_of(record):
-    """Return the messages of a record, or those of its prompt and its answer."""
-    if record.keys() & {*MESSAGES}:
-        return prompt_of(record)
-    prompt, answer = prompt_of(record), take(record, ANSWER)
-    require(answer is not None, f'no {", ".join(ANSWER)}')
-    return prompt + messages_of('assistant', answer, record)
-
-
-def answer_as(name, turns, record):
-    """Return an answer as messages: one, whose role is this name, such as chosen."""
-    messages = messages_of('assistant', turns, record)
-    require([m['role'] for m in messages] == ['assistant'], f'the {name} is not one answer')
-    return [{**messages[0], 'role': name}]
-
-
-def label_of(record):
-    return str(record.get('label')).lower()
-
-
-def kind_of(record):
-    """Return what a record is, 'sft' or 'preference', or '' where a label may be a thumb, or the
-    number of a class."""
-    label = label_of(record)
-    if record.keys() >= {*PAIR} or ('completion' in record and label in ('true', 'false')):
-        return 'preference'
-    return '' if label in LABELS else 'sft'
-
-
-def example_of(record, kind):
-    """Return the messages and the facts of a record."""
-    label, facts, scores = label_of(record), {}, []
-    if kind == 'sft':
-        require(label != 'false', 'a label that is false is a thumb down, and answers are learned')
-        talk = talk_of(record)
-        if min_score is not None:
-            scores = ['score']
-    elif record.keys() >= {*PAIR}:
-        better, worse = (answer_as(name, record.pop(name), record) for name in PAIR)
-        talk = prompt_of(record) + better + worse
-        scores = ['margin', 'agreement']
-    else:
-        require(label in LABELS, 'no chosen and rejected, and no label that is true or false')
-        facts['label'] = LABELS[label]
-        talk = talk_of(record)
-        talk[-1:] = answer_as('completion', talk[-1:], record)
-        del record['label']
-    try:
-        facts |= {name: float(record.pop(name)) for name in scores if name in record}
-    except (TypeError, ValueError, OverflowError):
-        raise Mistake('score, margin and agreement must be numbers') from None
-    start = next((i for i, m in enumerate(talk) if m['role'] != 'system'), 0)
-    while talk[start:] and talk[start]['role'] == 'assistant':      # ShareGPT begins in the middle
-        record['answers before the first question'] = talk.pop(start)
-    while talk and talk[-1]['role'] in ('system', 'user', 'tool'):  # a question teaches nothing
-        record['messages behind the last answer'] = talk.pop()
-    if 'system' in record and all(m['role'] != 'system' for m in talk):
-        talk = messages_of('system', record.pop('system'), record) + talk
-    return talk, facts
-
-
 # --- rules ----------------------------------------------------------------------------------------
-def normalise(text):
-    """Return a text without control characters and invisible ones. A newline ends a line, and e
-    with its accent is one character (NFC)."""
+# what a terminal obeys (colors; N BS N is a bold N), other controls, and invisible characters
+CONTROL = re.compile(r'\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|'
+                     '[^\n]\x08|[\0-\x08\x0e-\x1b\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\ufff9-\ufffb]')
+DATA_URI = re.compile(r'data:[\w.+/-]+(?:;[\w.=+-]+)*;base64,[A-Za-z0-9+/=%_-]{100,}')
+
+
+def tidy(text, changed):
+    """Return a text without control characters, images in base64 and personal data, which changed,
+    {what: n}, counts. A newline ends a line, and e with its accent is one character (NFC)."""
     text = re.sub('[\ud800-\udfff]', '\ufffd', text)            # half of a pair, from JSON
+    for what, pattern in ('control characters', CONTROL), ('data: addresses', DATA_URI):
+        text, n = pattern.subn('', text)
+        changed[what] += n
     text = re.sub('\r\n?|[\x0b\x0c\x1c-\x1e\u2028\u2029]', '\n', text)
-    text = re.sub('[\0-\x08\x0e-\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\ufff9-\ufffb]', '', text)
-    return unicodedata.normalize('NFC', text)
+    text = unicodedata.normalize('NFC', text)
+    if pii:
+        from extras.text import personal        # without that file: --pii=False
+        text = personal.hide(text, changed)
+    return text
 
 
-def reason_of(messages, facts):
-    """Return why an example is left out, or None. A rule of yours is two lines here. A rejected
-    answer is no turn: it stands beside the chosen one."""
-    turns = ['assistant' if m['role'] in ANSWERS_OF_PAIRS else m['role'] for m in messages
-             if m['role'] not in ('system', 'rejected')]
-    texts = [m['content'].strip() for m in messages]
-    if turns[:1] != ['user'] or any(
-            a == b and a != 'tool' for a, b in itertools.pairwise(turns)):
-        return 'roles do not alternate, from a question to an answer'
-    if not all(texts):
-        return 'empty message'
-    if messages[-1]['role'] == 'rejected' and texts[-1] == texts[-2]:
-        return 'equal answers'
+def check_rules(messages, answers, facts):
+    """Refuse an example that is not worth learning from. A rule of yours is a line here."""
+    texts = [m['content'] for m in messages] + [*answers.values()]
+    require(all(map(str.strip, texts)), 'empty message')
+    require(len({*map(str.strip, answers.values())}) == len(answers), 'equal answers')
     for name, low in ('score', min_score), ('margin', min_margin), ('agreement', min_agreement):
-        if name in facts and not low <= facts[name] < math.inf:     # also nan
-            return f'low {name}'
+        require(name not in facts or low <= facts[name] < math.inf, f'low {name}')      # also nan
 
 
-def line_of(messages, facts):
+def line_of(messages, answers, facts):
     """Return a line of train.jsonl. A prompt of one message is its text."""
-    prompt = [m for m in messages if m['role'] not in ANSWERS_OF_PAIRS]
-    answers = {m['role']: m['content'] for m in messages[len(prompt):]}
-    record = {'messages': messages}
-    if answers:
-        prompt = prompt[0]['content'] if len(prompt) == 1 else prompt
-        record = {'prompt': prompt, **answers, **facts}
-    return json.dumps(record, ensure_ascii=False).encode() + b'\n'
+    prompt = messages[0]['content'] if len(messages) == 1 else messages
+    record = {'prompt': prompt, **answers, **facts} if answers else {'messages': messages}
+    return json.dumps(record, ensure_ascii=False) + '\n'
+
+
+# --- split: a hash of one of two texts decides whether an example is held out ---------------------
+def split_texts(messages, answers, line):
+    """Return the first question of an example, so that all answers to it are on one side, and the
+    whole of it, because "Hi!", which has fewer than three words, begins many. The whole of a pair
+    is its prompt, so that no prompt is on both sides."""
+    said = [m['content'].strip() for m in messages if m['role'] != 'system']
+    whole = '\n'.join(said) if answers else line
+    # two characters of a script without spaces make about a word
+    is_short = len(re.findall('[\u0e01-\U0010ffff]{1,2}|\\S+', said[0])) < 3
+    return whole if is_short else said[0], whole
 
 
 # --- files become records -------------------------------------------------------------------------
-NOT_UTF8 = 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)'
-RECORDS = re.compile(r'\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst|bz2|xz))?$', re.I)
+UNREADABLE = OSError, EOFError, ValueError, RecursionError, zlib.error
+RECORDS = re.compile(r'\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst|bz2|xz))?$')
 
 
-def reject(place, why):
-    left_out.setdefault(why, [0, place])[0] += 1
-
-
-def records_in(path):
-    """Yield (place, record) for each line of a .jsonl, or each record of another file."""
-    if not RECORDS.search(path):
-        return reject(path, 'no .jsonl, .json, .csv, .tsv or .parquet')
-    line = 0
+def records_in(path, results):
+    """Yield (place, record) for all records of a file, or of what is in a folder, but not in the
+    folder `results`. In place of a record there may be a line without one, or an error."""
+    number = 0
     try:
-        is_table = re.search(r'\.(csv|tsv|parquet)', path.lower())
-        if path.lower().endswith(('.jsonl', '.ndjson')):
-            file = open(path, 'rb')
+        if (os.path.realpath(path) + os.sep).startswith(results + os.sep):
+            return
+        if os.path.isdir(path) and not os.path.islink(path):    # links may lead in circles
+            for name in sorted(os.listdir(path)):
+                if name[0] != '.':
+                    yield from records_in(os.path.join(path, name), results)
+            return
+        with open(path, 'rb') as f:
+            require(not f.read(40).startswith(b'version https://git-lfs'),
+                    'a pointer of Git LFS: git lfs pull')
+        ending = RECORDS.search(path.lower())
+        require(ending, 'no .jsonl, .json, .csv, .tsv or .parquet')
+        if ending[0] in ('.jsonl', '.ndjson'):
+            records = map(record_of, open(path, 'rb'))
         else:
             from extras.text import formats
-            file = formats.open_file(path)              # its records as lines of JSON
-        for line, data in enumerate(file, 1):       # bytes: a line that is damaged is one line
-            record, why = None, 'no JSON object (a list is a .json)'
-            try:
-                record = json.loads(data.decode('utf-8-sig'))
-            except (ValueError, RecursionError) as error:
-                why = NOT_UTF8 if isinstance(error, UnicodeError) else why
-                if data[:1] == b'\0' and is_table:   # extras/text/formats.py says why
-                    why = data[1:].decode().strip()
-            if isinstance(record, dict):
-                yield f'{path}:{line}', record
-            elif data.strip():
-                reject(f'{path}:{line}', why)
-    except Mistake:             # a package that is missing
-        raise
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        reject(f'{path}:{line + 1} ({error!s:.80})',
-               NOT_UTF8 if isinstance(error, UnicodeError) else 'damaged from here on')
+            file = formats.unpack(path)
+            lines = io.TextIOWrapper(file, 'utf-8-sig', 'surrogateescape', '\n')
+            records = map(record_of, file) if ending[1] in ('jsonl', 'ndjson') else (
+                record if isinstance(record, dict) else ValueError(record)
+                for record in formats.records_of(path, lines))
+        for number, record in enumerate(records, 1):
+            if record:          # no blank line
+                yield f'{path}:{number}', record
+    except UNREADABLE as error:
+        yield f'{path}:{number + 1}', error
+
+
+def record_of(line):
+    """Return the record in a line of JSON, or its text if it has none."""
+    text = line.decode('utf-8-sig', 'surrogateescape').strip()
+    record = None
+    with contextlib.suppress(ValueError, RecursionError):
+        record = json.loads(text)
+    return record if isinstance(record, dict) else text
+
+
+# --- results --------------------------------------------------------------------------------------
+RESULTS = 'meta.json', 'train.jsonl', 'val.jsonl', 'report.json'
+
+
+def check_out_dir(out, overwrite):
+    """Refuse a folder that can't be written, that has results, or that has anything else."""
+    with contextlib.suppress(OSError):
+        out.mkdir(parents=True, exist_ok=True)
+    require(out.is_dir() and os.access(out, os.W_OK), f'--out_dir={out} is no folder that may be '
+            'written')
+    names = {*os.listdir(out)} - {'.DS_Store', 'lost+found'}
+    meta = (out / 'meta.json').read_bytes() if 'meta.json' in names else b''
+    is_ours = b'"min_agreement":' in meta or 'meta.json.new' in names   # the latter after a kill
+    others = {name.removesuffix('.new') for name in names} - {*RESULTS} if is_ours else names
+    require(not others, f'{out} has {min(others, default="")}, which chats.py did not write there; '
+            'choose another --out_dir')
+    require(overwrite or names.isdisjoint(RESULTS), f'{out} has results; add --overwrite=True')
+
+
+def write_results(out, results):
+    """Write {name: text} into a folder. At any moment a kill leaves the old results, the new ones,
+    or no meta.json, and then no train.jsonl beside the val.jsonl of another run."""
+    for name in RESULTS:
+        (out / f'{name}.new').write_text(results[name], 'utf-8')
+    for name in RESULTS:
+        (out / name).unlink(missing_ok=True)
+    for name in reversed(RESULTS):
+        os.replace(out / f'{name}.new', out / name)
 
 
 # --- the job --------------------------------------------------------------------------------------
 config = configure(globals(), BOUNDS)       # config files and flags replace settings
 useless = typed & ({'n_examples'} if source else {*config} - {'out_dir', 'overwrite', 'n_examples'})
 require(not useless, f'{", ".join(useless)}: only {"without" if source else "with"} --source=FILE')
-out = pathlib.Path(out_dir)
-results = [out / name for name in ('train.jsonl', 'val.jsonl', 'report.json', 'meta.json')]
-for path in results:
-    require(overwrite or not path.exists(), f'{path} exists; add --overwrite=True')
-of_earlier = {os.path.realpath(path) for path in results}
-found = {source} if os.path.exists(source) else {*glob.glob(source, recursive=True)}
-for folder, inner, names in os.walk(source):        # no links, which may lead in circles
-    inner[:] = [name for name in inner if name[0] != '.']
-    found.update(os.path.join(folder, name) for name in names if name[0] != '.')
-paths = sorted(path for path in found if os.path.isfile(path)
-               and os.path.realpath(path) not in of_earlier)
-require(paths or not source, f'no file at {source!r}; --source is a file, a folder or a glob')
-out.mkdir(parents=True, exist_ok=True)
+paths, out = set(), pathlib.Path(out_dir)
+for name in [source] if os.path.exists(source) else filter(None, source.split(',')):
+    some = [f'{name}/'] if os.path.isdir(name) else [name] if os.path.exists(name) else [
+        path for path in glob.glob(name, recursive=True) if not os.path.isdir(path)]
+    require(some, f'no file at {name!r}; --source is a file, a folder or a glob, or several with '
+            'commas')
+    paths.update(some)
+check_out_dir(out, overwrite)
 
 # 1. read
-left_out = {}                           # {why: [records, the first place]}
-changed, unused = collections.Counter(), collections.Counter()
-examples, has_thumbs = {}, False        # {line of train.jsonl: its number}
-entries = itertools.chain.from_iterable(map(records_in, paths))
-if not source:
-    from extras.tasks import problems
-    # What has the lowest numbers is held out, below. A record's number is a hash.
-    for split, n, number in ('train', n_examples, 2 ** 64 - 1), ('validation', 300, 0):
-        text = problems.to_jsonl(problems.problems(n, 0, split, with_tests=False))
-        examples |= dict.fromkeys(text.encode().splitlines(True), number)
-if source and pii:
-    from extras.text import personal         # masks personal data; --pii=False goes on without
+left_out, n_bytes, changed, unused = (collections.Counter() for _ in range(4))
+first, examples, has_thumbs = {}, {}, False     # {name in a counter: its place}, {line: two texts}
+entries = (entry for path in sorted(paths) for entry in records_in(path, os.path.realpath(out)))
 if prefer:
     from extras.text import judged_answers
-    kind = kind or 'preference'
-    entries = judged_answers.with_records(entries, reject, kind == 'preference', prefer)
+    entries = judged_answers.with_records(entries, kind != 'sft', prefer)
 for place, row in tqdm(entries, 'read', unit=' records', disable=None):
-    require(prefer or not {'outcome', 'task_id', 'completion'} <= row.keys(), f'{place} is an '
-            'answer that eval.py judged: --prefer=passed, taste or both says what is better')
+    size = 0
     try:
-        record = in_known_form(row)
-        its_kind = kind or kind_of(record)
-        messages, facts = example_of(record, its_kind or 'sft')
-    except Mistake as error:
-        why, _, detail = str(error).partition(': ')         # 'a message has an unknown role: bob'
-        reject(f'{place} ({detail or ", ".join(row):.80})', why)
-        continue
-    require(its_kind, f'{place} has the label {label_of(record)}: is it a thumb '
-            '(--kind=preference), or a class (--kind=sft)?')
-    kind = its_kind         # as the first record
-    unused.update(record.keys())
-    unused.update(f'--min_{name}, for want of a {name}' for name in ('score', 'margin', 'agreement')
-                  if f'min_{name}' in typed and name not in facts)
-    for m in messages if pii else []:       # first: answers may differ in an address alone
-        m['content'] = personal.hide(m['content'], changed)
-    if reason := reason_of(messages, facts):
-        reject(place, reason)
-        continue
-    line = line_of(messages, facts)
-    if line in examples:
-        reject(place, 'exact duplicate')
-        continue
-    question = next(m['content'] for m in messages if m['role'] == 'user').strip()
-    digest = hashlib.blake2b(question.encode(), digest_size=8).digest()
-    examples[line] = int.from_bytes(digest, 'big')
-    has_thumbs |= 'label' in facts
-report = [f'left out, {why}: {n:,}, first {place}' for why, (n, place) in left_out.items()]
-report += [f'changed, {what}: {n:,}' for what, n in changed.items() if n]
-report += [f'not used, {name}: {n:,}' for name, n in unused.items()]
+        if isinstance(row, Exception):
+            raise row
+        text = json.dumps(row, ensure_ascii=False, default=str)
+        text, n = re.subn('[\udc80-\udcff]', '\ufffd', text)      # bytes that are no UTF-8
+        size = len(text.encode('utf-8', 'replace'))
+        require(1000 * n <= size, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
+        require(isinstance(row, dict), f'no JSON object (a list is a .json): {row}')
+        changed['undecodable bytes'] += n
+        columns = in_known_form(json.loads(text) if n else row)
+        shape = shape_of(columns, kind)
+        messages, answers, facts, names = read_record(columns, shape, changed)
+        kind = kind or ('sft' if shape == 'talk' else 'preference')     # as the first record
+        unused.update(names | {f'--min_{name}, for want of a {name}'
+                               for name in ('score', 'margin', 'agreement')
+                               if f'min_{name}' in typed and name not in facts})
+        check_rules(messages, answers, facts)
+        line = line_of(messages, answers, facts)
+        require(line not in examples, 'exact duplicate')
+        examples[line] = split_texts(messages, answers, line)
+        has_thumbs |= shape == 'thumb'
+    except UNREADABLE as error:
+        why, _, words = str(getattr(error, 'strerror', None) or error).partition(': ')
+        first.setdefault(why, f'{place} ({words:.80})' if words else place)
+        left_out[why] += 1
+        n_bytes['left out'] += size
+    n_bytes['read'] += size
+    for name in [*+changed, *unused]:
+        first.setdefault(name, place)
 
-# 2. split: by a hash of the first question, so all answers to it are on one side, in every run
-different = sorted({*examples.values()})
-require(len(different) > 1, f'{source} has {len(different)} different questions to learn from, too '
-        f'few to hold some out; {"; ".join(report)}')
-limit = min(max(different[0], val_fraction * 2 ** 64), different[-2])    # each side has one
-sides = {'train': [], 'val': []}
-for line, number in examples.items():
-    sides['val' if number <= limit else 'train'].append(line)
-for name, lines in sides.items():
-    (out / f'{name}.tmp').write_bytes(b''.join(lines))
-for name in sides:                      # a kill leaves no half of a file
-    os.replace(out / f'{name}.tmp', out / f'{name}.jsonl')
+# 2. split: a hash of a text decides, so an example keeps its side in every run
+n = collections.Counter(question for question, _ in examples.values())
+hashes, n_all = {}, len(examples)
+for line, (question, whole) in examples.items():
+    # a question that begins more would move the fraction that is held out
+    text = whole if n[question] > min(n_all / 2, max(10, n_all / 100)) else question
+    hashes[line] = int(hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), 16)
+if not source:
+    from extras.tasks import problems
+    for split, n, number in ('train', n_examples, 1), ('validation', 300, 0):
+        text = problems.to_jsonl(problems.problems(n, 0, split, with_tests=False))
+        hashes |= dict.fromkeys(text.splitlines(True), number)
+        n_bytes['read'] += len(text)
+notes = ('left out', left_out), ('changed', +changed), ('not used', unused)
+report = [f'{title}, {name}: {n:,}, first {first[name]}'
+          for title, some in notes for name, n in some.items()]
+different = sorted({*hashes.values()})
+require(len(different) > 1, '; '.join([
+    f'{source} has {len(different)} different questions to learn from, and at least two are '
+    'needed, because one is held out: add conversations', *report]))
+limit = min(max(different[0], val_fraction * 2 ** 64), different[-2])   # each side has one
+train = [line for line, number in hashes.items() if number > limit]
+val = [line for line, number in hashes.items() if number <= limit]
 
 # 3. report
-n_read = len(examples) + sum(n for n, _ in left_out.values())
-(out / 'report.json').write_text(json.dumps({
-    'read': n_read, 'kept': len(examples), 'left_out': left_out, 'changed': changed,
-    'unused_columns': unused}, indent=1))
-(out / 'meta.json').write_text(json.dumps({**config, 'kind': kind or 'sft'}, indent=1))
+n_read = len(hashes) + left_out.total()
+write_results(out, {
+    'train.jsonl': ''.join(train), 'val.jsonl': ''.join(val),
+    'meta.json': json.dumps({**config, 'format': 'nanoparrot-chats-1', 'kind': kind or 'sft'},
+                            indent=1),
+    'report.json': json.dumps({
+        'read': n_read, 'kept': len(hashes), 'changed': +changed, 'unused_columns': unused,
+        'left_out': {why: [n, first[why]] for why, n in left_out.items()}, 'bytes': n_bytes,
+        'first': first}, indent=1)})
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
-print(f'{n_read:,} records, {len(examples):,} kept: {len(sides["train"]):,} to train on, '
-      f'{len(sides["val"]):,} held out', *report,
+n, n_kept = n_bytes['read'], n_bytes['read'] - n_bytes['left out']
+print(f'{n_read:,} records ({n:,} bytes), {len(hashes):,} kept ({n_kept:,} bytes): '
+      f'{len(train):,} to train on, {len(val):,} held out', *report,
       f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

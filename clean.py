@@ -17,14 +17,16 @@ become 9.6 in a few seconds. The decision made here is the corpus: a model share
 report.md before you go on.
 
 The job comes first, and then what it calls, in that order. Without extras/ this file works with
-configurator.py beside it, and --pii=False.
+dedup.py and configurator.py beside it, and --pii=False.
 """
-import ast, codecs, collections, concurrent.futures, contextlib, ctypes, functools, glob, gzip
-import hashlib, io, itertools, json, multiprocessing, os, pathlib, re, shlex, shutil, signal
-import sys, sysconfig, tempfile, types, unicodedata, warnings, zlib
+import array, ast, collections, concurrent.futures, contextlib, ctypes, functools, glob
+import gzip, hashlib, io, itertools, json, keyword, multiprocessing, os, pathlib, re, shlex
+import shutil, signal, sys, sysconfig, tempfile, types, unicodedata, warnings, zlib
 from typing import Literal
 from configurator import Mistake, configure, require
+import filelock
 import numpy as np
+from dedup import exact_copies, hash64, near_copies, shingles, signature
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
@@ -88,11 +90,10 @@ def clean(config):
                            if name not in HARMLESS})
     # A file or a package that an option lacks ends the run here, before the work begins.
     make_stages(settings)
-    near_keys(config, b'')
-    work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-clean')   # a kill leaves its shards
+    work = out_dir / WORK                                           # a kill leaves its shards
     folders = [work / state_of(config, settings, *shard) for shard in shards]
-    work.mkdir(parents=True, exist_ok=True)
-    clear(work, {folder.name for folder in folders})
+    lock = lock_folder(work)
+    clear(work, {LOCK, *(folder.name for folder in folders)})
 
     # 1. Each document by itself: read it, give it one form, judge it, hide personal data.
     share('clean_shard', [(*shard, str(folder), settings)
@@ -100,57 +101,63 @@ def clean(config):
 
     # 2. With all the others: of documents that say the same, the first one stays.
     notes, first = add_up(folders)
-    tables = [np.load(folder / 'numbers.npy') for folder in folders]
-    begin, size, exact, *keys = np.concatenate(tables, 1)               # (n documents,) each
-    shard_of = np.repeat(range(len(folders)), [table.shape[1] for table in tables])
+    begin, ends = numbers_of(folders, 'begin')
 
     def document(i):
-        with open(folders[shard_of[i]] / 'documents.jsonl', 'rb') as f:
+        with open(folders[np.searchsorted(ends, i, 'right')] / 'documents.jsonl', 'rb') as f:
             f.seek(begin[i])
             return json.loads(f.readline())
 
-    copies = find_copies(exact, keys, document, config)
-    kept = np.ones(len(exact), bool)
+    copies, stays, notes['copies'] = find_copies(folders, document, config)
+    size, _ = numbers_of(folders, 'size')
+    kept = np.ones(len(size), bool)
     for reason, which in copies.items():
         kept[which] = False
         stage = f'{reason}s'
         notes['documents'][stage] = int(kept.sum())
         notes['bytes'][stage] = int(size[kept].sum())
         if len(which):
-            notes[f'dropped by {stage}'][reason] = len(which)
+            notes['dropped'][reason] = notes[f'dropped by {stage}'][reason] = len(which)
+            notes['dropped bytes'][reason] = int(size[which].sum())
             first[reason] = document(which[0])['path']
 
     # 3. Shards of what is left.
     (work / 'new/shards').mkdir(parents=True)
     digests = share('write_shard', [
-        (str(folder), str(work / f'new/shards/{prefix[name]}{i:05}.jsonl.gz'), kept[shard_of == i])
-        for i, ((name, _), folder) in enumerate(zip(shards, folders)) if kept[shard_of == i].any()],
-        config)
+        (str(folder), str(work / f'new/shards/{prefix[name]}{i:05}.jsonl.gz'), some)
+        for i, ((name, _), folder, some) in enumerate(zip(shards, folders, np.split(kept, ends)))
+        if some.any()], config)
 
     # 4. The report.
-    source_of = np.array([name for name, _ in shards])[shard_of]        # (n,) of each document
+    for (name, _), some, sizes in zip(shards, np.split(kept, ends), np.split(size, ends)):
+        source = sources[name]
+        source['documents'] = source.get('documents', 0) + int(some.sum())
+        source['bytes'] = source.get('bytes', 0) + int(sizes[some].sum())
     for name, source in sources.items():
-        which = kept & (source_of == name)
-        source |= {'documents': int(which.sum()), 'bytes': int(size[which].sum())}
+        for what, n in source.pop('hidden').items():
+            notes[what][name] = n
     card, more = None, {'licenses': {}}
     if any(vars(config)[name] for name in OPTIONS):
         from extras.text import filters
-        card, more = filters.report(work / 'new', vars(config), notes, copies, document,
-                                    np.flatnonzero(kept), size, sys.modules[__name__])
+        card, more = filters.report(work / 'new', vars(config), notes, copies, stays, document,
+                                    np.flatnonzero(kept), size, mode_of)
     write_report(work / 'new', out_dir, notes, first, sources, card)
     empty = [name for name, source in sources.items() if not source['documents']]
-    require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(first)}; give '
+    why = {reason: first[reason] for reason in notes['dropped']}
+    require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(why)}; give '
             'more, or drop fewer')
     meta = {'format': FORMAT, 'sources': sources, 'config': json.loads(settings), **more,
             'sha256': hashlib.sha256(''.join(digests).encode()).hexdigest()}
     (work / 'new/meta.json').write_text(json.dumps(meta, indent=1))
     publish(work, out_dir)
+    lock.release()
     print(f'next: python prepare.py --source={shlex.quote(os.path.relpath(out_dir))}')
 
 
 # --- files ----------------------------------------------------------------------------------------
 FORMAT = 'nanoparrot-text-1'
-RESULTS = r'shards|meta\.json|report\.(md|json)|audit\.md'
+RESULTS = 'shards', 'audit.md', 'report.md', 'report.json', 'meta.json'
+WORK, LOCK = '.nanoparrot-clean', 'lock'        # in out_dir: what is not done
 # settings that change no text
 HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'cluster', 'download_dir', 'preset'}
 HTML = '.html', '.htm', '.xhtml'
@@ -169,11 +176,6 @@ def ends_with(path, endings):
     return re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()).endswith(endings)
 
 
-def is_foreign(path):
-    """Whether extras/text/formats.py has to read a file."""
-    return ends_with(path, TABLES) or path.lower().endswith(PACKED)
-
-
 def find_sources(config):
     """Return {name: {'path', 'weight', 'files', 'passed over', 'paths'}}. The name of a lone source
     is its path."""
@@ -182,21 +184,23 @@ def find_sources(config):
         from extras.training import mixture
         sources = mixture.sources_of(config.sources)
     for name, source in sources.items():
-        paths, others = find_files(source['path'], config.max_files, config.download_dir,
-                                   config.out_dir)
-        source |= {'files': len(paths), 'passed over': shown(others), 'paths': paths}
-        print(f'{name}: {len(paths):,} files; passed over: {shown(others)}')
+        paths, others, hidden = find_files(source['path'], config.max_files, config.download_dir,
+                                           config.out_dir)
+        source |= {'files': len(paths), 'passed over': shown(others), 'paths': paths,
+                   'hidden': hidden}
+        print(f'{name}: {len(paths):,} files; passed over: {shown(others)}',
+              *(f'{name}: {what}: {n:,}' for what, n in hidden.items()), sep='\n')
     return sources
 
 
 def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     """Return the files of a folder, glob or name, sorted, so that the same files give the same
-    text everywhere, and how many of each ending are passed over. Those in out_dir, which are the
-    results of an earlier run, are left out."""
+    text everywhere, how many of each ending are passed over, and what a folder hides. Those in
+    out_dir, which are the results of an earlier run, are left out."""
     if re.match('hf:|shakespeare$|codeparrot$', source):
         from extras.text import hub
         found = hub.find_files(source, download_dir)[:max_files or None]
-        return [hub.fetch(*file) for file in found], {}
+        return [hub.fetch(*file) for file in found], {}, {}
     top, endings, skipped = source, (*PROSE, '.py', *OTHER_CODE, *LINES, *TABLES), OF_OTHERS
     if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
@@ -207,38 +211,54 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     top = top or '.'
     found = [top] if os.path.exists(top) else glob.glob(top)
     folders = [*found] if inside or os.path.isdir(top) else []
-    results, links = os.path.realpath(out_dir) + os.sep if out_dir else '\0', 0
-    for folder, inner, names in itertools.chain(*map(os.walk, folders)):
-        links += sum(os.path.islink(os.path.join(folder, name)) for name in inner)
+    hidden = collections.Counter()
+    unread = lambda error: hidden.update(["folders that can't be read"])
+    for folder, inner, names in itertools.chain(*(os.walk(top, onerror=unread) for top in folders)):
+        links = filter(os.path.islink, (os.path.join(folder, name) for name in inner))
+        hidden['linked folders'] += len([*links])
         inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
         found += [os.path.join(folder, name) for name in names if name[0] != '.']
+    hidden['links without a target'] += sum(not os.path.exists(path) for path in found)
+    results = os.path.realpath(out_dir) + os.sep if out_dir else '\0'
     found = sorted(path for path in found if os.path.isfile(path)
                    and not os.path.realpath(path).startswith(results)
                    and (not any(inside) or pathlib.PurePath(path).match(inside[0])))
     paths = [path for path in found if path == source or ends_with(path, endings)]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})
-    others.update({'linked folders': links} if links else {})
-    require(paths, f'no text at {source!r}, which has {shown(others)} (without --out_dir); it '
-            'can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob of '
-            f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
-    return paths[:max_files or None], {} if source == 'stdlib' else others
+    require(paths, f'no text at {source!r}, which has {shown(others + hidden)} (without --out_dir)'
+            '; it can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob '
+            f'of {" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
+    return paths[:max_files or None], {} if source == 'stdlib' else others, +hidden
 
 
 def check_out_dir(out_dir, sources, overwrite):
     """Refuse a folder that has anything but results of this script, or results of other sources."""
-    names = {*os.listdir(out_dir)} - {'.DS_Store'} if out_dir.exists() else set()
+    names = {*os.listdir(out_dir)} - {'.DS_Store', WORK} if out_dir.is_dir() else set()
     meta = {}
     with contextlib.suppress(OSError, ValueError, TypeError):   # not there, or somebody else's
         meta = dict(json.loads((out_dir / 'meta.json').read_bytes()))
-    others = [name for name in names
-              if meta.get('format') != FORMAT or not re.fullmatch(RESULTS, name)]
+    # without meta.json: a kill while they were published
+    is_ours = meta.get('format') == FORMAT or not meta and (out_dir / WORK).exists()
+    others = names - {*RESULTS} if is_ours else names
     require(not others, f'{out_dir} has {min(others, default="")}, which clean.py did not write '
             'there; choose another --out_dir')
     old, new = ([os.path.normpath(source['path']) for source in some.values()]
                 for some in (meta.get('sources', {}), sources))
     require(overwrite or old in ([], new), f'{out_dir} has data of {" and ".join(old)}; '
             '--overwrite=True replaces them, or choose another --out_dir')
+
+
+def lock_folder(work):
+    """Make the folder of what is not done, for one run at a time. Return its lock."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(work / LOCK)
+        lock.acquire(0)
+        return lock
+    except OSError as error:
+        why = 'another run does' if isinstance(error, filelock.Timeout) else error.strerror
+        raise Mistake(f"can't write to {work.parent}: {why}; choose another --out_dir") from None
 
 
 def clear(work, keep=()):
@@ -250,20 +270,20 @@ def clear(work, keep=()):
 
 
 def publish(work, out_dir):
-    """Put work/new in place of out_dir. At any moment a kill leaves one of them, or none, but no
-    half of one."""
-    if out_dir.exists():
-        out_dir.rename(work / 'old')
-    (work / 'new').rename(out_dir)
+    """Put the results in work/new in place of old ones, name by name, because a mounted folder
+    can't be replaced. meta.json, which says that all is there, leaves first and comes last, so at
+    any moment a kill leaves old results, new ones or none."""
+    (work / 'old').mkdir()
+    for name in reversed(RESULTS):
+        if (out_dir / name).exists():
+            (out_dir / name).rename(work / 'old' / name)
+    for name in RESULTS:
+        if (work / 'new' / name).exists():
+            (work / 'new' / name).rename(out_dir / name)
     with contextlib.suppress(OSError):      # machines of a cluster may still write there
-        clear(work)
+        clear(work, {LOCK})
+        (work / LOCK).unlink()              # while it is held, so nobody can get this one
         work.rmdir()
-
-
-def hash64(data):
-    """Return 64 bits that follow from these bytes alone; hash64(data) / 2**64 is as if drawn from
-    [0, 1)."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
 
 
 def shown(values):
@@ -297,16 +317,17 @@ def cut_into_shards(files_of):
 
 def state_of(config, settings, source, pieces):
     """Return the name of a clean shard, a hash of all that decides about it: settings, its files,
-    the lists that settings name, and our programs that are loaded. After an edit or with another
-    flag it has another name, and is done again."""
+    the lists that settings name, and our programs. After an edit or with another flag it has
+    another name, and is done again."""
     lists = [path for name in LISTS for given in vars(config)[name].split(',') if given
              for path in find_files(given)[0]]                  # some are folders
     paths = [path for path, _ in pieces] + lists
-    if any(map(is_foreign, paths)):
-        from extras.text import formats
+    here = pathlib.Path(__file__).parent
+    paths += sorted(map(str, [*here.glob('dedup.py'), *here.glob('extras/text/*.py')]))
+    if config.encoding or any(ends_with(path, TABLES) or path.lower().endswith(PACKED)
+                              for path in paths):
+        from extras.text import formats     # without that file this ends the run
         paths.append(formats.__file__)
-    paths += [module.__file__ for name, module in sorted(sys.modules.items())
-              if name.startswith('extras.')]
     stamps = [(path, os.path.getsize(path), os.path.getmtime(path)) for path in [__file__, *paths]]
     return f'{hash64(json.dumps([settings, source, pieces, stamps]).encode()):016x}'
 
@@ -341,7 +362,7 @@ def share(name, jobs, config):
 #     documents           {stage: documents that passed it}
 #     bytes               {stage: their bytes}
 #     dropped by STAGE    {reason: documents}
-#     changed             {what: documents}
+#     dropped, dropped bytes, changed, changed bytes      {reason or what: documents, their bytes}
 #     and what else a stage likes to count, such as     documents taken as: {'prose': 12}
 @functools.lru_cache(1)
 def make_stages(settings):
@@ -355,8 +376,8 @@ def make_stages(settings):
         from extras.text import personal         # without that file: --pii=False
         stages['personal data'] = functools.partial(hide_personal_data, personal.hide)
     if any(vars(config)[name] for name in OPTIONS):
-        from extras.text import filters          # it gets this file, because it imports no script
-        stages = filters.with_options(stages, config, sys.modules[__name__])
+        from extras.text import filters
+        stages = filters.with_options(stages, config, texts_at, read, check_text, normalise)
     return config, stages
 
 
@@ -364,8 +385,9 @@ def clean_shard(source, pieces, folder, settings):
     """Send the documents of a shard through the stages. If FOLDER is there, a run has done it:
 
         documents.jsonl     the documents that passed, one a line
-        numbers.npy         of each a column: where its line begins, its bytes, a hash that copies
-                            share, whatever their white space, and the keys of near-copies, uint64
+        begin, size, exact  .npy, of each: where its line begins, its bytes, a hash that copies
+                            share, whatever their white space, uint64 (documents,)
+        signatures          of each, what near-copies share, bytes
         notes.json          what came in, what was dropped or changed, the first document of each
                             reason, and what else the stages noted"""
     folder = pathlib.Path(folder)
@@ -375,29 +397,37 @@ def clean_shard(source, pieces, folder, settings):
     notes, first = collections.defaultdict(collections.Counter), {}
     for title in 'documents', 'bytes':          # a stage that nothing has reached has 0
         notes[title].update(dict.fromkeys(stages, 0))
-    numbers = [np.zeros((0, 3 + len(near_keys(config, b''))), np.uint64)]
+    numbers = array.array('Q')
     new = pathlib.Path(tempfile.mkdtemp(dir=folder.parent))     # it gets its name when all is there
 
-    with open(new / 'documents.jsonl', 'wb') as f:
-        for document in documents_of(pieces, config.text_field, config.encoding):
-            document['source'], reason = source, None
+    with open(new / 'documents.jsonl', 'wb') as f, open(new / 'signatures', 'wb') as signatures:
+        for document in itertools.chain.from_iterable(
+                read(path, config.text_field, config.encoding, piece) for path, piece in pieces):
+            document['source'], reason, text, size = source, None, None, 0
             for name, stage in stages.items():
                 if reason := stage(document, notes):
                     notes[f'dropped by {name}'][reason] += 1
+                    notes['dropped'][reason] += 1
+                    notes['dropped bytes'][reason] += size
                     first.setdefault(reason, document['path'])
                     break
-                data = document['text'].encode('utf-8', 'surrogatepass')
+                if document['text'] is not text:        # most stages change nothing
+                    text = document['text']
+                    data = text.encode('utf-8', 'replace')
+                    size = len(data) or document.get('lost', 0)
                 notes['documents'][name] += 1
-                notes['bytes'][name] += len(data)
+                notes['bytes'][name] += size
             for what in notes['changed'].keys() - first.keys():
-                first[what] = document['path']
+                first[what] = document.get(what, document['path'])
             if not reason:
                 exact = hash64(data.translate(None, b' \t\n\r\f\v'))    # blanks may differ
-                keys = near_keys(config, data)
-                numbers.append(np.array([[f.tell(), len(data), exact, *keys]], np.uint64))
+                numbers.extend((f.tell(), len(data), exact))
+                if config.dedup in NEAR:
+                    signatures.write(signature(data, config.dedup, config.bands * config.rows))
                 line = {name: document[name] for name in KEPT if name in document}
                 f.write(json.dumps(line).encode() + b'\n')
-    np.save(new / 'numbers.npy', np.concatenate(numbers).T)
+    for i, name in enumerate(['begin', 'size', 'exact']):
+        np.save(new / f'{name}.npy', np.array(numbers[i::3], np.uint64))
     (new / 'notes.json').write_text(json.dumps([notes, first]))
     with contextlib.suppress(OSError):          # a cluster may do a thing twice
         new.rename(folder)
@@ -412,6 +442,13 @@ def add_up(folders):
         for title, counter in some.items():
             notes[title].update(counter)
     return notes, first
+
+
+def numbers_of(folders, name):
+    """Return the numbers of this name of all documents, (n,), and where each shard ends, (shards,).
+    """
+    parts = [np.load(folder / f'{name}.npy') for folder in folders]
+    return np.concatenate(parts), np.cumsum([*map(len, parts)])
 
 
 def write_shard(folder, path, kept):
@@ -437,71 +474,107 @@ KEPT = ['text', 'path', 'source', *FACTS]
 LONG = 4_000_000                # characters; a longer text is cut into pieces, so short that
 PIECE = 100_000                 # prepare.py can hold out about a tenth of it
 NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
-NOT_UTF8 = 'not UTF-8, or not what --encoding=NAME says'
+NOT_UTF8 = ('not UTF-8, nor what --encoding=NAME says (cp1252: Western, cp1251: Cyrillic, '
+            'shift_jis, gb18030, utf-16-le ...)')
+# A byte that means nothing is read as \udc80 to \udcff, half of a pair; others are from JSON.
+HALF, UNDECODED = re.compile('[\ud800-\udfff]'), 'undecodable bytes'
 
 
-def documents_of(pieces, text_field='', encoding=''):
-    """Yield the documents in the files of a shard, [(path, piece), ...]."""
-    names = [text_field] if text_field else TEXT_NAMES
-    for path, piece in pieces:
-        for line, text, record, why in read(path, names, encoding, piece):
-            place = '/'.join(record[name] for name in PLACES if isinstance(record.get(name), str))
-            place = f'it has {", ".join(record)}'[:200] if why == NO_TEXT else place
-            yield {'text': text, 'path': f'{path}:{line} {place}'.strip() if line else path,
-                   'line': line, 'record': record, 'why': why,
-                   **{name: record[name] for name in FACTS if record.get(name)}}
+def texts_at(source, text_field=''):
+    """Yield the texts at a path, in the form that documents have."""
+    for path in find_files(source)[0]:
+        for document in read(path, text_field):
+            if not check_text(document, collections.defaultdict(collections.Counter)):
+                yield normalise(document['text'], mode_of(document['text'], document['path']))
 
 
-def read(path, names=TEXT_NAMES, encoding='', piece=None):
-    """Yield (line, text, record, why) for each record of a file, or each of a piece of its lines.
-    The line of a file of text is 0. `why` says why there is no text, or is None. Nothing is raised,
-    because of a thousand files one is damaged."""
-    line = 0
+def read(path, text_field='', encoding='', piece=None):
+    """Yield a document for each text or record of a file, or each of a piece of its lines. Its
+    'why' says why there is no text, or is None; 'lost' is how many bytes that takes away. Nothing
+    is raised: of a thousand files, one is damaged. text_field None: records, with all columns."""
+    names = TEXT_NAMES if text_field == '' else [text_field]
+    number = n_read = 0         # of the last text, line or row; bytes since then
+
+    def counted(lines):
+        nonlocal n_read
+        for line in lines:
+            n_read += n_bytes(line)
+            yield line
+
     try:
-        with open_file(path, names, encoding) as f:
+        lines = counted(lines_of(path, encoding))
+        if ends_with(path, TABLES):
+            from extras.text import formats
+            columns = None if text_field is None else [*names, *PLACES, *FACTS]
+            entries = enumerate(formats.records_of(path, lines, columns), 1)
+            n_read = 0          # a list is read before its first record
+        else:
+            entries = enumerate(lines, 1) if ends_with(path, LINES) else texts_in(lines)
+        for number, entry in entries:
+            lost, n_read = n_read, 0
             if not ends_with(path, LINES + TABLES):
-                for text in texts_in(f):    # a zero: UTF-16 without its mark; ESC $: Japanese
-                    yield 0, text, {}, NOT_UTF8 if re.search('\0|\x1b\\$', text) else None
-                return
-            for line, row in enumerate(f, 1):
-                if piece in (None, line % N_PIECES) and not row.isspace():
-                    yield line, *text_in(row, names, ends_with(path, TABLES))
+                yield {'text': entry, 'path': path, 'record': {}, 'why': None, 'line': number}
+            elif piece in (None, number % N_PIECES):
+                entry = record_of(entry) if ends_with(path, LINES) else entry
+                yield from documents_in(entry, names, f'{path}:{number}', lost)
     except Mistake:             # a package that is missing
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        if piece in (None, (line + 1) % N_PIECES):
-            is_known = isinstance(error, ValueError)        # extras/text/formats.py says why
-            why = NOT_UTF8 if isinstance(error, UnicodeError) else str(error)
-            yield line + 1, '', {}, why if is_known else 'damaged file'
+        if piece in (None, (number + 1) % N_PIECES):
+            # the words of a library, without the numbers in which files differ
+            words = re.sub(r'0x[\da-f]+|\d+', 'N', getattr(error, 'strerror', '') or str(error))
+            why = str(error) if isinstance(error, ValueError) else f"can't be read ({words})"
+            yield {'text': '', 'path': f'{path}:{number + 1}' if number else path, 'record': {},
+                   'why': why, 'lost': n_read if number else os.path.getsize(path)}
 
 
-def open_file(path, names=(), encoding=''):
-    """Open a file to read its lines, unpacked: texts, or of records UTF-8. Without names, all
-    columns of a table are read."""
-    if is_foreign(path):
+def documents_in(record, names, path, lost):
+    """Yield the document in a record, or several if it is as long as a book; none of ''. A
+    record that is a text says why there is no other."""
+    text, why, facts = '', record, {'record': {}}
+    if isinstance(record, dict):
+        texts = [record[name] for name in names if isinstance(record.get(name), str)]
+        text = next(filter(str.strip, texts), '')       # an empty field hides no other
+        place = '/'.join(record[name] for name in PLACES if isinstance(record.get(name), str))
+        place, why = (place, None) if texts else (f'it has {", ".join(record)}'[:200], NO_TEXT)
+        path = f'{path} {place}'.strip()
+        facts = {'record': record, **{name: record[name] for name in FACTS if record.get(name)}}
+    parts = texts_in(io.StringIO(text)) if len(text) > LONG else [(1, text)] * (record != '')
+    for _, part in parts:
+        yield {'text': part, 'path': path, 'why': why, 'lost': lost, **facts}
+
+
+def record_of(line):
+    """Return the record in a line of JSON, or why there is none; '' if the line is blank."""
+    line = line.strip('\0 \t\r\n')
+    with contextlib.suppress(ValueError, RecursionError):
+        record = json.loads(line, strict=False)         # a text may have control characters
+        if isinstance(record, dict):
+            return record
+    return line and 'no JSON record (a list is a .json)'
+
+
+def lines_of(path, encoding):
+    """Yield the lines of a file. extras/text/formats.py knows all that is not plain UTF-8, and what
+    has another form than its ending says; without it, a file is what it seems to be."""
+    try:
         from extras.text import formats
-        f = formats.open_file(path, names and [*names, *PLACES, *FACTS], encoding)
-    else:
+    except ModuleNotFoundError:
         f = (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
-    start = f.peek(3)
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = 'utf-16'
-    elif start.startswith(codecs.BOM_UTF8):     # a mark in the file is sure, and --encoding is not
-        encoding = ''
-    if ends_with(path, TABLES) or ends_with(path, LINES) and not encoding:
-        return f
-    return io.TextIOWrapper(f, encoding or 'utf-8-sig', newline='\n')
+        return io.TextIOWrapper(f, 'utf-8-sig', 'surrogateescape', newline='\n')
+    may_be_json = ends_with(path, ('.py', '.yaml', '.yml', *LINES, *TABLES))
+    return formats.lines_of(path, encoding, ends_with(path, LINES), may_be_json)
 
 
 def texts_in(lines):
-    """Yield the texts of a file: one, unless lines <|endoftext|> divide it. A text above 4 million
-    characters might not fit into memory: it comes in pieces of 100,000, cut before an empty line,
-    or where there is none, before another one."""
-    pieces, size, total = [[]], 0, 0        # of a text; characters of the last piece, and of all
-    for line in lines:
+    """Yield the texts of a file, and the line where each begins: one, unless lines <|endoftext|>
+    divide it. A text above 4 million characters might not fit into memory: it comes in pieces of
+    100,000, cut before an empty line, or where there is none, before another one."""
+    start, pieces, size, total = 1, [[]], 0, 0  # of a text; characters of the last piece, of all
+    for number, line in enumerate(lines, 1):
         if line.rstrip() == '<|endoftext|>':
-            yield ''.join(itertools.chain(*pieces))
-            pieces, size, total = [[]], 0, 0
+            yield start, ''.join(itertools.chain(*pieces))
+            start, pieces, size, total = number + 1, [[]], 0, 0
             continue
         if size > PIECE and (line.isspace() or size > 2 * PIECE):
             pieces.append([])
@@ -510,38 +583,52 @@ def texts_in(lines):
         size += len(line)
         total += len(line)
         while total > LONG and len(pieces) > 1:     # it is too long: whole pieces leave
-            yield ''.join(pieces.pop(0))
-    yield ''.join(itertools.chain(*pieces))     # the text of an empty file is empty
+            yield start, ''.join(pieces[0])
+            start += len(pieces.pop(0))
+    yield start, ''.join(itertools.chain(*pieces))      # the text of an empty file is empty
 
 
-def text_in(row, names, is_of_table=False):
-    """Return the text of a line of JSON, its record, and why there is no text, or None. An empty
-    field hides no other."""
-    if is_of_table and row[:1] == b'\0':    # extras/text/formats.py says why it can't read a row
-        return '', {}, row[1:].decode().strip()
-    try:
-        record = json.loads(row if isinstance(row, str) else row.decode('utf-8-sig'))
-        texts = [record[name] for name in names if isinstance(record.get(name), str)]
-    except (ValueError, AttributeError, RecursionError) as error:
-        return '', {}, NOT_UTF8 if isinstance(error, UnicodeError) else 'no JSON record'
-    return next(filter(str.strip, texts), ''), record, None if texts else NO_TEXT
+def n_bytes(text):
+    return len(text) if text.isascii() else len(text.encode('utf-8', 'replace'))
 
 
 def check_text(document, notes):
-    """Drop what could not be read, and what has nothing to learn from: the first stage."""
-    if document['why'] or not document['text'].strip():
+    """Drop what could not be read or decoded, and what has nothing to learn from: the first stage.
+    Up to one odd byte in a thousand becomes \ufffd."""
+    text = document['text']
+    if document['why'] or not text.strip():
         return document['why'] or 'empty'
-    # a record that long is most often data; a file (its line is 0) may be a book
-    if document['line'] and len(document['text']) > 1_000_000:
-        return 'too long'
+    halves = [] if text.isascii() else HALF.findall(text)
+    n_odd = sum('\udc80' <= half <= '\udcff' for half in halves)
+    n_zeros = len(re.findall('\0+', text)) if '\0' in text else 0
+    # UTF-16 has many zeros, and Japanese mail is ASCII with escapes
+    if (n_odd > len(text) / 1000 or n_zeros > 2 + len(text) / 50
+            or re.search(r'\x1b\$[()@AB]', text)):
+        return NOT_UTF8
+    if halves:
+        document['text'] = HALF.sub('\ufffd', text)
+        notes['changed'][UNDECODED] += 1
+        notes['changed bytes'][UNDECODED] += len(halves)
+        if 'line' in document:          # of a file of text: the first place
+            line = document['line'] + text.count('\n', 0, text.index(halves[0]))
+            document[UNDECODED] = f'{document["path"]}:{line}'
 
 
 # --- one form: a text gets one form, whatever its source ------------------------------------------
 # Otherwise a tokenizer spends its vocabulary on such differences, and a model learns to write them.
-# control characters but tab and newline, soft hyphen, zero-width signs, byte order marks
-CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
+# Control characters but tab and newline, with what a terminal obeys (colors, links, titles), soft
+# hyphens, zero-width signs, byte order marks.
+CONTROL = re.compile(
+    '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]'
+    r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~]))?')
+PLAIN = bytes([*range(32, 127), *b'\t\n\r'])     # of ASCII, what needs no look at each character
 ODD_SPACE = re.compile('[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
+ACCENT = re.compile('[\u0300-\u036f]')
 LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
+# A block of code in a text. Directly below a line, ~~~ makes a heading of it.
+FENCED = re.compile(r'^(?:(?<!\S\n)|(?![ \t>]*~))((?:[ \t>*+-]|\d+[.)])*'
+                    r'(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})[^\n]*'
+                    r'(?:\n.*?^(?:[ \t>*+-]|\d+[.)])*(?P=fence)[`~]*[ \t]*$|.*))', re.M | re.S)
 
 
 def one_form(config):
@@ -561,19 +648,27 @@ def one_form(config):
         kind = config.markup
         if kind == 'auto':
             kind = 'html' if ends_with(path, HTML) else 'latex' if ends_with(path, '.tex') else ''
-        steps = []
-        if markup and mode == 'prose':
+        steps = [('control characters', lambda text: without_controls(text, mode))]
+        if mode == 'prose' and markup:
             strip = {'html': markup.strip_html, 'latex': markup.strip_latex}.get(kind, str)
-            steps = [(kind, strip), ('wrong letters', markup.fix_mojibake)]
+            steps[:0] = [('data: addresses', markup.without_data), (kind, strip),
+                         ('wrong letters', markup.fix_mojibake)]
         for what, function in steps:
             before, text = text, function(text)
             if text != before:
                 notes['changed'][what] += 1
-        document |= {'text': normalise(text, mode, notes['changed']), 'mode': mode}
+                notes['changed bytes'][what] += n_bytes(before) - n_bytes(text)
+        document |= {'text': normalise(text, mode), 'mode': mode}
         notes['documents taken as'][mode] += 1
         return check_text(document, notes)
 
     return give_form
+
+
+PYTHON = '|'.join(keyword.kwlist + keyword.softkwlist)
+# two words in a row, of which none is Python's: no program begins so
+SENTENCE = re.compile(rf'(?:\s|#[^\r\n]*[\r\n])*(?!(?:{PYTHON})\b)[^\W\d]\w*[ \t]+'
+                      rf'(?!(?:{PYTHON})\b)[^\W\d]')
 
 
 def mode_of(text, path):
@@ -583,7 +678,7 @@ def mode_of(text, path):
     for mode, endings in ('code', '.py'), ('prose', PROSE), ('other code', OTHER_CODE):
         if ends_with(path, endings):
             return mode
-    tree = compiles(text, ast.PyCF_ONLY_AST)
+    tree = None if SENTENCE.match(text) else compiles(text, ast.PyCF_ONLY_AST)
     body = tree.body if tree else []
     idle = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
             and not isinstance(node.value, ast.Call)]
@@ -601,27 +696,34 @@ def compiles(program, flags=0):
         return None
 
 
-def normalise(text, mode, changed=None):
+def without_controls(text, mode):
+    """Return code without zeros, and prose without control characters, and what they do in a
+    terminal, where N, backspace, N is a bold N."""
+    if mode == 'raw' or text.isascii() and not text.encode().translate(None, PLAIN):
+        return text
+    if mode != 'prose':
+        return text.replace('\0', '')
+    text = re.sub('.\b', '', text) if '\b' in text else text
+    return CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
+
+
+def normalise(text, mode):
     """Return a text in one form. Code: a newline ends a line. Prose: no control characters, Unicode
     is composed (NFC: e and its accent are one character), one space in place of several. Raw: as it
-    is. changed, {what: texts}, counts the texts that lose control characters."""
-    if not text.isascii():
-        text = re.sub('[\ud800-\udfff]', '\ufffd', text)    # half of a pair, from JSON
+    is."""
     if mode == 'raw':
         return text
     text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
+    text = without_controls(text, mode)
     if mode != 'prose':
         return text
-    text, n = CONTROL.subn(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
-    if n and changed is not None:
-        changed['control characters'] += 1
-    if not text.isascii():          # a pile of accents would take NFC hours
-        text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
+    if not text.isascii():
+        if ACCENT.search(text):     # a pile of them would take NFC hours
+            text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
         text = unicodedata.normalize('NFC', text)
-    # code stays as it is between lines of ```, perhaps in a quote or a list
-    pieces = [text] if '```' not in text else re.split(
-        r'^((?:[ \t>*+-]|\d+[.)])*`{3,}[^`\n]*)$', text, flags=re.M)
-    pieces[::4] = map(one_space, pieces[::4])       # text, fence, code, fence, text, ...
+    pieces = FENCED.split(text) if '```' in text or '~~~' in text else [text]
+    pieces[::3] = map(one_space, pieces[::3])       # text, block, its fence, text, ...
+    del pieces[2::3]
     return re.sub(r'\A\s*\n', '', ''.join(pieces)).rstrip()
 
 
@@ -644,7 +746,10 @@ ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøù�
                       r'\w*[^\W\d_]\d+[^\W\d_]\w*\d|'                         # x4k9
                       r'\w{31}', re.I)                                        # aaaaaaaaaaa...
 LATIN_WORD = re.compile('[A-Za-z0-9À-ÿ][A-Za-z0-9À-ÿ]+')        # {2,} would be slower
-IS_ODD = functools.lru_cache(1 << 16)(ODD_WORD.match)       # texts share most of their words
+# of each character of Latin-1: a vowel (a), a consonant (c), a digit (1), or no part of a word
+KINDS = bytes(ord(' ' if not LATIN_WORD.match(2 * c) else '1' if c.isdigit() else
+                  'c' if ODD_WORD.match(6 * c) else 'a') for c in map(chr, range(256)))
+LETTERS = bytes.maketrans(b'ac1', b'www')
 GENERATED = re.compile('auto-?generated|automatically generated|do not edit\\b|'
                        'generated (?:from|by|with|using)\\b', re.I)
 CONFIG_OR_TEST = re.compile('unit tests?|test file|configuration file', re.I)
@@ -663,7 +768,7 @@ def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gi
         return 'symbols'                                                # *** >>> $$$ <<< ***
     if max_repetition and repeated_share(head, words) > max_repetition:
         return 'repetitive'                                             # buy buy buy buy buy
-    if max_gibberish and gibberish(head) > max_gibberish:
+    if max_gibberish and is_gibberish(head, max_gibberish):
         return 'gibberish'                                              # qwrtzpl x4k9f2 bcdfghj
 
 
@@ -685,15 +790,21 @@ def repeated_share(text, words, window=200):
     windows of 200. The share of all words would grow with length: 0.88 in Tiny Shakespeare."""
     share = lambda items: 1 - len(set(items)) / max(1, len(items))
     windows = [words[i:i + window] for i in range(0, max(1, len(words) - window // 2), window)]
-    lines = [line.strip() for line in text.split('\n') if line.strip()]
+    lines = [*filter(None, map(str.strip, text.split('\n')))]
     return max(sum(map(share, windows)) / len(windows), share(lines) if len(lines) >= 5 else 0)
 
 
-def gibberish(text):
-    """Return the share of the words in Latin script that hardly any language spells."""
+def is_gibberish(text, limit):
+    """Return whether more than this share of the words in Latin script is odd: hardly any language
+    spells them. A count in a table of what each character is gives at least as many odd words. Only
+    1 text in 1,000 has so many that its words are looked at."""
+    kinds = b' ' + text.encode('latin-1', 'replace').translate(KINDS)
+    most = kinds.count(b'cccccc') + kinds.count(b'1c') + kinds.count(b'1a')
+    kinds = kinds.translate(LETTERS)
+    if most + kinds.count(31 * b'w') <= limit * kinds.count(b' ww'):
+        return False
     words = LATIN_WORD.findall(text)
-    odd = {*filter(IS_ODD, {*words})}
-    return sum(map(odd.__contains__, words)) / max(1, len(words))
+    return sum(map(bool, map(ODD_WORD.match, words))) > limit * len(words)
 
 
 def code_reason(text, is_python=True):
@@ -705,8 +816,6 @@ def code_reason(text, is_python=True):
     data = text.encode('utf-8', 'surrogatepass')
     head = '\n'.join(lines[:5])
     chance = hash64(b'rules' + data) / 2 ** 64
-    if '\0' in text:
-        return 'binary'                                                 # \x7fELF\0\0
     if max(map(len, lines)) > 1000:
         return 'long line'                                              # DATA = 'eJzsvXl4VNX5...
     if sum(map(len, lines)) > 100 * len(lines):
@@ -741,149 +850,38 @@ def check_rules(config, document, notes):
 def hide_personal_data(hide, document, notes):
     """Put placeholders in place of personal data; hide is that of extras/text/personal.py."""
     found = collections.Counter()
-    document['text'] = hide(document['text'], found)
+    is_code = document['mode'] == 'code' or ends_with(document['path'], '.r')
+    document['text'] = hide(document['text'], found, is_code)
     notes['changed'].update([*+found])
 
 
 # --- duplicates: of the documents that say the same, the first one stays --------------------------
-# MinHash finds near-duplicates without comparing each document with each. Let one text have the
-# n-grams a, b, c and another one b, c, d. They share 2 of 4: their Jaccard similarity J is 0.5. A
-# hash function gives each n-gram a number that is as good as random:
-#     n-gram      a     b     c     d
-#     number      71    35    12    58
-# The smallest number of the first text is 12, and so is that of the second. They agree because c,
-# which has the smallest of the four numbers, is in both texts. If a or d had it, they would differ.
-# Each of the four is as likely to have it as the others, so they agree with probability 2 / 4 = J.
-# A text gets 256 such numbers from 256 hash functions, in 32 bands of 8. All 8 of a band agree with
-# probability J^8, and at least one band of 32 with 1 - (1 - J^8)^32. Only texts that agree in a
-# band have their n-grams compared:
-#     J                                   0.4     0.5     0.9
-#     probability of being compared       0.02    0.12    0.99999998
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)      # 2^64 / golden ratio, odd
-# A word is a run of letters, digits and _ in UTF-8. A character of three bytes or more is a word of
-# its own, because Chinese has no spaces.
-LONG_CHARACTER = re.compile(rb'([\xe0-\xef]..|[\xf0-\xff]...)', re.S)
-TO_WORDS = bytes(b if chr(b).isalnum() or b == ord('_') or b > 127 else ord(' ')
-                 for b in bytes(range(256)).lower())
+NEAR = 'minhash', 'simhash'
 
 
-def mix(h):
-    """SplitMix64's finalizer (Steele et al. 2014): each bit of h changes all bits of the result."""
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
-
-
-def words_of(data):
-    """Return the words of a text in UTF-8, in lower case."""
-    if not data.isascii():
-        data = LONG_CHARACTER.sub(rb' \1 ', data)
-    return data.translate(TO_WORDS).split()
-
-
-def ngrams(words, n):
-    """Return the hash of each n words in a row, in order, uint64 (words - n + 1,)."""
-    hashes = np.fromiter(map(zlib.crc32, words), np.uint64, len(words))
-    total = np.zeros(max(0, len(words) - n + 1), np.uint64)
-    for i in range(n):
-        total = total * GOLDEN + hashes[i:i + len(total)]       # a polynomial, because order counts
-    return mix(total)
-
-
-def shingles(data, n=5):
-    """Return the set of the word n-grams of a text in UTF-8, as sorted hashes, uint64. A text of
-    fewer than n words has one n-gram, which is all its words."""
-    words = words_of(data)
-    grams = np.sort(ngrams(words, max(1, min(n, len(words)))))
-    # np.unique does the same, but takes three times as long for so few
-    return np.append(grams[:1], grams[1:][grams[1:] != grams[:-1]])
-
-
-def jaccard(a, b):
-    """Return |A and B| / |A or B| of two sets of shingles; two empty sets share nothing: 0."""
-    shared = len(np.intersect1d(a, b, assume_unique=True))
-    return shared / max(1, len(a) + len(b) - shared)
-
-
-@functools.lru_cache(1)
-def hash_functions(k):
-    """Return the a and b of k functions a x + b mod 2^32, uint32 (k, 1) each."""
-    random = mix(np.arange(2 * k, dtype=np.uint64)) >> np.uint64(32)
-    a, b = random.astype(np.uint32).reshape(2, k, 1)
-    return a | np.uint32(1), b          # an odd a maps no two x to one value
-
-
-def minhash(shingles, k=256):
-    """Return the signature of a set of shingles, uint32 (k,): the smallest value that each of k
-    hash functions has in the set. An empty set has the largest number."""
-    a, b = hash_functions(k)
-    x = (shingles >> np.uint64(32)).astype(np.uint32)                               # (shingles,)
-    signature = np.full(k, 2 ** 32 - 1, np.uint32)
-    for i in range(0, len(x), 500):     # that many hashes stay in the cache
-        hashes = a * x[i:i + 500]                                                   # (k, 500)
-        hashes += b
-        signature = np.minimum(signature, hashes.min(1))                            # (k,)
-    return signature
-
-
-def band_keys(signature, bands):
-    """Return one hash for each band of rows, uint64 (bands,)."""
-    rows = signature.reshape(bands, -1).astype(np.uint64)                           # (bands, rows)
-    return mix(rows @ GOLDEN ** np.arange(rows.shape[1], dtype=np.uint64))
-
-
-def near_keys(config, data):
-    """Return the numbers by which near-copies of a text in UTF-8 are found."""
-    if config.dedup == 'simhash':
-        from extras.text import filters
-        return filters.simhash(shingles(data))
-    if config.dedup == 'minhash':
-        return band_keys(minhash(shingles(data), config.bands * config.rows), config.bands)
-    return []
-
-
-def near_copies(columns, similar):
-    """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band,
-    the keys of all documents, (n,). similar(i, j) compares two that share a key. Where many share
-    one, each is compared with at most 50 of those that stay, because comparing each with each would
-    cost n^2."""
-    copies = set()
-    for keys in columns:
-        values, counts = np.unique(keys, return_counts=True)
-        shared = np.flatnonzero(np.isin(keys, values[counts > 1]))
-        shared = shared[np.argsort(keys[shared], kind='stable')]    # stable: earlier ones first
-        for _, group in itertools.groupby(shared.tolist(), lambda i: keys[i]):
-            different = []              # of the group, those that are unlike all before them
-            for i in group:
-                if i not in copies and any(similar(other, i) for other in different[:50]):
-                    copies.add(i)
-                elif i not in copies:
-                    different.append(i)
-    return np.isin(np.arange(len(keys)), [*copies])         # keys: of any band, (n,)
-
-
-def find_copies(exact, keys, document, config):
-    """Return {reason: numbers of the documents that are copies of earlier ones}. exact: a hash of
-    each, uint64 (n,); keys: those of each band, (n,) each; document(i) reads one."""
+def find_copies(folders, document, config):
+    """Return {reason: numbers of the documents that are copies of earlier ones}, the number of what
+    stays in place of each, (n,), and {what: number} for the report. document(i) reads one."""
+    stays = exact_copies(numbers_of(folders, 'exact')[0])
     if config.dedup == 'none':
-        return {}
-    left = np.sort(np.unique(exact, return_index=True)[1])      # the first one of each
-    copies = {'exact duplicate': np.setdiff1d(np.arange(len(exact)), left)}
+        return {}, stays, {}
+    copies, found = {'exact duplicate': np.flatnonzero(stays != np.arange(len(stays)))}, {}
 
     @functools.lru_cache(512)
     def shingles_of(i):
-        return shingles(document(left[i])['text'].encode('utf-8', 'surrogatepass'))
+        return shingles(document(i)['text'].encode('utf-8', 'surrogatepass'))
 
-    def similar(i, j):
-        return jaccard(shingles_of(i), shingles_of(j)) >= config.min_similarity
-
-    columns = (column[left] for column in keys)
-    if config.dedup == 'simhash':
-        from extras.text import filters
-        copies['near duplicate'] = left[filters.simhash_copies([*columns], near_copies)]
-    if config.dedup == 'minhash':
-        copies['near duplicate'] = left[near_copies(columns, similar)]
-    return copies
+    if config.dedup in NEAR and len(stays):
+        with tempfile.TemporaryFile(dir=folders[0].parent) as f:    # memory may not hold them
+            for folder in folders:
+                with open(folder / 'signatures', 'rb') as some:
+                    shutil.copyfileobj(some, f)
+            f.flush()
+            copies['near duplicate'], found = near_copies(
+                stays, np.memmap(f, np.uint8, 'r').reshape(len(stays), -1), shingles_of,
+                config.dedup, config.bands, config.min_similarity,
+                functools.partial(tqdm, desc='compare', unit=' bands', disable=None))
+    return copies, stays, found
 
 
 # --- report: what came in, what was dropped or changed, what is left ------------------------------
@@ -894,27 +892,29 @@ def write_report(folder, title, notes, first, sources, card):
                'bytes_in': n_bytes[before], 'bytes_out': n_bytes[name],
                'dropped': dict(notes[f'dropped by {name}'].most_common())}
               for before, name in itertools.pairwise(documents)]
-    changed = {what: {'documents': n, 'example': first.pop(what)}
-               for what, n in notes['changed'].most_common()}
+    tables = {how: {what: {'documents': n, 'bytes': notes[f'{how} bytes'][what] or None,
+                           'example': first[what]} for what, n in notes[how].most_common()}
+              for how in ('changed', 'dropped')}
     counts = {title: counter for title, counter in notes.items()
-              if title != 'changed' and not title.startswith('dropped')}
+              if not title.startswith(('changed', 'dropped'))}
     rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
             '|---|---|---|---|---|---|']
     for stage in stages:
-        reasons = ', '.join(f'{reason}: {n:,} ({n / stage["docs_in"]:.1%})'
+        reasons = ', '.join(f'{reason}: {n:,} ({n / stage["docs_in"]:.1%}, '
+                            f'{notes["dropped bytes"][reason]:,} bytes)'
                             for reason, n in stage['dropped'].items())
         rows.append('| {name} | {docs_in:,} | {docs_out:,} | {bytes_in:,} | {bytes_out:,} | '
                     '{reasons} |'.format(**stage, reasons=reasons))
-    rows += ['', *(f'- changed: {what}: {shown(values)}' for what, values in changed.items())]
-    rows += [f'- dropped: {reason}, such as {place}' for reason, place in first.items()]
+    rows += ['', *(f'- {how}: {what}: {shown(values)}' for how, table in tables.items()
+                   for what, values in table.items())]
     print(*rows, sep='\n')
     rows += [f'- {name}: {shown(value) if isinstance(value, dict) else value}'
              for name, value in {**sources, **counts, **(card or {})}.items()]
     page = '\n'.join([f'# {title}', '', *rows, ''])
     (folder / 'report.md').write_text(page, 'utf-8', 'backslashreplace')
     (folder / 'report.json').write_text(json.dumps(
-        {'stages': stages, 'changed': changed, 'documents': stages[-1]['docs_out'], 'first': first,
-         'sources': sources, 'counts': counts, 'card': card}, indent=1))
+        {'stages': stages, **tables, 'documents': stages[-1]['docs_out'], 'sources': sources,
+         'counts': counts, 'card': card}, indent=1))
 
 
 if __name__ == '__main__':      # config files and flags replace settings

@@ -8,8 +8,19 @@ call of configure(). They apply from left to right, so the last one wins.
 
 A config file is Python. A misspelled setting in it is refused, because a run of days would use the
 default. Other names begin with _, or are those of functions, classes and modules.
+
+Four more functions, for the trainers:
+
+    changed = go_on(config, 'out/a/last.pt', saved)     # a run that is resumed keeps its settings
+    check_folder(config, 'out/base')                    # nothing is written over another run
+    write_folder(config)
+    device_type, device, dtype, rank, world = machine('auto', 'auto')
 """
-import ast, contextlib, difflib, os, pathlib, re, runpy, sys, time, traceback, typing
+import ast, contextlib, difflib, json, os, pathlib, re, runpy, sys, time, traceback, typing
+
+# What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
+RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt data.json eval.json '
+           'samples.jsonl compare.json').split()
 
 typed = set()       # the settings that config files and flags have set
 advice = []         # (words of an error, what to do then), from the script
@@ -20,7 +31,7 @@ class Mistake(ValueError):
 
 
 def require(condition, sentence):
-    """Refuse what a user typed, with this sentence, unless the condition holds."""
+    """Raise Mistake(sentence) unless the condition holds."""
     if not condition:
         raise Mistake(sentence)
 
@@ -45,11 +56,18 @@ def configure(script, bounds=()):
         else:
             require(argument.endswith('.py') and os.path.isfile(argument),
                     f'{argument} is no config file; a flag looks like --name=value')
-            new = {name: value for name, value in runpy.run_path(argument).items()
-                   if name[0] != '_' and not hasattr(value, '__name__')}
             where, preset = f'{argument}: ', os.path.basename(argument)
+            try:
+                new = runpy.run_path(argument)
+            except Exception as error:
+                frames = traceback.extract_tb(error.__traceback__)
+                lines = [1, *(frame.lineno for frame in frames if frame.filename == argument)]
+                line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
+                raise Mistake(f'{where}line {line}: {type(error).__name__}: {error}') from error
+            new = {name: value for name, value in new.items()
+                   if name[0] != '_' and not hasattr(value, '__name__')}
         for name, value in new.items():
-            closest = difflib.get_close_matches(name, config, 1, 0)[0]
+            closest = ''.join(difflib.get_close_matches(name, config, 1)) or 'none, see --help'
             require(name in config, f'{where}{name}: no setting has this name; closest: {closest}')
             config[name] = convert(script, bounds, where, name, value)
             typed.add(name)
@@ -60,37 +78,111 @@ def configure(script, bounds=()):
 def convert(script, bounds, where, name, value):
     """Return a value in the type of its setting: for int | None, '1e3' is 1000, 'None' is None."""
     notes = sys.modules[script['__name__']].__annotations__
-    kinds = typing.get_args(notes.get(name)) or [type(script[name])]
-    if isinstance(value, str) and (str not in kinds or value == 'None' and type(None) in kinds):
+    types = typing.get_args(notes.get(name)) or [type(script[name])]
+    if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
-            value = ast.literal_eval(value.title() if bool in kinds else value)
+            value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
+    if isinstance(value, str) and not re.search('prompt|system|stop_at', name):
+        value = re.sub('(^|,)~/', rf'\g<1>{os.path.expanduser("~")}/', value)    # --out_dir=~/a
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))
         require(low <= value <= high,                   # with nan, every comparison is false
                 f'{where}{name}={value} must be from {low:g} to {high:g}')
-        value = next((n(value) for n in (int, float) if n in kinds and n(value) == value), value)
-    allowed = ' or '.join(str(getattr(kind, '__name__', kind)) or "''" for kind in kinds)
-    require(value in kinds or type(value) in kinds and (value != '' or not script[name]),
+        value = next((n(value) for n in (int, float) if n in types and n(value) == value), value)
+    allowed = ' or '.join(str(getattr(each, '__name__', each)) or "''" for each in types)
+    require(value in types or type(value) in types and (value != '' or not script[name]),
             f'{where}{name}={value!r:.80} must be {allowed}, such as {script[name]!r}')
     return value
 
 
-def end(kind, error, trace):
+def go_on(config, path, saved, fixed=(), again=()):
+    """Give config the settings that a run has saved in the file `path`, except those that are typed
+    now. Return what these change, such as ['seed 1 -> 2']. Those in `fixed` may not change. Those
+    in `again` permit or execute something: they are never taken over. A new run has saved={}."""
+    if not saved:
+        return []
+    whose, ours = (settings.get('stage', 'train') for settings in (saved, config))
+    require(whose == ours, f'{path} is a run of {whose}.py, which resumes it; to begin with its '
+            f'model: --init_from={os.path.dirname(path)}, and another --out_dir')
+    require(saved.keys() <= config.keys(), f'{path} has settings that this {ours}.py has not: '
+            f'{sorted(saved.keys() - config.keys())}; resume it with the version that wrote it')
+    changed = []
+    for name in saved.keys() - {'out_dir', 'overwrite'}:
+        if name not in {*typed, *again} or name == 'init_from':     # where the run once began
+            config[name] = saved[name]
+        elif name in typed and config[name] != saved[name]:
+            require(name not in fixed, f'leave {name} out: the run has {saved[name]!r}')
+            changed.append(f'{name} {saved[name]} -> {config[name]}')
+    return sorted(changed)
+
+
+def check_folder(config, begins_with=None, goes_on=False):
+    """Refuse an out_dir that holds text, tokens or a model of others; the model that the run begins
+    with (a path); or a run, unless this one goes on there or --overwrite is given."""
+    out = pathlib.Path(config['out_dir'])
+    others = [path.name for mark in ('meta.json', '*.bin', '*.safetensors')
+              for path in out.glob(mark)]
+    require(goes_on or not others and not out.is_file(),
+            f'{out} is no folder for a run: it has {others[:1]}; choose another --out_dir')
+    if begins_with and not goes_on:
+        origin = pathlib.Path(begins_with)
+        folder = origin if origin.is_dir() else origin.parent
+        require(out.resolve() != folder.resolve(),
+                f'{out} has the model that this run begins with; choose another --out_dir')
+    has_run = any((out / name).exists() for name in ('last.pt', 'last-1.pt', 'best.pt'))
+    require(not has_run or goes_on != config['overwrite'], f'{out} has a run: either '
+            '--init_from=resume goes on, or --overwrite deletes it')
+
+
+def write_folder(config):
+    """Make out_dir, without the run that --overwrite deletes, and write config.json, for people."""
+    out = pathlib.Path(config['out_dir'])
+    out.mkdir(parents=True, exist_ok=True)
+    for name in RESULTS if config['overwrite'] else ():
+        (out / name).unlink(missing_ok=True)
+    (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')
+
+
+def machine(device, dtype):
+    """Return what this process computes with, such as 'cuda', 'cuda:1' and 'bfloat16', its rank,
+    and the number of processes. torchrun starts one for each device, and tells each its rank. On a
+    GPU also choose the device, and TF32 for products that stay float32."""
+    import torch                # not at the top: clean.py and chats.py need none
+    world = int(os.environ.get('WORLD_SIZE', 1))
+    rank, local_rank = (int(os.environ[name]) if world > 1 else 0
+                        for name in ('RANK', 'LOCAL_RANK'))
+    mps = torch.backends.mps.is_available() and world == 1      # no backend joins several
+    here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
+    device_type = here[-1] if device == 'auto' else device
+    require(device_type in here, f'{device=} is not here; try --device=auto')
+    is_native = device_type == 'cpu' and torch.cpu._is_avx512_bf16_supported()
+    if device_type == 'cuda':
+        torch.cuda.set_device(local_rank)
+        torch.set_float32_matmul_precision('high')
+        is_native = torch.cuda.get_device_capability()[0] >= 8
+    if dtype == 'auto':         # older GPUs and many CPUs only emulate bfloat16, slowly
+        dtype = 'bfloat16' if is_native else 'float32'
+    device = f'cuda:{local_rank}' if device_type == 'cuda' else device_type
+    return device_type, device, dtype, rank, world
+
+
+def end(error_type, error, trace):
     """Python calls this for an error that nothing caught: a Mistake is one sentence, exit code 2.
     Others are bugs, or the machine's: they keep their traceback, exit code 1."""
     sys.stderr = sys.__stderr__     # torch.distributed holds back what is printed
     time.sleep(3 * (os.environ.get('RANK', '0') > '0'))     # rank 0 says it, and torchrun ends us
     raised = traceback.extract_tb(trace)[-1]                # the line that did
-    is_leaf = raised.filename.endswith(('model.py', 'tokenizer.py'))    # they know no Mistake
-    is_mistake = issubclass(kind, Mistake) or is_leaf and kind is ValueError
-    if re.search("named 'extras|from 'extras'", str(error)):        # a closed door
-        is_mistake, error = True, f'{error}; copy extras, too; they are needed by: {raised.line}'
+    # model.py and tokenizer.py know no Mistake. What they refuse is one, a slip in them is a bug.
+    is_leaf = os.path.basename(raised.filename) in ('model.py', 'tokenizer.py')
+    is_mistake = error_type is Mistake or is_leaf and raised.line.startswith('raise ValueError')
+    if re.search(r"named 'extras|from 'extras\.\w+'", str(error)):      # extras/ is missing
+        is_mistake, error = True, f'{error}; copy extras, too: {raised.line}'
     if is_mistake:
         print('error:', *str(error).split(), file=sys.stderr)
     else:
-        sys.__excepthook__(kind, error, trace)
+        sys.__excepthook__(error_type, error, trace)
         for words, sentence in advice:
-            if re.search(words, f'{kind.__name__}: {error}'):
+            if re.search(words, f'{error_type.__name__}: {error}'):
                 print('error:', sentence, file=sys.stderr)
     sys.stdout.flush()
     if is_mistake or 'RANK' in os.environ:      # without torch.distributed's threads, which go on

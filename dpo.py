@@ -24,10 +24,11 @@ and -0.1, the margin is 0.2 and the loss 0.598. With beta = 1, a tenth of this c
 give the same loss. So a larger beta keeps the policy nearer to the reference.
 
 At step 0, policy and reference are equal, so the margin is 0 and val_loss is ln 2 = 0.693 (with ipo
-1 / (2 beta)^2, with kto 0.5). Then accuracy and margin rise. Often BOTH rewards fall, because the
-loss asks for a difference only: it gains as much if the bad answer falls by 5 and the good one by 2
-as if the good one rises by 3. What both lose goes to answers that nobody compared. --nll_weight=1
-adds SFT's loss on the better answers, which holds them up (arXiv:2404.19733).
+1 / (2 beta)^2, with kto 0.5; orpo and simpo have no reference). Then accuracy and margin rise.
+Often BOTH rewards fall, because the loss asks for a difference only: it gains as much if the bad
+answer falls by 5 and the good one by 2 as if the good one rises by 3. What both lose goes to
+answers that nobody compared. --nll_weight=1 adds SFT's loss on the better answers, which holds them
+up (arXiv:2404.19733).
 """
 import copy, hashlib, json, math, os, pathlib, shlex, shutil, time
 from typing import Literal
@@ -36,7 +37,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.utils import clip_grad_norm_, rnn
-from configurator import Mistake, configure, require, typed
+from configurator import (Mistake, check_folder, configure, go_on, machine, require, typed,
+                          write_folder)
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 
@@ -51,7 +53,7 @@ gamma = 1.0                     # of simpo: margin by which the better answer mu
 nll_weight = 0.0                # weight of -log p(chosen) per token; orpo has it already
 # optimization
 epochs = 1.0                    # how often each pair is seen; 1 to 3 are usual
-max_steps = 0                   # updates, instead of epochs; 0 = as many as the epochs take
+max_steps = 0                   # updates; above 0 they count instead of the epochs
 batch_size = 32                 # pairs per step, over all devices
 micro_batch_size = 0            # most pairs per device and forward pass; 0 = all
 learning_rate = 3e-5            # for millions of parameters; from 100 million on 5e-7 to 5e-6
@@ -59,7 +61,7 @@ warmup_steps: int | float = 0.1  # steps of the rise; below 1: this fraction of 
 grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # steps
-eval_interval = 0               # steps; also before the first and after the last; 0 = an epoch
+eval_interval = 0               # steps between evaluations; 0 = an epoch; also first and last
 save_interval = 250             # steps
 # machine
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
@@ -69,9 +71,6 @@ seed = 1337                     # of the order of the pairs
 # The least and the most of some numbers; all others are at least 0.
 BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 2 ** 20), 'beta': (1e-9, 1e6),
           'log_interval': (1, 1e12), 'save_interval': (1, 1e12)}
-# What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
-RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt eval.json samples.jsonl '
-           'compare.json').split()
 
 
 # --- what is new: the losses ----------------------------------------------------------------------
@@ -150,7 +149,8 @@ def log_p(model, x, y):
 
 
 def indices_of(step, lengths, batch_size, seed):
-    """Return the indices of a step's pairs, (batch_size,), of about the same length: see sft.py."""
+    """Return the indices of a step's pairs, (batch_size,), of about the same length, so that little
+    is padded. They follow from step and seed; an epoch has each pair once, as in sft.py."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -165,13 +165,12 @@ def indices_of(step, lengths, batch_size, seed):
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 config |= {'stage': 'dpo', 'steps': 0}      # eval.py asks a model of this stage in conversations
 
-# --- model, and the settings of a run that goes on, unless they were typed ------------------------
+# --- the run: new, or resumed with its saved settings, which flags and config files override ------
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; ' + (
-    'no run to resume is in --out_dir' if init_from == 'resume' else
-    'set --init_from, or run: python sft.py'))
+require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
+        '--out_dir), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -179,25 +178,12 @@ require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(model.config.causal and (init_from == 'resume' or 'reward_head' not in model.saved),
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
-
+is_base = 'stage' not in model.saved.get('config', {})     # nobody has taught it to answer
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-old = state.get('config', {})
-require(old.keys() <= config.keys(), f'{source} has settings that this dpo.py has not: '
-        f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
-# what this command decides; init_from stays where the run began
-mine = (typed | {'out_dir', 'overwrite'}) - {'init_from'}
-config |= {name: old[name] for name in old if name not in mine}
-changed = [name for name in old if name in typed and config[name] != old[name]]
-for name in changed:
-    require(name not in ('loss_type', 'beta', 'gamma', 'batch_size', 'seed'),
-            f'leave {name} out: the run has {old[name]}')
+changed = go_on(config, source, state.get('config', {}),
+                fixed='loss_type beta gamma batch_size seed'.split())
 globals().update(config)
-origin = source.resolve()
-is_free = not (out / 'last.pt').exists() and not (out / 'best.pt').exists()
-require(state or out.resolve() not in (origin, origin.parent),
-        f'{out_dir} has the model that this run begins with; choose another --out_dir')
-require(is_free or bool(state) != overwrite, f'{out_dir} has a run: either --init_from=resume goes '
-        'on, or --overwrite deletes it')
+check_folder(config, source, goes_on=bool(state))
 for name, losses in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
                      'nll_weight': 'dpo ipo kto simpo'}.items():
     require(name not in typed or not config[name] or loss_type in losses.split(),
@@ -205,34 +191,27 @@ for name, losses in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
 T = model.config.block_size             # most ids of a prompt and its answer
-end = tokenizer.special['<|im_end|>']
+end = tokenizer.stop[-1]                # what ends a turn
 
 # --- this process ---------------------------------------------------------------------------------
-world = int(os.environ.get('WORLD_SIZE', 1))        # of torchrun
-rank, local_rank = (int(os.environ[name]) if world > 1 else 0 for name in ('RANK', 'LOCAL_RANK'))
-mps = torch.backends.mps.is_available() and world == 1          # it has no all_reduce
-here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
-kind = here[-1] if device == 'auto' else device
-require(kind in here, f'{device=} is not here; try --device=auto')
-device = f'cuda:{local_rank}' if kind == 'cuda' else kind
-if kind == 'cuda':
-    torch.cuda.set_device(device)
-    torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
-    torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a batch
-if dtype == 'auto':                     # older GPUs and many CPUs only emulate bfloat16, slowly
-    is_native = kind == 'cpu' and torch.cpu._is_avx512_bf16_supported()
-    is_native |= kind == 'cuda' and torch.cuda.get_device_capability()[0] >= 8
-    dtype = 'bfloat16' if is_native else 'float32'
-autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
+device_type, device, dtype, rank, world = machine(device, dtype)
+autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
+torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
 if world > 1:
-    dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
+    dist.init_process_group('nccl' if device_type == 'cuda' else 'gloo')
+
 
 # --- data -----------------------------------------------------------------------------------------
+data_hash = hashlib.sha256()            # a run goes on with the same data
+
+
 def read(path):
     """Return the pairs of a file, two rows each: (prompt, answer), ids."""
     require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
             f'chats.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}')
-    lines = pathlib.Path(path).read_bytes().strip().splitlines()
+    content = pathlib.Path(path).read_bytes()
+    data_hash.update(content)
+    lines = content.strip().splitlines()
     rows = {'chosen': [], 'rejected': []}
     for number, line in enumerate(lines, 1):
         try:
@@ -257,7 +236,8 @@ def read(path):
     require(better and worse, f'{found}; needs both kinds')
     if rank == 0:
         print(found, flush=True)
-    # kto's single answers: any two make a pair, because its loss is a sum. The rarer kind repeats.
+    # kto's loss is a sum over answers, so any good one and any bad one make a row. The rarer kind
+    # repeats.
     n = max(len(better), len(worse))
     return [(better[i % len(better)], worse[i % len(worse)]) for i in range(n)]
 
@@ -265,8 +245,6 @@ def read(path):
 train = read(f'{data_dir}/train.jsonl')
 pairs = train + read(f'{data_dir}/val.jsonl')[:512]     # enough for a loss to two digits
 lengths = np.array([max(sum(map(len, row)) for row in pair) for pair in pairs])         # (n,)
-content = [pathlib.Path(data_dir, f'{side}.jsonl').read_bytes() for side in ('train', 'val')]
-data_hash = hashlib.sha256(b''.join(content)).hexdigest()
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
 max_steps = config['steps'] = max_steps or max(1, round(epochs * per_epoch))
@@ -286,16 +264,18 @@ gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
     p.grad = part.view_as(p)    # so one all_reduce adds all gradients; never set one to None
 opt = torch.optim.AdamW(params, learning_rate, betas=(0.9, 0.95), weight_decay=0.0,
-                        fused=kind != 'mps')
+                        fused=device_type != 'mps')
 step, best_val = 0, math.inf
 kto_kl = 0.0                    # kto's zero point, explained next to its loss
 ref = torch.zeros(len(pairs), 2, device=device)         # log p of the reference
 if state:
-    require(state['data'] == data_hash, f'{data_dir} is not what {source} was trained with')
+    require(state['data'] == data_hash.hexdigest(),
+            f'{source} has read other data than {data_dir}')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
     step, best_val = state['step'], state['best_val']
     ref, kto_kl = state['ref_log_probs'].clone().to(device), state['kto_kl']
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
+require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=} or, if that was not typed, '
+        'epochs')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
 
 
@@ -303,31 +283,29 @@ def scored(numbers):
     """Yield B of these pairs at a time, of this process (of two, the first takes 0, 2, 4, ... and
     may get none): their numbers, log p of the answers (for rm: scores), and how many tokens they
     have, (2, B) each. Row 0 has the chosen answers, row 1 the rejected ones."""
-    mine = numbers[rank::world]
-    for i in range(0, len(mine), micro_batch_size):
-        few = mine[i:i + micro_batch_size]
-        x, y = (part.to(device) for part in collate([pairs[i] for i in few]))           # (2 B, T)
+    my_numbers = numbers[rank::world]
+    for i in range(0, len(my_numbers), micro_batch_size):
+        batch = my_numbers[i:i + micro_batch_size]
+        x, y = (t.to(device) for t in collate([pairs[number] for number in batch]))     # (2 B, T)
         with autocast:
             scores = score_of(model, x, y)
-        yield few, scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
+        yield batch, scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
 
 
 if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
     with torch.no_grad():
-        for few, policy, _ in scored(np.argsort(-lengths)):     # longest first: memory runs out now
-            ref[few] = policy.T                                                         # (B, 2)
+        # The longest come first: if memory is too small for them, this fails now.
+        for batch, policy, _ in scored(np.argsort(-lengths)):
+            ref[batch] = policy.T                                                         # (B, 2)
     if world > 1:               # each process has filled its rows, and left 0 in the others
         dist.all_reduce(ref)
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    out.mkdir(parents=True, exist_ok=True)
-    for name in RESULTS if overwrite else ():
-        (out / name).unlink(missing_ok=True)
+    write_folder(config)
     tokenizer.save(out / 'tokenizer.json')
-    (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
-    if is_new and os.path.exists(f'{folder}/data.json'):
-        shutil.copy(f'{folder}/data.json', out)             # what the base has read
+    if is_new and (folder / 'data.json').exists():          # what its base has read, for eval.py
+        shutil.copy(folder / 'data.json', out)
 
 
 def save(name):
@@ -337,50 +315,20 @@ def save(name):
         weights = dict(model.state_dict())
         more = {'reward_head': weights.pop('reward_head')} if loss_type == 'rm' else {}
         if name == 'last.pt':
-            more |= {'optimizer': opt.state_dict(), 'data': data_hash, 'ref_log_probs': ref,
-                     'kto_kl': kto_kl}
+            more |= {'optimizer': opt.state_dict(), 'data': data_hash.hexdigest(),
+                     'ref_log_probs': ref, 'kto_kl': kto_kl}
         model.save(out / name, model=weights, config=config, step=step,
                    best_val=best_val, tokenizer_hash=tokenizer.hash, **more)
 
 
-def log(**row):
-    """Print figures, and append them to metrics.jsonl. A reader takes a step's last row."""
-    if rank == 0:
-        words = [f'{name}: {value:.4g}' for name, value in row.items()]
-        print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
-        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        with open(out / 'metrics.jsonl', 'a') as f:
-            print(json.dumps({'step': step} | row), file=f)
-
-
-def measure(numbers, zero_point=0.0):
-    """Return means over these pairs, in all processes. Unless under no_grad, add this process's
-    part of the gradient of their mean loss to p.grad. zero_point: kl of preference_loss."""
-    names = ['loss', 'preference_loss', 'accuracy', 'chosen_reward', 'rejected_reward',
-             'chosen_logp', 'rejected_logp', 'kl']
-    sums = torch.zeros(len(names), device=device)       # a process may get no pair
-    for few, policy, n in scored(numbers):
-        reference = ref[few].T                                                          # (2, B)
-        losses, chosen, rejected = preference_loss(                                     # (B,) each
-            *policy, *reference, *n, loss_type, beta, gamma, zero_point)
-        loss = losses if loss_type == 'rm' else losses - nll_weight * policy[0] / n[0]
-        if torch.is_grad_enabled():
-            (loss.sum() / len(numbers)).backward()
-        # A tie is half right. Unrounded, an untrained model would win and lose by the last digits.
-        right = 0.5 + 0.5 * (chosen - rejected).round(decimals=4).sign()
-        # over answers of the policy itself it would be KL; here it may be below 0
-        kl = (policy - reference).mean(0)
-        figures = [loss, losses, right, chosen, rejected, *policy, kl]
-        sums += torch.stack(figures).detach().sum(1)
-    if world > 1:
-        dist.all_reduce(sums)
-    row = dict(zip(names, (sums / len(numbers)).tolist()))
-    row['margin'] = row['chosen_reward'] - row['rejected_reward']
-    if not has_reference:
-        del row['kl']
-    if loss_type == 'rm':       # its scores are the rewards
-        del row['chosen_logp'], row['rejected_logp']
-    return row
+def log(row):
+    """Print figures, and append them to metrics.jsonl. A resumed run may write a step again: the
+    last row of a step counts."""
+    words = [f'{name}: {value:.4g}' for name, value in row.items()]
+    print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
+    row = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    with open(out / 'metrics.jsonl', 'a') as f:
+        print(json.dumps({'step': step} | row), file=f)
 
 
 @torch.no_grad()
@@ -399,16 +347,48 @@ def evaluate():
                 answer_lengths.append(len(ids) - len(prompt))
                 print(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n', file=f)
         row['val_length'] = np.mean(answer_lengths)
-    log(**row)
+    if rank == 0:
+        log(row)
     if row['val_loss'] < best_val and step > 0:         # never the untrained model
         best_val = row['val_loss']
         save('best.pt')
 
 
+def measure(numbers, zero_point=0.0):
+    """Return means over these pairs, in all processes. Unless under no_grad, add this process's
+    part of the gradient of their mean loss to p.grad. zero_point: kto's."""
+    names = ['loss', 'preference_loss', 'accuracy', 'chosen_reward', 'rejected_reward',
+             'chosen_logp', 'rejected_logp', 'log_ratio']
+    sums = torch.zeros(len(names), device=device)       # a process may get no pair
+    for batch, policy, n in scored(numbers):
+        reference = ref[batch].T                                                          # (2, B)
+        losses, chosen, rejected = preference_loss(                                     # (B,) each
+            *policy, *reference, *n, loss_type, beta, gamma, zero_point)
+        loss = losses - nll_weight * policy[0] / n[0]       # with orpo and rm, nll_weight is 0
+        if torch.is_grad_enabled():
+            (loss.sum() / len(numbers)).backward()
+        # A tie is half right; rewards that are equal but for rounding are a tie.
+        right = 0.5 + 0.5 * (chosen - rejected).round(decimals=4).sign()
+        # It would be a KL over the policy's own answers; over these it may be below 0.
+        log_ratio = (policy - reference).mean(0)
+        figures = [loss, losses, right, chosen, rejected, *policy, log_ratio]
+        sums += torch.stack(figures).detach().sum(1)
+    if world > 1:
+        dist.all_reduce(sums)
+    row = dict(zip(names, (sums / len(numbers)).tolist()))
+    row['margin'] = row['chosen_reward'] - row['rejected_reward']
+    if not has_reference:
+        del row['log_ratio']
+    if loss_type == 'rm':       # its scores are the rewards
+        del row['chosen_logp'], row['rejected_logp']
+    return row
+
+
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
-    print(*[f'{name} {old[name]} -> {config[name]}' for name in changed],
-          f'{model.config}\nparameters: {len(gradient):,}, steps: {max_steps:,}, '
+    if is_base:
+        print(f'note: {source} is a base model, which has not learned to answer; sft.py teaches it')
+    print(*changed, f'{model.config}\nparameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')
 if is_new:
@@ -426,7 +406,7 @@ while step < max_steps:
     gradient.zero_()            # a process without a pair adds zeros
     batch = indices_of(step, lengths[:len(train)], batch_size, seed)
     row = measure(batch, kto_kl)        # forward and backward: it adds to p.grad
-    kto_kl = max(0.0, beta * row.get('kl', 0.0))        # the zero point of the next step
+    kto_kl = max(0.0, beta * row.get('log_ratio', 0.0))     # the zero point of the next step
     if world > 1:
         dist.all_reduce(gradient)
     norm = clip_grad_norm_(params, grad_clip or math.inf).item()
@@ -434,11 +414,11 @@ while step < max_steps:
             f'norm of the gradient {norm}; resume with a lower --learning_rate')
     opt.step()
     step += 1
-    if step in (1, max_steps) or step % log_interval == 0:
+    if rank == 0 and (step in (1, max_steps) or step % log_interval == 0):
         dt = time.perf_counter() - began
         n_tokens = sum(len(ids) for i in batch for side in pairs[i] for ids in side)
-        log(**row, lr=lr, grad_norm=norm, dt=dt, tok_s=n_tokens / dt,
-            minutes_left=dt * (max_steps - step) / 60)
+        log(row | {'lr': lr, 'grad_norm': norm, 'dt': dt, 'tok_s': n_tokens / dt,
+                   'minutes_left': dt * (max_steps - step) / 60})
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     if step % save_interval == 0 or step == max_steps:

@@ -43,13 +43,14 @@ class GPTConfig:
     def __post_init__(self):
         D = self.head_dim or self.n_embd / self.n_head
         if D % 2:
-            raise ValueError(f'n_embd={self.n_embd} / n_head={self.n_head} must be an even number')
+            raise ValueError(f'head_dim={D:g} must be even; if it is not given, it is '
+                             f'n_embd={self.n_embd} / n_head={self.n_head}')
         self.head_dim = int(D)
         self.n_kv_head = self.n_kv_head or self.n_head
         if self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}')
         # Three matrices that are 8/3 n_embd wide have as many weights as GPT-2's two of 4 n_embd.
-        self.n_ffn = self.n_ffn or round(self.n_embd * 8 / 3 / 64) * 64
+        self.n_ffn = self.n_ffn or max(64, round(self.n_embd * 8 / 3 / 64) * 64)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -77,9 +78,10 @@ class Attention(nn.Module):
         self.norm_q = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
 
-    def forward(self, x, cos, sin, cache, start, mask):
-        """x (B, T, C) -> (B, T, C). x follows `start` positions, whose keys and values are in the
-        cache (2, B, K, room, D). mask: True where a query sees a key, (B or 1, 1, T, start + T)."""
+    def forward(self, x, cos, sin, cache, at, mask):
+        """x (B, T, C) -> (B, T, C). mask, bool (B or 1, 1, T, T): True where a query sees a key.
+        With a cache (2, B, K, n, D), which has room for n keys, the T tokens of x are at the
+        positions `at` (T,), earlier keys are in the cache, and the mask is (B or 1, 1, T, n)."""
         T = x.shape[1]
         heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
         q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)  # (B, H, T, D)
@@ -87,11 +89,10 @@ class Attention(nn.Module):
         v = heads(self.w_v(x))  # (B, K, T, D)
         dtype = v.dtype     # under autocast not that of x
         if cache is not None:
-            cache[:, :, :, start:start + T] = torch.stack((k, v))
-            k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
+            k, v = cache.index_copy_(3, at, torch.stack((k, v)))  # (B, K, n, D) both
         elif x.is_cpu:      # a CPU's backward pass through bfloat16 attention can be slow
             q, k, v = q.float(), k.float(), v.float()
-        # Without a mask, a query sees its own key and earlier ones: then T is 1, or start is 0.
+        # Without a mask, x is a whole text (T = n), or one token, which sees all keys (T = 1).
         is_causal = self.config.causal and mask is None and T > 1
         y = attend(q, k, v, mask, is_causal).to(dtype)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2))  # (B, T, C)
@@ -101,6 +102,9 @@ def attend(q, k, v, mask, is_causal):
     """Return softmax(q k^T / sqrt(D)) v, (B, H, T, D). Each k and v serves H / K heads of q."""
     # A GPU's fast kernel for grouped heads takes only bfloat16 without a mask.
     if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype != torch.bfloat16):
+        if q.shape[2] == 1:     # Of one token, the H / K heads that share keys are H / K queries.
+            y = attend(q.unflatten(1, (k.shape[1], -1))[..., 0, :], k, v, mask, False)
+            return y.flatten(1, 2)[:, :, None]  # (B, K, H / K, D) -> (B, H, 1, D)
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
     with torch.autocast('cpu', enabled=False):      # float32 would become bfloat16 again
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
@@ -128,7 +132,7 @@ class Block(nn.Module):
         self.mlp = SwiGLU(c)
         self.dropout = nn.Dropout(c.dropout)
 
-    def forward(self, x, *where):  # cos, sin, cache, start, mask: see Attention
+    def forward(self, x, *where):  # cos, sin, cache, at, mask: see Attention
         x = x + self.dropout(self.attention(self.norm_1(x), *where))
         return x + self.dropout(self.mlp(self.norm_2(x)))
 
@@ -166,6 +170,9 @@ class GPT(nn.Module):
         # Plain tensors, because model.bfloat16() would round buffers.
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
         self.grad_checkpoint = False    # True: backward computes the blocks again (1604.06174)
+        # On a GPU, stream() records the step that reads one token, and replays its kernels. Hooks
+        # and prints in a block don't run then: make it False to look inside.
+        self.use_graph = True
         self.saved = {}                 # what else the file has that load() read
         # As in GPT-2. The blocks add 2 n_layer outputs of w_o and w_down to x. Variances add up, so
         # these begin smaller by the root of that number, and x is no larger in a deeper model.
@@ -174,17 +181,17 @@ class GPT(nn.Module):
                 n_added = 2 * c.n_layer if name.endswith(('w_o.weight', 'w_down.weight')) else 1
                 nn.init.normal_(p, 0.0, 0.02 / math.sqrt(n_added))
 
-    def backbone(self, idx, cache=None, start=0, mask=None, positions=None):
-        """idx (B, T) -> hidden states (B, T, C). positions (B, T); None: count from `start`."""
-        T = idx.shape[1]
-        assert start + T <= self.config.block_size, f'{start + T} tokens do not fit block_size'
+    def backbone(self, idx, at=None, mask=None, cache=None):
+        """idx (B, T) -> hidden states (B, T, C). at: its positions, without it 0 1 2 ...; (T,), or
+        (B, 1, T) where rows differ. mask and cache: see Attention; cache[i] is block i's."""
+        assert idx.shape[1] <= self.config.block_size, f'{idx.shape[1]} tokens exceed block_size'
         if self.cos.device != idx.device:       # model.to(device) moves no plain tensors
             self.cos, self.sin = self.cos.to(idx.device), self.sin.to(idx.device)
-        at = slice(start, start + T) if positions is None else positions[:, None]
-        cos, sin = self.cos[at], self.sin[at]  # (T, D/2), or (B, 1, T, D/2)
+        positions = slice(idx.shape[1]) if at is None else at
+        cos, sin = self.cos[positions], self.sin[positions]  # (T, D/2), or (B, 1, T, D/2)
         x = self.dropout(self.embedding(idx))  # (B, T, C)
         for i, block in enumerate(self.blocks):
-            where = cos, sin, (None if cache is None else cache[i]), start, mask
+            where = cos, sin, (None if cache is None else cache[i]), at, mask
             if self.grad_checkpoint and torch.is_grad_enabled():
                 x = checkpoint(block, x, *where, use_reentrant=False)
             else:
@@ -195,8 +202,8 @@ class GPT(nn.Module):
         """idx, targets (B, T) -> logits, float32 (B, T, V), and the loss: the mean -log p(target)
         of targets that are not IGNORE, or 0 without any. For next tokens: idx = tokens[:, :-1],
         targets = tokens[:, 1:]. With with_logits=False: None and the loss, from fewer logits."""
-        hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
-        return self.predict(hidden, targets, with_logits)
+        at = None if positions is None else positions[:, None]  # (B, 1, T): the same in all heads
+        return self.predict(self.backbone(idx, at, mask), targets, with_logits)
 
     def predict(self, hidden, targets=None, with_logits=True):
         """What forward() does with the hidden states, (B, T, C) or (n, C)."""
@@ -214,28 +221,32 @@ class GPT(nn.Module):
         c = self.config
         # Autocast decides the type of keys, which are products: this product gets the same one.
         row = self.embedding.weight[:1]
-        return (row @ row.T).new_empty(
+        return (row @ row.T).new_zeros(         # a masked key has weight 0, and 0 times NaN is NaN
             c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size), c.head_dim)
 
-    def log_p(self, idx, targets, temperature=1.0):
-        """Return log p of the m targets that are not IGNORE, in order, (m,), at a temperature."""
+    def log_p(self, idx, targets, temperature=1.0, never=()):
+        """Return log p of the m targets that are not IGNORE, in order, (m,), at a temperature. The
+        ids of `never` have p = 0."""
         logits = self.predict(self.backbone(idx)[targets != IGNORE])[0] / temperature  # (m, V)
+        if never:
+            logits[:, [*never]] = -math.inf
         return -F.cross_entropy(logits, targets[targets != IGNORE], reduction='none')
 
-    @torch.compiler.set_stance('force_eager')   # a compiler would begin anew for each length
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(),
-                 seeds=(), with_log_p=False):
+                 seeds=(), with_log_p=False, never=()):
         """idx (B, T) -> idx with up to max_new_tokens more, (B, T + n), without dropout. A row that
         has drawn an id of `stop` repeats it. A shorter prompt begins with IGNORE (_):
             _ _ 5 6     ->    _ _ 5 6 a b
             5 6 7 8           5 6 7 8 c d
         seeds, a number or a text for each row, draw its tokens, whatever the other rows are. With
         with_log_p=True also return log p of the new tokens, float32 (B, n), at this temperature but
-        before top_k and top_p."""
+        before top_k and top_p. The ids of `never` are not drawn."""
         dice = [random.Random(seed) for seed in seeds]
         log_p = torch.zeros(len(idx), max_new_tokens, device=idx.device)    # 0 after a stop
 
         def draw(logits, rows, t):
+            if never:
+                logits[:, [*never]] = -math.inf
             u = logits.new_tensor([dice[row].random() for row in rows.tolist()]) if dice else None
             token = sample(logits, temperature, top_k, top_p, u)
             if with_log_p:
@@ -254,36 +265,55 @@ class GPT(nn.Module):
     def stream(self, idx, max_new_tokens, draw, stop):
         """Yield the next token of each row of idx (B, T), then the one after it, ... (B,) each,
         until all rows have drawn an id of `stop`. draw(logits (b, V), rows (b,), t) -> (b,) chooses
-        token t of the b rows that have drawn none yet. To write d and then e after a b c:
+        token t of the b rows that have drawn none yet. The caller calls eval(), and stays in one
+        autocast until the last token. To write d and then e after a b c:
             idx          the blocks read    cache afterwards
             a b c        a b c              a b c
             a b c d      d                  a b c d"""
-        stop = idx.new_tensor(stop)
+        stop, window = idx.new_tensor(stop), self.config.block_size
+        room = min(idx.shape[1] + max_new_tokens, window)
         token = torch.full_like(idx[:, 0], -1)  # (B,)
         rows = torch.arange(len(idx), device=idx.device)  # (b,), those that are in idx
-        # Equal prompts are read once: of x y x, idx becomes x y, and `which` is 0 1 0.
-        idx, which = idx.unique(dim=0, return_inverse=True)
-        cache, n_cached = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens), 0
+        is_open = rows >= 0  # (b,), those without an end: all
+        # 1. Read the prompts, equal ones once: of x y x, idx becomes x y, and `which` is 0 1 0.
+        idx, which = idx[:, -window:].unique(dim=0, return_inverse=True)
+        cache, graph = self.empty_cache(len(idx), room), None
+        logits = self.read(idx, 0, cache)[which]  # (b, V)
+        idx, cache = idx[which], cache[:, :, which]
         for t in range(max_new_tokens):
-            is_open = ~torch.isin(token[rows], stop)  # (b,)
-            if not is_open.any():
-                return
-            if is_open.float().mean() < 0.8:
-                # Rows that have ended leave. Not each at once, because this copies the others.
-                idx, cache, rows = idx[is_open], cache[:, :, is_open], rows[is_open]
-                is_open = is_open[is_open]      # all of them
-            idx = idx[:, -self.config.block_size:]
-            mask = without_padding(idx, n_cached) if (idx == IGNORE).any() else None
-            hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
-            logits = self.predict(hidden[:, -1])[0]  # (b, V)
-            # A full window moves, so cached keys would have old positions: n_cached becomes 0, and
-            # the window is read anew.
-            n_cached = idx.shape[1] % self.config.block_size
-            if t == 0:
-                idx, cache, logits = idx[which], cache[:, :, which], logits[which]
+            # 2. Draw a token for each open row.
             token = token.scatter(0, rows[is_open], draw(logits[is_open], rows[is_open], t))
             yield token
-            idx = torch.cat((idx, token[rows, None]), dim=1)  # (b, T + 1), then T + 2, ...
+            is_open = ~torch.isin(token[rows], stop)  # (b,)
+            if t + 1 == max_new_tokens or not is_open.any():
+                return
+            # 3. Read it. All before it is in the cache, unless the window is full: then it moves,
+            # so cached keys would have old positions, and all of it is read anew.
+            n_cached = idx.shape[1] % window
+            if is_open.float().mean() < (0.5 if graph else 0.8):
+                # Rows that have ended leave. Not each at once, because this copies the others, and
+                # a graph has to be recorded again.
+                idx, cache, rows = idx[is_open], cache[:, :, is_open], rows[is_open]
+                is_open, graph = is_open[is_open], None     # all are open
+            idx = torch.cat((idx, token[rows, None]), dim=1)[:, -window:]
+            if idx.is_cuda and n_cached and self.use_graph:
+                at = rows.new_full((1,), n_cached)
+                keys = F.pad(idx, (0, room - idx.shape[1]), value=IGNORE)
+                inputs = idx[:, -1:], at, without_padding(keys, at)
+                graph = graph or recorded(self.read_at, *inputs, cache=cache)
+                logits = graph(*inputs)
+            else:
+                logits = self.read(idx, n_cached, cache)
+
+    def read(self, idx, n_cached, cache):
+        """Return logits (b, V) of the token after idx (b, T), whose first n_cached are cached."""
+        at = torch.arange(n_cached, idx.shape[1], device=idx.device)
+        mask = without_padding(idx, at) if (idx == IGNORE).any() else None
+        return self.read_at(idx[:, n_cached:], at, mask, cache[:, :, :, :, :idx.shape[1]])
+
+    def read_at(self, idx, at, mask, cache):
+        """The same for ids idx (b, T) at the positions at (T,), see Attention."""
+        return self.predict(self.backbone(idx.clamp(min=0), at, mask, cache)[:, -1])[0]
 
     @classmethod
     def load(cls, path, **changes):
@@ -298,18 +328,23 @@ class GPT(nn.Module):
                 saved = hf_model.read(path)
             else:       # weights_only: it runs no code; mmap: moments that nobody uses stay on disk
                 saved = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-            model = cls(GPTConfig(**{**saved.pop('model_config'), **changes}))
-            model.load_state_dict(saved.pop('model'))
+            config = GPTConfig(**{**saved.pop('model_config'), **changes})
+            weights = saved.pop('model')
         except Exception as e:
             why = repr(e).split('. ')[0]        # behind it, torch advises to run code
             raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
+        model = cls(config)
+        shapes_of = lambda weights: {(name, tuple(p.shape)) for name, p in weights.items()}
+        odd = sorted(shapes_of(weights) ^ shapes_of(model.state_dict()))
+        if odd:
+            raise ValueError(f'{path} has other weights than this model.py: {odd[:2]}')
+        model.load_state_dict(weights)
         model.saved = saved
         return model
 
     def save(self, path, **more):
         """Write a .pt file that load() reads, with more entries. A crash leaves the old file."""
-        saved = {'format': 'nanoparrot-checkpoint-1', 'model': self.state_dict(),
-                 'model_config': vars(self.config), **more}
+        saved = {'model': self.state_dict(), 'model_config': vars(self.config), **more}
         with open(f'{path}.tmp', 'wb') as f:
             torch.save(saved, f)
             f.flush()
@@ -317,13 +352,33 @@ class GPT(nn.Module):
         os.replace(f'{path}.tmp', path)
 
 
-def without_padding(idx, start):
-    """Which keys do positions of idx (B, T) from `start` on see? bool (B, 1, T - start, T). In the
-    row _ 5 6, 6 sees 5 6, and _ sees itself: a softmax over nothing is not a number. That 5 is at
-    position 1 changes nothing, because for RoPE only distances count."""
+def without_padding(idx, at):
+    """Which keys of idx (B, T) do its positions `at` (n,) see? bool (B, 1, n, T). In the row _ 5 6,
+    6 sees 5 6, and _ sees itself: a softmax over nothing is not a number. That 5 is at position 1
+    changes nothing, because for RoPE only distances count."""
     key = torch.arange(idx.shape[1], device=idx.device)  # (T,)
-    query = key[start:, None]  # (T - start, 1)
+    query = at[:, None]  # (n, 1)
     return ((key < query) & (idx != IGNORE)[:, None] | (key == query))[:, None]
+
+
+def recorded(read, *inputs, cache):
+    """Return read(*inputs, cache) with its kernels recorded as a CUDA graph. A GPU computes a token
+    of a small model sooner than Python starts its 500 kernels; a graph starts all at once. It reads
+    and writes always at the same addresses, so new inputs are copied there, and shapes never
+    change. It is good inside one autocast only, which frees its bfloat16 weights at its end."""
+    inputs, graph = [x.clone() for x in inputs], torch.cuda.CUDAGraph()
+    read(*inputs, cache)        # loads kernels, which a recording may not do
+    stream = torch.cuda.Stream(cache.device)
+    # thread_local: NCCL's own thread may work meanwhile
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
+        logits = read(*inputs, cache)
+
+    def replay(*new):
+        for old, x in zip(inputs, new):
+            old.copy_(x)
+        graph.replay()
+        return logits
+    return replay
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):

@@ -35,7 +35,8 @@ MODEL = [
     ('informative', 100, '% of prompts that teach: never 0', 'informative'),
     ('length', 1, 'tokens of an answer: steady', 'val_length', 'length'),
     ('entropy', 1, 'nats per token: not 0', 'entropy'),
-    ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),
+    ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),     # val_kl: of older runs
+    ('log ratio', 1, 'nats that both answers gained: near 0', 'log_ratio', 'val_log_ratio'),
     ('clipped', 100, '% of the tokens: a few', 'clip_fraction'),
     ('gradient norm', 1, 'before it is clipped: few spikes', 'grad_norm'),
     ('learning rate', 1, 'as planned: up, then down', 'lr')]
@@ -161,7 +162,7 @@ try:
     from matplotlib import figure, rcParams
 except ImportError as error:
     raise Mistake(f'the picture needs matplotlib ({error}): pip install matplotlib') from None
-COLUMNS, WIDTH, HEIGHT = 4, 14, 6               # panels in a row; inches of a part below
+COLUMNS, WIDTH, HEIGHT = 4, 14, 3               # panels in a row; inches, of a row
 rcParams['text.parse_math'] = False             # a sample may hold $
 warnings.filterwarnings('ignore', 'Glyph')      # and characters that the font lacks
 
@@ -188,29 +189,37 @@ def draw_panel(ax, panel, group, is_machine):
 
 
 parts = []                          # (headline, panels, runs, runs with samples)
+
+
+def add_part(headline, panels, group, sampled=()):
+    """Add a part of the picture with the panels whose first name one of its runs has logged."""
+    shown = [panel for panel in panels
+             if any(curve(run['rows'], panel[3]).size for run in group)]
+    if shown or sampled:
+        parts.append((headline, shown, group, [*sampled][:COLUMNS]))
+
+
 for stage in dict.fromkeys(run['stage'] for run in all_runs):
     group = [run for run in all_runs if run['stage'] == stage]
-    parts.append((f'model, {stage}: are we flying to the right place?', MODEL, group,
-                  [run for run in group if run['sample']]))
-parts.append(('systems: is the engine running? (across: % of the steps)', MACHINE, all_runs, ()))
-fig = figure.Figure((WIDTH, HEIGHT * len(parts)), layout='constrained')
-for part, (headline, panels, group, sampled) in zip(fig.subfigures(len(parts)), parts):
+    add_part(f'model, {stage}: are we flying to the right place?', MODEL, group,
+             [run for run in group if run['sample']])
+add_part('systems: is the engine running? (across: % of the steps)', MACHINE, all_runs)
+n_rows = [math.ceil(len(shown + sampled) / COLUMNS) for _, shown, _, sampled in parts]
+fig = figure.Figure((WIDTH, HEIGHT * sum(n_rows)), layout='constrained')
+figures = fig.subfigures(len(parts), squeeze=False, height_ratios=n_rows)[:, 0]
+for part, n, (headline, shown, group, sampled) in zip(figures, n_rows, parts):
     part.suptitle(headline, x=0.01, ha='left')
-    panels_here = [panel for panel in panels                    # panel[3]: its first name
-                   if any(curve(run['rows'], panel[3]).size for run in group)]
-    n_places = len(panels_here) + min(len(sampled), COLUMNS)
-    n_rows = max(2, math.ceil(n_places / COLUMNS))              # one alone would be too tall
-    axes = part.subplots(n_rows, COLUMNS).flatten()
-    for ax, panel in zip(axes, panels_here):
-        draw_panel(ax, panel, group, panels is MACHINE)
-    if panels_here:
+    axes = part.subplots(n, COLUMNS, squeeze=False).flatten()
+    for ax, panel in zip(axes, shown):
+        draw_panel(ax, panel, group, panel in MACHINE)
+    if shown:
         axes[0].legend(fontsize=7, loc='upper right')           # which color is which run
-    left = axes[len(panels_here):]      # places for the last samples of the first runs
+    left = axes[len(shown):]            # places for the last samples of the first runs
     for ax in left:
         ax.set_axis_off()
     for ax, run in zip(left, sampled):
         lines = [line[:44] for line in run['sample'].splitlines()[1:15]]    # not its headline
-        ax.text(0, 0, '\n'.join(lines), color=run['color'], size=7, family='monospace')
+        ax.text(0, 1, '\n'.join(lines), va='top', color=run['color'], size=7, family='monospace')
 os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
 fig.savefig(out)
 print(f'{out} is written')

@@ -16,10 +16,10 @@ few seconds.
 It needs tokenizer.py and configurator.py beside it; several sources, gpt2 and downloads also need
 extras/.
 """
-import array, collections, contextlib, glob, gzip, hashlib, itertools, json, os, pathlib, re, shutil
-import shlex, zlib
+import collections, glob, gzip, hashlib, itertools, json, os, pathlib, re, shutil, shlex, zlib
 from typing import Literal
 from configurator import Mistake, configure, require
+import filelock
 import numpy as np
 from tqdm import tqdm
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -40,6 +40,7 @@ gpt2_dir: str | None = None     # folder with vocab.bpe and encoder.json; None =
 BOUNDS = {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e7), 'val_fraction': (1e-9, 0.999),
           'temperature': (0.05, 1e6)}
 RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer|report)\.json|(report|audit)\.md'
+WORK = '.nanoparrot-prepare'    # in out_dir: what is not done
 
 
 # --- files, and documents: whole texts, or lines {"text": ...} ------------------------------------
@@ -82,34 +83,44 @@ def find_files(source, out_dir):
             files_of[name].append(path)
         return files_of, cleaned
     found = {source} if os.path.isfile(source) else {*glob.glob(source, recursive=True)}
-    for folder, inner, names in os.walk(source):        # no links, which may lead in circles
+    others = collections.Counter()          # what is passed over
+    unread = lambda error: others.update([f'folders: {error.strerror}'])
+    walk = os.walk(source, onerror=unread) if os.path.isdir(source) else []
+    for folder, inner, names in walk:       # no links, which may lead in circles
         inner[:] = [name for name in inner if name[0] != '.']
-        found.update(os.path.join(folder, name) for name in names if name[0] != '.')
+        others['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
+        if 'nanoparrot' in str(meta_in(folder).get('format')):
+            others['results of clean.py, prepare.py or chats.py'] += len(names)
+        else:
+            found.update(os.path.join(folder, name) for name in names if name[0] != '.')
+    others['links without a target'] += sum(not os.path.exists(path) for path in found)
     results = f'{os.path.realpath(out_dir)}{os.sep}'
     found = sorted(path for path in found if os.path.isfile(path)
                    and not os.path.realpath(path).startswith(results))
-    paths = found
-    if os.path.isdir(source):
-        paths = [path for path in found if path.lower().removesuffix('.gz').endswith(ENDINGS)]
-    if len(paths) < len(found):
-        print('passed over:', shown(collections.Counter(
-            os.path.splitext(path)[1] or 'no ending' for path in sorted({*found} - {*paths}))))
-    require(paths, f'no text at {source}, or only in --out_dir; name a file, folder or glob of '
-            'text or .jsonl, or run python clean.py first, which writes to data/clean')
+    paths = [path for path in found if not os.path.isdir(source)
+             or path.lower().removesuffix('.gz').endswith(ENDINGS)]
+    others.update(os.path.splitext(path)[1] or 'no ending' for path in sorted({*found} - {*paths}))
+    passed_over = f'passed over: {shown(+others) or "nothing"}'
+    require(paths, f'no text at {source}, or only in --out_dir ({passed_over}); name a file, '
+            'folder or glob of text or .jsonl, or run python clean.py first, which writes to '
+            'data/clean')
+    if +others:
+        print(passed_over)
     return {source: paths}, {}
 
 
 def check_out_dir(out_dir, meta, overwrite):
     """Refuse a folder that has anything but results of this script, or results of other text than
     meta is about."""
-    names = {*os.listdir(out_dir)} - {'.DS_Store'} if out_dir.exists() else set()
+    names = {*os.listdir(out_dir)} - {'.DS_Store', 'lost+found'} if out_dir.is_dir() else set()
     old = meta_in(out_dir)
-    others = [name for name in names if 'nanoparrot-data-' not in old.get('format', '')
-              or not re.fullmatch(RESULTS, name)]
+    # without meta.json: a kill while results were moved
+    is_ours = 'nanoparrot-data-' in str(old.get('format')) or not old and WORK in names
+    others = [name for name in names - {WORK} if not is_ours or not re.fullmatch(RESULTS, name)]
     require(not others, f'{out_dir} has {min(others, default="")}, which prepare.py did not write '
             'there; choose another --out_dir')
-    require(overwrite or not names or identity_of(old) == identity_of(meta), f'{out_dir} has data '
-            f'of other text, {identity_of(old)}, or cleaned otherwise; --overwrite=True replaces '
+    require(overwrite or not old or identity_of(old) == identity_of(meta), f'{out_dir} has data of '
+            f'other text, {identity_of(old)}, or cleaned otherwise; --overwrite=True replaces '
             'them, or choose another --out_dir')
 
 
@@ -119,6 +130,9 @@ def texts_in(path):
     is_jsonl = path.lower().removesuffix('.gz').endswith('.jsonl')
     number, text = 1, []            # the line at hand
     try:
+        with open(path, 'rb') as f:
+            require(not f.read(40).startswith(b'version https://git-lfs'),
+                    'a pointer of Git LFS: git lfs pull')
         # '': newlines stay as they are; -sig: a byte order mark goes
         opened = gzip.open if path.lower().endswith('.gz') else open
         with opened(path, 'rt', encoding='utf-8-sig', newline='') as f:
@@ -127,6 +141,8 @@ def texts_in(path):
                     record = json.loads(line) if line.strip() else {'text': ''}
                     require(isinstance(record['text'], str), '"text" is no text')
                     yield record['text']
+                elif number == 1 and re.fullmatch(r'{"\w+": .*}\s*', line):
+                    raise ValueError('lines of JSON, which are read from a .jsonl')
                 elif line.rstrip() == '<|endoftext|>':
                     yield ''.join(text)
                     text = []
@@ -149,14 +165,13 @@ def documents(files_of):
 
 def measure(documents):
     """Return of each document the number of its source, a hash, and its bytes: (n,) each."""
-    owners, hashes, sizes = array.array('H'), array.array('Q'), array.array('q')
-    for owner, text in tqdm(documents, 'read', unit=' texts', disable=None):
-        data = text.encode('utf-8', 'surrogatepass')
-        owners.append(owner)
-        digest = hashlib.blake2b(data, digest_size=8).digest()
-        hashes.append(int.from_bytes(digest, 'big'))
-        sizes.append(len(data))
-    return np.array(owners), np.array(hashes), np.array(sizes)
+    def rows():
+        for owner, text in tqdm(documents, 'read', unit=' texts', disable=None):
+            data = text.encode('utf-8', 'surrogatepass')
+            digest = hashlib.blake2b(data, digest_size=8).digest()
+            yield owner, int.from_bytes(digest, 'big'), len(data)
+    table = np.fromiter(rows(), 'u2, u8, i8')           # 18 bytes a document
+    return [table[name] for name in table.dtype.names]
 
 
 # --- split: training or validation, by a hash of the text -----------------------------------------
@@ -205,20 +220,18 @@ def write_bins(folder, numbered, masks, tok, dtype, end=()):
     digests = {name: hashlib.sha256() for name in masks}
     pieces = ((i, text[begin:begin + PIECE], begin + PIECE >= len(text))
               for i, text in numbered for begin in range(0, len(text), PIECE))
-    with contextlib.ExitStack() as stack:
-        files = {name: stack.enter_context(open(folder / f'{name}.bin', 'wb')) for name in masks}
-        while some := [*itertools.islice(pieces, 128)]:     # many at once: all cores share them
-            try:
-                rows = tok.encode_batch([piece for _, piece, _ in some])
-            except ValueError as e:             # a character that it doesn't have
-                raise Mistake(e) from None
-            for ids, (i, _, is_last) in zip(rows, some):
-                data = np.array([*ids, *end] if is_last else ids, dtype)
-                lengths[i] += len(data)
-                for name, mask in masks.items():
-                    if mask[i]:
-                        files[name].write(data)
-                        digests[name].update(data)
+    files = {name: open(folder / f'{name}.bin', 'wb') for name in masks}
+    while some := [*itertools.islice(pieces, 128)]:     # many at once: all cores share them
+        rows = tok.encode_batch([piece for _, piece, _ in some])
+        for ids, (i, _, is_last) in zip(rows, some):
+            data = np.array([*ids, *end] if is_last else ids, dtype)
+            lengths[i] += len(data)
+            for name, mask in masks.items():
+                if mask[i]:
+                    files[name].write(data)
+                    digests[name].update(data)
+    for file in files.values():
+        file.close()
     return lengths, {name: digest.hexdigest() for name, digest in digests.items()}
 
 
@@ -236,19 +249,24 @@ if __name__ == '__main__':
     if len(sources) > 1 or weights or temperature != 1:
         from extras.training import mixture
         mixture.check(sources, weights, temperature, write)
-    meta = {'format': 'nanoparrot-data-2', 'source': source, 'cleaned': None}
-    if cleaned:
-        meta['cleaned'] = {'hash': cleaned['sha256'], 'licenses': cleaned.get('licenses'),
-                           'decontaminated': cleaned.get('decontaminated')}
+    told = {'hash': cleaned.get('sha256'), 'licenses': cleaned.get('licenses'),
+            'decontaminated': cleaned.get('decontaminated')}
+    meta = {'format': 'nanoparrot-data-2', 'source': source, 'cleaned': told if cleaned else None}
 
     out_dir = pathlib.Path(os.path.realpath(out_dir))
     check_out_dir(out_dir, meta, overwrite)
-    tok = None
-    if tokenizer not in ('bpe', 'byte', 'char'):        # can it be read?
-        tok = make_tokenizer(config)
-    new = out_dir.with_name(f'.{out_dir.name}.nanoparrot-prepare') / 'new'
-    shutil.rmtree(new.parent, ignore_errors=True)       # of a run that was killed
-    new.mkdir(parents=True)
+    # a tokenizer that can't be read ends the run here, before the work
+    tok = None if tokenizer in ('bpe', 'byte', 'char') else make_tokenizer(config)
+    new = out_dir / WORK / 'new'
+    try:
+        new.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(out_dir / WORK / 'lock')
+        lock.acquire(0)
+    except OSError as error:
+        why = 'another run does' if isinstance(error, filelock.Timeout) else error.strerror
+        raise Mistake(f"can't write to {out_dir}: {why}; choose another --out_dir") from None
+    shutil.rmtree(new)                                  # of a run that was killed
+    new.mkdir()
 
     # 1. read
     stamps = lambda: [*map(os.path.getmtime, itertools.chain(*files_of.values()))]
@@ -274,8 +292,8 @@ if __name__ == '__main__':
     masks = {'train': ~in_val, 'val': in_val}
     if len(sources) > 1:
         masks |= {f'val_{name}': in_val & (owners == i) for i, name in enumerate(sources)}
-    missing = [name for i, name in enumerate(sources) if not (~in_val & (owners == i)).any()]
-    require(not missing, f'no documents to train on from {" and ".join(missing)}; give more')
+    for i, name in enumerate(sources):
+        require((~in_val & (owners == i)).any(), f'no documents to train on from {name}; give more')
 
     def texts(mask):
         return itertools.compress((text for _, text in read()), mask)
@@ -310,8 +328,12 @@ if __name__ == '__main__':
         sources[name] |= sums(~in_val & (owners == i))
     if len(sources) > 1:
         mixture.add_passes(sources, weights, temperature)
-    rows = [f'- {name}: {shown(values)}' for name, values in sizes_of.items()]
-    rows += [f'- {name}: {shown(values)}' for name, values in sources.items() if len(sources) > 1]
+    more = sources if len(sources) > 1 else {}
+    rows = [f'- {name}: {shown(values)}' for name, values in [*sizes_of.items(), *more.items()]]
+    part = sizes[in_val].sum() / sizes.sum()            # of the bytes
+    if not val_fraction / 2 < part < 2 * val_fraction:
+        rows += [f'- {part:.1%} of the bytes are held out, not {val_fraction:.0%}, because a text '
+                 'stays whole: cut long ones, or put all into one file, whose end is held out']
     print(*rows, sep='\n')
     (new / 'report.md').write_text('\n'.join([f'# {out_dir}', '', *rows, '']))
     meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
@@ -319,11 +341,15 @@ if __name__ == '__main__':
     for what in 'documents', 'tokens', 'bytes':
         meta[what] = {side: sizes_of[side][what] for side in ('train', 'val')}
     (new / 'meta.json').write_text(json.dumps(meta, indent=1))
-    # At any moment a kill leaves the old folder, the new one, or none, but no half of one.
-    if out_dir.exists():
-        out_dir.rename(new.with_name('old'))
-    new.rename(out_dir)
-    shutil.rmtree(new.parent)
+    # File by file, because a mounted folder can't be replaced. meta.json leaves first and comes
+    # last, so at any moment a kill leaves the old data, the new data, or none.
+    for name in sorted(os.listdir(out_dir), key='meta.json'.__ne__):
+        if re.fullmatch(RESULTS, name):
+            (out_dir / name).unlink()
+    for name in sorted(os.listdir(new), key='meta.json'.__eq__):
+        os.replace(new / name, out_dir / name)
+    lock.release()
+    shutil.rmtree(out_dir / WORK)
     stream = shlex.quote(f'{source}/shards' if cleaned else source)
     print(f'next: python train.py --data_dir={shlex.quote(os.path.relpath(out_dir))}'
           f'{f" --streaming={stream}" if write == "val" else ""}')

@@ -27,7 +27,7 @@ them is a, but R - mean of all G = (1 - 1 / G) (R - mean of the others): the gra
 
 You should see reward and val_reward rise, and entropy fall slowly: the mean of -log p over the
 tokens that are drawn. `informative` is the fraction of prompts whose answers differ in reward. If
-both fall to 0 before reward has risen, lower the learning rate. If reward rises but samples.txt
+both fall to 0 before reward rises, lower the learning rate. If reward rises but samples.txt
 gets worse, the reward is hacked: fix it, or raise kl_coef. Compare with bench/random_reward.py,
 which teaches nothing.
 """
@@ -37,7 +37,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.utils import clip_grad_norm_, rnn
-from configurator import configure, require, typed
+from configurator import check_folder, configure, go_on, machine, require, write_folder
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 
@@ -76,9 +76,6 @@ seed = 1337                     # of the order of prompts and of the answers
 BOUNDS = {'batch_size': (1, 1e6), 'num_samples': (2, 1e4), 'max_new_tokens': (1, 1e6),
           'temperature': (0.01, 100), 'updates': (1, 1e4), 'log_interval': (1, 1e9),
           'eval_interval': (1, 1e9), 'save_interval': (1, 1e9), 'eval_prompts': (2, 1e6)}
-# What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
-RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt eval.json samples.jsonl '
-           'compare.json').split()
 
 
 # --- what is new: advantages, and a loss for answers that the model wrote -------------------------
@@ -86,7 +83,7 @@ def advantages(rewards):
     """Rewards (P, G) of G answers to each of P prompts -> advantages, float32 (P, G): minus the
     mean of the group. Four answers to one prompt, one of them right: rewards 1 0 0 0, mean 0.25,
     advantages 0.75 -0.25 -0.25 -0.25. So the right answer becomes likelier, and the others less so.
-    If all rewards of a group are equal, exactly 0: such a prompt teaches nothing. (GRPO also
+    Of equal rewards they are exactly 0: such a prompt teaches nothing. (GRPO also
     divides by the group's deviation, so that easy and hard prompts count more: 2503.20783.)"""
     rewards = rewards.double()
     equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)              # (P, 1)
@@ -98,9 +95,9 @@ def policy_loss(log_p, old_log_p, A, clip=0.2, ref_log_p=None, kl_coef=0.0):
     ref_log_p (n,): of a token now, when it was drawn, at the start of the run. A (n,): the
     advantage of its answer. With ratio = p / p_old, the loss is
         -min(ratio A, clip(ratio, 1 - clip, 1 + clip) A)                (PPO, 1707.06347, eq. 7)
-    At the first update the ratio is 1, and the gradient is REINFORCE's, -A grad log p. With
-    updates > 1 the model moves away from the one that wrote the answers. Of two tokens with the
-    ratio 1.5, one should become likelier:
+    At the first update the ratio is 1 (in bfloat16, nearly), and the gradient is REINFORCE's,
+    -A grad log p. With updates > 1 the model moves away from the one that wrote the answers. Of two
+    tokens with the ratio 1.5, one should become likelier:
         A     ratio A    clipped    loss    d loss / d log p
         1     1.5        1.2        -1.2    0: it has become likelier by enough
         -1    -1.5       -1.2       1.5     1.5: descent makes it less likely again
@@ -113,30 +110,29 @@ def policy_loss(log_p, old_log_p, A, clip=0.2, ref_log_p=None, kl_coef=0.0):
     return loss + kl_coef * kl, ratio.detach(), kl.detach()
 
 
-def collate(rows):
+def collate(answers):
     """Return inputs and targets, int64 (N, T), of N answers, and of the n targets the log p when
     they were drawn and the advantage, float32 (n,). For the prompt 5 6 7 and the answer 8 9, drawn
     with the probabilities 0.5 and 0.1 (_ is IGNORE):
         x    5    6    7    8    9          old_log_p    -0.69    -2.3
         y    _    _    8    9    _          A            0.75     0.75"""
-    x = [torch.tensor([*prompt, *ids]) for prompt, ids, log_p, A in rows]
-    y = [torch.tensor([IGNORE] * (len(prompt) - 1) + ids + [IGNORE]) for prompt, ids, *_ in rows]
+    x = [torch.tensor([*a['prompt'], *a['ids']]) for a in answers]
+    y = [torch.tensor([IGNORE] * (len(a['prompt']) - 1) + a['ids'] + [IGNORE]) for a in answers]
     return (rnn.pad_sequence(x, batch_first=True),
             rnn.pad_sequence(y, batch_first=True, padding_value=IGNORE),
-            torch.tensor([value for prompt, ids, log_p, A in rows for value in log_p]),
-            torch.tensor([A for prompt, ids, log_p, A in rows for id in ids]))
+            torch.tensor([value for a in answers for value in a['log_p']]),
+            torch.tensor([a['advantage'] for a in answers for _ in a['ids']]))
 
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 config |= {'stage': 'rl'}       # eval.py asks a model of this stage in conversations
 
-# --- model, and the settings of a run that goes on, unless they were typed ------------------------
+# --- the run: new, or resumed with its saved settings, which flags and config files override ------
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; ' + (
-    'no run to resume is in --out_dir' if init_from == 'resume' else
-    'set --init_from, or run: python sft.py'))
+require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
+        '--out_dir), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # sampling and training agree about probabilities
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -144,45 +140,22 @@ require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(model.config.causal and 'reward_head' not in model.saved,
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
-
+is_base = 'stage' not in model.saved.get('config', {})     # nobody has taught it to answer
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-old = state.get('config', {})
-require(old.keys() <= config.keys(), f'{source} has settings that this rl.py has not: '
-        f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
-# what this command decides, and what runs programs; init_from stays where the run began
-mine = (typed | {'out_dir', 'overwrite', 'reward', 'allow_code_execution'}) - {'init_from'}
-config |= {name: old[name] for name in old if name not in mine}
-changed = [name for name in old if name in typed and config[name] != old[name]]
-for name in changed:
-    require(name not in ('optimizer', 'batch_size', 'num_samples', 'seed'),
-            f'leave {name} out: the run has {old[name]}')
+changed = go_on(config, source, state.get('config', {}),
+                fixed='optimizer batch_size num_samples seed'.split(),
+                again=('reward', 'allow_code_execution'))       # what runs programs
 globals().update(config)
-origin = source.resolve()
-is_free = not (out / 'last.pt').exists() and not (out / 'best.pt').exists()
-require(state or out.resolve() not in (origin, origin.parent),
-        f'{out_dir} has the model that this run begins with; choose another --out_dir')
-require(is_free or bool(state) != overwrite, f'{out_dir} has a run: either --init_from=resume goes '
-        'on, or --overwrite deletes it')
+old_coef = state.get('config', config)['kl_coef']
+require((old_coef > 0) == (kl_coef > 0), f'leave --kl_coef out: the run has {old_coef}')
+check_folder(config, source, goes_on=bool(state))
 
 # --- this process ---------------------------------------------------------------------------------
-world = int(os.environ.get('WORLD_SIZE', 1))        # of torchrun
-rank, local_rank = (int(os.environ[name]) if world > 1 else 0 for name in ('RANK', 'LOCAL_RANK'))
-mps = torch.backends.mps.is_available() and world == 1          # it has no all_reduce
-here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
-kind = here[-1] if device == 'auto' else device
-require(kind in here, f'{device=} is not here; try --device=auto')
-device = f'cuda:{local_rank}' if kind == 'cuda' else kind
-if kind == 'cuda':
-    torch.cuda.set_device(device)
-    torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
-    torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a batch
-if dtype == 'auto':                     # older GPUs and many CPUs only emulate bfloat16, slowly
-    is_native = kind == 'cpu' and torch.cpu._is_avx512_bf16_supported()
-    is_native |= kind == 'cuda' and torch.cuda.get_device_capability()[0] >= 8
-    dtype = 'bfloat16' if is_native else 'float32'
-autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
+device_type, device, dtype, rank, world = machine(device, dtype)
+autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
+torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
 if world > 1:
-    dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
+    dist.init_process_group('nccl' if device_type == 'cuda' else 'gloo')
 
 
 def summed(*values):
@@ -207,6 +180,7 @@ else:           # tests of programs, lines with answers, a reward model
     asked, held_out, judge = open_reward(reward, eval_prompts, allow_code_execution, tokenizer,
                                          device, autocast)
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt
+never = tokenizer.never_in_answers(model.config.vocab_size)     # no answer has <|im_start|>
 
 
 def to_ids(prompts):
@@ -242,19 +216,24 @@ model.to(device)
 reference = None
 if kl_coef:         # the model that the run began with, which stays as it is
     reference = GPT.load(init_from).eval().requires_grad_(False).to(device)
-    data_hash += f' {sum(p.double().sum().item() for p in reference.parameters())}'
+    # Other devices sum in another order: six digits are the same on all.
+    data_hash += f' {sum(p.double().sum().item() for p in reference.parameters()):.6g}'
 model.grad_checkpoint = grad_checkpoint
 params = [*model.parameters()]
 gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
     p.grad = part.view_as(p)    # so one all_reduce adds all gradients; never set one to None
-options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
-opt = torch.optim.AdamW(params, **options)
+options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': device_type != 'mps'}
+opt = torch.optim.AdamW(params, learning_rate, **options)
 if optimizer == 'muon':
     from extras.training.muon import for_blocks
-    opt = for_blocks(model, **options)
+    opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, -math.inf
+file = pathlib.Path(reward)
+reward_hash = hashlib.sha256(file.read_bytes() if file.is_file() else b'').hexdigest()
 if state:
+    if state.get('reward_hash', reward_hash) != reward_hash:
+        changed.append(f'{reward} is not what it was when the run began')
     require(state['data'] == data_hash,
             f'{source} has other prompts than {reward=}, or began with another model')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
@@ -262,16 +241,12 @@ if state:
 require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
 
-
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    out.mkdir(parents=True, exist_ok=True)
-    for name in RESULTS if overwrite else ():
-        (out / name).unlink(missing_ok=True)
+    write_folder(config)
     tokenizer.save(out / 'tokenizer.json')
-    (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
-    if is_new and os.path.exists(f'{folder}/data.json'):
-        shutil.copy(f'{folder}/data.json', out)             # what the base has read
+    if is_new and (folder / 'data.json').exists():          # what its base has read, for eval.py
+        shutil.copy(folder / 'data.json', out)
 
 
 def save(name):
@@ -279,73 +254,95 @@ def save(name):
     if rank == 0:
         more = {'optimizer': opt.state_dict()} if name == 'last.pt' else {}
         model.save(out / name, config=config, step=step, best_val=best_val, data=data_hash,
-                   tokenizer_hash=tokenizer.hash, **more)
-
-
-def log(**row):
-    """Append figures to metrics.jsonl, and print the first six."""
-    if rank == 0:
-        words = [f'{name}: {value:.4g}' for name, value in [*row.items()][:6]]
-        print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
-        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        with open(out / 'metrics.jsonl', 'a') as f:
-            print(json.dumps({'step': step} | row), file=f)
+                   reward_hash=reward_hash, tokenizer_hash=tokenizer.hash, **more)
 
 
 def write_answers(asked, temperature, seeds=()):
-    """Return (prompt, ids, log_p) of an answer to each prompt: its ids, with the one that ends it,
-    and log p of each when drawn. It depends on its own seed, and on other answers by rounding
-    only."""
+    """Return an answer to each prompt: its ids, with the one that ends it, and log p of each when
+    drawn. It depends on its own seed, and on other answers by rounding only."""
     answers = []
     for i in range(0, len(asked), at_once):
-        few = asked[i:i + at_once]
-        idx = rnn.pad_sequence([torch.tensor(ids) for ids in few], True, IGNORE, 'left').to(device)
+        prompts = asked[i:i + at_once]
+        idx = rnn.pad_sequence([torch.tensor(ids) for ids in prompts], True, IGNORE, 'left')
         with autocast:          # (B, T), padded with IGNORE on the left -> (B, T + n), and (B, n)
-            idx, log_p = model.generate(idx, max_new_tokens, temperature, stop=tokenizer.stop,
-                                        seeds=seeds[i:i + at_once], with_log_p=True)
+            idx, log_p = model.generate(
+                idx.to(device), max_new_tokens, temperature, stop=tokenizer.stop,
+                seeds=seeds[i:i + at_once], with_log_p=True, never=never)
         new = idx[:, -log_p.shape[1]:].tolist()
-        for prompt, ids, values in zip(few, new, log_p.tolist()):
+        for prompt, ids, values in zip(prompts, new, log_p.tolist()):
             n = next((t for t, id in enumerate(ids, 1) if id in tokenizer.stop), len(ids))
-            answers.append((prompt, ids[:n], values[:n]))
+            answers.append({'prompt': prompt, 'ids': ids[:n], 'log_p': values[:n]})
     return answers
 
 
-def judged(answers):
-    """Return the rewards of answers, means over all processes, and how many tokens they have. An
-    answer has passed if it earns 1 or more, and is truncated if no id ended it."""
-    texts = [tokenizer.decode([id for id in ids if id not in tokenizer.stop])
-             for prompt, ids, log_p in answers]
-    prompts = [prompt_of[prompt] for prompt, ids, log_p in answers]
-    rewards = [float(reward) for reward in judge(prompts, texts)]
-    require(all(map(math.isfinite, rewards)), f'{reward=} must give finite numbers, not {rewards}')
-    rows = [(1, reward, reward >= 1, ids[-1] not in tokenizer.stop, len(ids), -sum(log_p))
-            for (prompt, ids, log_p), reward in zip(answers, rewards)]
-    n, total, n_passed, n_cut, n_tokens, nats = summed(*np.reshape(rows, (-1, 6)).sum(0))
-    return rewards, {'reward': total / n, 'pass_rate': n_passed / n, 'length': n_tokens / n,
-                     'truncated': n_cut / n, 'entropy': nats / n_tokens}, n_tokens
+def judge_all(answers):
+    """Give each answer its reward. Return means over all processes, and how many tokens they have.
+    An answer has passed if it earns 1 or more, and is truncated if no id ended it."""
+    texts = [tokenizer.decode([id for id in a['ids'] if id not in tokenizer.stop]) for a in answers]
+    rewards = judge([prompt_of[a['prompt']] for a in answers], texts)
+    rows = [(0,) * 6]           # a process may have no prompt
+    for a, earned in zip(answers, map(float, rewards)):
+        require(math.isfinite(earned), f'{reward=} must give finite numbers, not {earned}')
+        a['reward'] = earned
+        is_cut = a['ids'][-1] not in tokenizer.stop
+        rows.append((1, earned, earned >= 1, is_cut, len(a['ids']), -sum(a['log_p'])))
+    n, total, n_passed, n_cut, n_tokens, nats = summed(*np.sum(rows, 0))
+    return {'reward': total / n, 'pass_rate': n_passed / n, 'length': n_tokens / n,
+            'truncated': n_cut / n, 'entropy': nats / n_tokens}, n_tokens
+
+
+def log(row, n_shown=None):
+    """Print the first figures, and append all to metrics.jsonl. A resumed run may write a step
+    again."""
+    words = [f'{name}: {value:.4g}' for name, value in [*row.items()][:n_shown]]
+    print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
+    row = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    with open(out / 'metrics.jsonl', 'a') as f:
+        print(json.dumps({'step': step} | row), file=f)
 
 
 def evaluate():
     """Answer the held-out prompts greedily. best.pt keeps the weights with the highest reward."""
     global best_val
     answers = write_answers(val[rank::world], temperature=0.0)
-    rewards, means, _ = judged(answers)
-    log(**{f'val_{name}': mean for name, mean in means.items()})
+    means, _ = judge_all(answers)
+    # Of greedy answers, the mean of -log p says nothing about entropy.
+    means['surprisal'] = means.pop('entropy')
     if rank == 0:
+        log({f'val_{name}': mean for name, mean in means.items()})
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
-            for (prompt, ids, _), reward in zip(answers[:3], rewards):
-                text = tokenizer.decode([*prompt, *ids])
-                print(f'--- step {step}\n{text}\n[reward {reward:g}]\n', file=f)
+            for a in answers[:3]:
+                text = tokenizer.decode([*a['prompt'], *a['ids']])
+                print(f'--- step {step}\n{text}\n[reward {a["reward"]:g}]\n', file=f)
     if means['reward'] > best_val and step > 0:         # never the model that it began as
         best_val = means['reward']
         save('best.pt')
 
 
+def learn_from(answers, n_tokens):
+    """Add to p.grad this process's part of the gradient of the clipped loss, a mean over all
+    n_tokens of all answers (DAPO, eq. 8). Return its parts of the loss, of the sum of the KL, and
+    of the number of tokens whose ratio was clipped."""
+    sums = torch.zeros(3, device=device)        # a process may have no answers to learn from
+    for i in range(0, len(answers), at_once):
+        x, y, old_log_p, A = (t.to(device) for t in collate(answers[i:i + at_once]))
+        with autocast:
+            log_p = model.log_p(x, y, temperature, never)                               # (n,)
+            ref_log_p = reference.log_p(x, y, temperature, never) if reference else None
+        losses, ratio, kl = policy_loss(log_p, old_log_p, A, clip, ref_log_p, kl_coef)
+        loss = losses.sum() / n_tokens
+        loss.backward()
+        is_clipped = ratio != ratio.clamp(1 - clip, 1 + clip)
+        sums += torch.stack([loss.detach(), kl.sum(), is_clipped.sum()])
+    return sums
+
+
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
-    print(*[f'{name} {old[name]} -> {config[name]}' for name in changed],
-          f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held out: '
-          f'{len(val):,}, processes: {world} ({device}, {dtype})', sep='\n')
+    if is_base:
+        print(f'note: {source} is a base model, which has not learned to answer; sft.py teaches it')
+    print(*changed, f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held '
+          f'out: {len(val):,}, processes: {world} ({device}, {dtype})', sep='\n')
 if is_new:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now
@@ -357,50 +354,46 @@ while step < max_steps:
     seeds = [f'{seed} {i} {k}' for i in numbers for k in range(num_samples)]
     answers = write_answers(asked, temperature, seeds)
     written = time.perf_counter()
-    rewards, means, n_tokens = judged(answers)
-    scored = time.perf_counter()
+    means, n_tokens = judge_all(answers)
+    judged = time.perf_counter()
 
-    # 2. How much better is it than the mean of its group? Where that is 0, only kl_coef acts.
-    A = advantages(torch.tensor(rewards, dtype=torch.float64).view(-1, num_samples))
-    rows = [(*answer, a) for answer, a in zip(answers, A.flatten().tolist()) if a or reference]
-    rows.sort(key=lambda row: len(row[0]) + len(row[1]))        # so little is padded
-    n_informative, n_used = summed(A.any(1).sum(), sum(len(ids) for _, ids, _, a in rows if a))
+    # 2. How much better is each answer than the mean of its group? Where that is 0, only kl_coef
+    # acts.
+    rewards = torch.tensor([a['reward'] for a in answers], dtype=torch.float64)
+    A = advantages(rewards.view(-1, num_samples))                                           # (P, G)
+    for a, advantage in zip(answers, A.flatten().tolist()):
+        a['advantage'] = advantage
+    n_used = sum(len(a['ids']) for a in answers if a['advantage'])
+    n_informative, n_used = summed(A.any(1).sum(), n_used)
+    used = [a for a in answers if a['advantage'] or reference]
+    used.sort(key=lambda a: len(a['prompt']) + len(a['ids']))       # so little is padded
 
-    # 3. The gradient of the clipped loss, a mean over all tokens of all answers (DAPO, eq. 8).
+    # The learning rate: a linear rise, then half a cosine down to a tenth.
     progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
-    # the learning rate: a linear rise, then half a cosine down to a tenth
     lr = learning_rate * min(1, (step + 1) / max(1, warmup_steps))
     lr *= 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
     for group in opt.param_groups:
         group['lr'] = lr
+    # 3. The answers of positive advantage become likelier, the others less so.
     for _ in range(updates):
-        gradient.zero_()        # a process without answers to learn from adds zeros
-        loss = kl_sum = n_clipped = 0.0
-        for i in range(0, len(rows), at_once):
-            x, y, old_log_p, token_A = (t.to(device) for t in collate(rows[i:i + at_once]))
-            with autocast:
-                log_p = model.log_p(x, y, temperature)                                  # (n,)
-                ref_log_p = reference.log_p(x, y, temperature) if reference else None
-            losses, ratio, kl = policy_loss(log_p, old_log_p, token_A, clip, ref_log_p, kl_coef)
-            (losses.sum() / n_tokens).backward()
-            loss += losses.detach().sum() / n_tokens
-            kl_sum += kl.sum()
-            n_clipped += (ratio != ratio.clamp(1 - clip, 1 + clip)).sum()
+        gradient.zero_()
+        sums = learn_from(used, n_tokens)
         if world > 1:
             dist.all_reduce(gradient)
         norm = clip_grad_norm_(params, grad_clip or math.inf).item()
-        loss, kl_sum, n_clipped = summed(loss, kl_sum, n_clipped)
+        loss, kl_sum, n_clipped = summed(*sums)
         require(math.isfinite(loss + norm + means['entropy']), f'step {step + 1}: {loss=}, '
                 f'grad_norm={norm}, {means=}; resume with a lower --learning_rate')
         opt.step()
     step += 1
-    if step in (1, max_steps) or step % log_interval == 0:
+    if rank == 0 and (step in (1, max_steps) or step % log_interval == 0):
         now = time.perf_counter()
-        log(**means, informative=n_informative / batch_size, loss=loss, lr=lr, grad_norm=norm,
-            used=n_used / n_tokens, clip_fraction=n_clipped / n_tokens,
-            kl=kl_sum / n_tokens if reference else math.nan, dt=now - began,
-            sample_s=written - began, score_s=scored - written, train_s=now - scored,
-            tok_s=n_tokens / (now - began))
+        row = {'informative': n_informative / batch_size, 'loss': loss, 'lr': lr, 'grad_norm': norm,
+               'used': n_used / n_tokens, 'clip_fraction': n_clipped / n_tokens,
+               'kl': kl_sum / n_tokens if reference else math.nan, 'dt': now - began,
+               'sample_s': written - began, 'score_s': judged - written,
+               'train_s': now - judged, 'tok_s': n_tokens / (now - began)}
+        log(means | row, n_shown=6)
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     if step % save_interval == 0 or step == max_steps:

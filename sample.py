@@ -21,7 +21,7 @@ see the text appear token by token. An answer takes four steps:
     the end     The answer ends at <|endoftext|>, at <|im_end|>, in front of the text stop_at, after
                 max_new_tokens, or, in a talk, at Ctrl-C.
 
-A page and files for other programs, and the gaps of a text have commands of their own: python -m
+A page, files for other programs, and the gaps of a text have commands of their own: python -m
 extras.models.export, extras.models.fill. For two temperatures or prompts, run it twice: the same
 seed draws the same random numbers.
 """

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.utils import clip_grad_norm_, rnn
-from configurator import Mistake, configure, require, typed
+from configurator import (Mistake, check_folder, configure, go_on, machine, require, typed,
+                          write_folder)
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 
@@ -37,7 +38,7 @@ epochs = 3.0                    # how often each conversation is seen; 1 to 3 ar
 batch_size = 32                 # conversations per step, over all devices
 learning_rate = 3e-4            # for millions of parameters; from 100 million on 1e-5 to 5e-5
 # optimization
-max_steps = 0                   # updates, instead of epochs; 0 = as many as the epochs take
+max_steps = 0                   # updates; above 0 they count instead of the epochs
 block_size = 0                  # most tokens of a conversation; 0 = the context; more is cut
 micro_batch_size = 0            # most conversations per device and forward pass; 0 = all
 warmup_steps: int | float = 0.03  # steps of the rise; below 1: this fraction of max_steps
@@ -45,7 +46,7 @@ grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 dropout = 0.0                   # fraction of activations that are set to 0
 # watching
 log_interval = 10               # steps
-eval_interval = 0               # steps; also before the first and after the last; 0 = an epoch
+eval_interval = 0               # steps between evaluations; 0 = an epoch; also first and last
 save_interval = 250             # steps
 # machine
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
@@ -60,16 +61,13 @@ replay = 0                      # sequences of base_dir that each step also trai
 # The least and the most of some numbers; all others are at least 0.
 BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 2 ** 20), 'dropout': (0, 0.99),
           'seed': (0, 2 ** 32 - 1), 'log_interval': (1, 1e12), 'save_interval': (1, 1e12)}
-# What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
-RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt eval.json samples.jsonl '
-           'compare.json').split()
 
 
 # --- what is new: the mask, and conversations of all lengths --------------------------------------
 def fit(messages, render, T):
     """Return ids and mask of a conversation, at most T + 1 each (T inputs and a last target), and
     how it was cut. If it is too long, the oldest turns go, and only then the end of the answer,
-    because without its beginning or its system message a question is another question:
+    because a question without its beginning or its system message asks something else:
 
         system  user  assistant  user  assistant        too long
         system                   user  assistant        without older turns
@@ -110,8 +108,8 @@ def collate(rows):
 def indices_of(step, lengths, batch_size, seed):
     """Return the indices of a step's conversations, (batch_size,), of about the same length, so
     that little is padded. They follow from step and seed: a resumed run has the same batches. An
-    epoch has each conversation once, but the few that would not fill a batch. If all are fewer than
-    a batch, some come twice."""
+    epoch has each conversation once, except the few that would not fill a batch. If all are fewer
+    than a batch, some come twice."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -126,15 +124,14 @@ def indices_of(step, lengths, batch_size, seed):
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 config |= {'stage': 'sft', 'steps': 0}      # eval.py asks a model of this stage in conversations
 
-# --- model, and the settings of a run that goes on, unless they were typed ------------------------
+# --- the run: new, or resumed with its saved settings, which flags and config files override ------
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; ' + (
-    'no run to resume is in --out_dir' if init_from == 'resume' else
-    'set --init_from, or run: python train.py'))
-# A run that goes on keeps the dropout of last.pt, unless another one was typed.
-changes = {} if init_from == 'resume' and 'dropout' not in typed else {'dropout': dropout}
+require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
+        '--out_dir), or run: python train.py')
+# A run that goes on has a dropout of its own, unless another one is typed.
+changes = {'dropout': dropout} if init_from != 'resume' or 'dropout' in typed else {}
 model = GPT.load(source, **changes)
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -142,61 +139,34 @@ require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(model.config.causal and 'reward_head' not in model.saved,
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
-
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-old = state.get('config', {})
-require(old.keys() <= config.keys(), f'{source} has settings that this sft.py has not: '
-        f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
-# what this command decides; init_from stays where the run began
-mine = (typed | {'out_dir', 'overwrite'}) - {'init_from'}
-config |= {name: old[name] for name in old if name not in mine}
-changed = [name for name in old if name in typed and config[name] != old[name]]
-for name in changed:
-    require(name not in ('lora', 'optimizer', 'batch_size', 'block_size', 'replay', 'seed'),
-            f'leave {name} out: the run has {old[name]}')
+changed = go_on(config, source, state.get('config', {}),
+                fixed='lora optimizer batch_size block_size replay seed'.split())
 globals().update(config)
-origin = source.resolve()
-is_free = not (out / 'last.pt').exists() and not (out / 'best.pt').exists()
-require(state or out.resolve() not in (origin, origin.parent),
-        f'{out_dir} has the model that this run begins with; choose another --out_dir')
-require(is_free or bool(state) != overwrite, f'{out_dir} has a run: either --init_from=resume goes '
-        'on, or --overwrite deletes it')
+check_folder(config, source, goes_on=bool(state))
 T = block_size or model.config.block_size       # most inputs of a row
 require(T <= model.config.block_size, f'{block_size=} is above the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.training.longer_context')
 
 # --- this process ---------------------------------------------------------------------------------
-world = int(os.environ.get('WORLD_SIZE', 1))        # of torchrun
-rank, local_rank = (int(os.environ[name]) if world > 1 else 0 for name in ('RANK', 'LOCAL_RANK'))
-mps = torch.backends.mps.is_available() and world == 1          # it has no all_reduce
-here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
-kind = here[-1] if device == 'auto' else device
-require(kind in here, f'{device=} is not here; try --device=auto')
-device = f'cuda:{local_rank}' if kind == 'cuda' else kind
-if kind == 'cuda':
-    torch.cuda.set_device(device)
-    torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
-    torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a batch
-if dtype == 'auto':                     # older GPUs and many CPUs only emulate bfloat16, slowly
-    is_native = kind == 'cpu' and torch.cpu._is_avx512_bf16_supported()
-    is_native |= kind == 'cuda' and torch.cuda.get_device_capability()[0] >= 8
-    dtype = 'bfloat16' if is_native else 'float32'
-autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
+device_type, device, dtype, rank, world = machine(device, dtype)
+autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
+torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
 if world > 1:
-    dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
+    dist.init_process_group('nccl' if device_type == 'cuda' else 'gloo')
+
 
 # --- data -----------------------------------------------------------------------------------------
-data_hash = hashlib.sha256()            # of all that it reads: a run goes on with the same
+data_hash = hashlib.sha256()            # a run goes on with the same data
 
 
 def read(path):
     """Return the conversations of a file, (ids, mask) each; the mask says which ids are trained."""
     require(os.path.exists(path), f'{path} is missing; make it as your config says, or (with your '
             f'--source=FILE) run: python chats.py --out_dir={shlex.quote(data_dir)}')
-    text = pathlib.Path(path).read_bytes()
-    data_hash.update(text)
-    rows, counts = [], collections.Counter()
-    for number, line in enumerate(text.strip().splitlines(), 1):
+    rows, counts, content = [], collections.Counter(), pathlib.Path(path).read_bytes()
+    data_hash.update(content)
+    for number, line in enumerate(content.strip().splitlines(), 1):
         try:
             ids, mask, how = fit(json.loads(line)['messages'], tokenizer.render, T)
         except (ValueError, LookupError, TypeError) as error:
@@ -217,7 +187,6 @@ if base_dir or replay:
     from extras.training.mixture import Base
     base = Base(base_dir, tokenizer, T, model.config.block_size, replay, seed)
     data_hash.update(base.hash)
-data_hash = data_hash.hexdigest()
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
 max_steps = config['steps'] = max_steps or max(1, round(epochs * per_epoch))
@@ -235,72 +204,48 @@ params = [p for p in model.parameters() if p.requires_grad]
 gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
     p.grad = part.view_as(p)    # so one all_reduce adds all gradients; never set one to None
-options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
-opt = torch.optim.AdamW(params, **options)
+options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': device_type != 'mps'}
+opt = torch.optim.AdamW(params, learning_rate, **options)
 if optimizer == 'muon':
     from extras.training.muon import for_blocks
-    opt = for_blocks(model, **options)
+    opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, math.inf
 if state:
-    require(state['data'] == data_hash, f'{source} has read other data than {data_dir}')
+    require(state['data'] == data_hash.hexdigest(),
+            f'{source} has read other data than {data_dir}')
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(copy.deepcopy(state['optimizer']))      # last.pt, which is mapped, will go
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
+require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=} or, if that was not typed, '
+        'epochs')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    out.mkdir(parents=True, exist_ok=True)
-    for name in RESULTS if overwrite else ():
-        (out / name).unlink(missing_ok=True)
+    write_folder(config)
     tokenizer.save(out / 'tokenizer.json')
-    (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
-    if is_new and os.path.exists(f'{folder}/data.json'):
-        shutil.copy(f'{folder}/data.json', out)             # what the base has read
+    if is_new and (folder / 'data.json').exists():          # what its base has read, for eval.py
+        shutil.copy(folder / 'data.json', out)
 
 
 def save(name):
     """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
     if rank == 0:
         more = {'model': merged(model.state_dict())} if lora else {}
-        if name == 'last.pt':           # 'weights' are trained; with LoRA, 'model' has other ones
+        if name == 'last.pt':           # with LoRA, 'model' has the adapters added in
             more |= {'weights': model.state_dict(), 'optimizer': opt.state_dict()}
-        model.save(out / name, config=config, step=step, best_val=best_val, data=data_hash,
-                   tokenizer_hash=tokenizer.hash, **more)
+        model.save(out / name, config=config, step=step, best_val=best_val,
+                   data=data_hash.hexdigest(), tokenizer_hash=tokenizer.hash, **more)
 
 
-def log(**row):
-    """Print figures, and append them to metrics.jsonl. A reader takes a step's last row."""
-    if rank == 0:
-        words = [f'{name}: {value:.4g}' for name, value in row.items()]
-        print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
-        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        with open(out / 'metrics.jsonl', 'a') as f:
-            print(json.dumps({'step': step} | row), file=f)
-
-
-def mean_loss(*groups):
-    """Return the mean loss over all targets of these groups of rows, in all processes. Unless under
-    no_grad, add this process's part of its gradient to p.grad. The first of two processes takes the
-    rows 0, 2, 4, ... of a group; it may also get none."""
-    count = lambda rows: int(sum(mask[1:].sum() for ids, mask in rows))
-    n_targets = sum(map(count, groups))
-    loss = torch.zeros((), device=device)
-    for rows in groups:
-        mine = rows[rank::world]
-        for i in range(0, len(mine), micro_batch_size):
-            few = mine[i:i + micro_batch_size]
-            x, y = collate(few)                                                         # (B, T)
-            with autocast:
-                mean = model(x.to(device), y.to(device), with_logits=False)[1]
-            part = mean * count(few) / n_targets
-            if torch.is_grad_enabled():
-                part.backward()
-            loss += part.detach()
-    if world > 1:
-        dist.all_reduce(loss)
-    return loss
+def log(row):
+    """Print figures, and append them to metrics.jsonl. A resumed run may write a step again: the
+    last row of a step counts."""
+    words = [f'{name}: {value:.4g}' for name, value in row.items()]
+    print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
+    row = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    with open(out / 'metrics.jsonl', 'a') as f:
+        print(json.dumps({'step': step} | row), file=f)
 
 
 @torch.no_grad()
@@ -312,8 +257,8 @@ def evaluate():
     row = {'val_loss': mean_loss(held_out).item()}
     if base_dir:
         row['base_bpb'] = base.bits_per_byte(mean_loss(base.held_out).item())
-    log(**row)
     if rank == 0:
+        log(row)
         ids, mask = held_out[0]         # up to its first answer, (1, T)
         question = torch.tensor(ids[None, :mask.argmax()], device=device).long()
         [answered] = model.generate(question, 100, temperature=0, stop=tokenizer.stop)
@@ -325,16 +270,37 @@ def evaluate():
         save('best.pt')
 
 
+def mean_loss(*groups):
+    """Return the mean loss over all targets of these groups of rows, in all processes. Unless under
+    no_grad, add this process's part of its gradient to p.grad. The first of two processes takes the
+    rows 0, 2, 4, ... of a group; it may also get none."""
+    n_targets = sum(int(mask[1:].sum()) for rows in groups for ids, mask in rows)
+    loss = torch.zeros((), device=device)
+    for rows in groups:
+        my_rows = rows[rank::world]
+        for i in range(0, len(my_rows), micro_batch_size):
+            x, y = collate(my_rows[i:i + micro_batch_size])                             # (B, T)
+            with autocast:
+                mean = model(x.to(device), y.to(device), with_logits=False)[1]
+            part = mean * int((y != IGNORE).sum()) / n_targets
+            if torch.is_grad_enabled():
+                part.backward()
+            loss += part.detach()
+    if world > 1:
+        dist.all_reduce(loss)
+    return loss
+
+
 # --- the loop -------------------------------------------------------------------------------------
-ids, mask = train[0]
 if rank == 0:
-    print(*[f'{name} {old[name]} -> {config[name]}' for name in changed], model.config, sep='\n')
-    print(f'trained parameters: {len(gradient):,}, processes: {world} ({device}, '
-          f'{dtype})\na conversation:\n{tokenizer.decode(ids.tolist())}\n'
-          f'of which is trained:\n{tokenizer.decode(ids[mask].tolist())}', flush=True)
+    ids, mask = train[0]
+    print(*changed, model.config,
+          f'trained parameters: {len(gradient):,}, processes: {world} ({device}, {dtype})',
+          f'a conversation:\n{tokenizer.decode(ids.tolist())}',
+          f'of which is trained:\n{tokenizer.decode(ids[mask].tolist())}', sep='\n', flush=True)
 if is_new:
     evaluate()
-    save('last.pt')
+    save('last.pt')             # before the first step, so a full disk fails now
 while step < max_steps:
     began = time.perf_counter()
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)  # of dropout, other in each process
@@ -344,10 +310,11 @@ while step < max_steps:
     lr *= 0.5 * (1 + math.cos(math.pi * progress))
     for group in opt.param_groups:
         group['lr'] = lr
+
     batch = [train[i] for i in indices_of(step, lengths, batch_size, seed)]
     base_text = base.rows_of(step) if replay else []
     gradient.zero_()            # a process without a row adds zeros
-    loss = mean_loss(batch, base_text)
+    loss = mean_loss(batch, base_text)          # forward and backward: it adds to p.grad
     if world > 1:
         dist.all_reduce(gradient)
     norm = clip_grad_norm_(params, grad_clip or math.inf)
@@ -356,11 +323,11 @@ while step < max_steps:
             f'gradient {norm}; resume with a lower --learning_rate')
     opt.step()
     step += 1
-    if step in (1, max_steps) or step % log_interval == 0:
+    if rank == 0 and (step in (1, max_steps) or step % log_interval == 0):
         dt = time.perf_counter() - began
         n_tokens = sum(len(ids) for ids, mask in batch + base_text)
-        log(loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=n_tokens / dt,
-            minutes_left=dt * (max_steps - step) / 60)
+        log({'loss': loss, 'lr': lr, 'grad_norm': norm, 'dt': dt, 'tok_s': n_tokens / dt,
+             'minutes_left': dt * (max_steps - step) / 60})
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     if step % save_interval == 0 or step == max_steps:

@@ -190,6 +190,17 @@ def encode_chunk(chunk, ranks):
 
 
 # --- the tokenizer --------------------------------------------------------------------------------
+def check_messages(messages):
+    """Return the role and the content of each message, or refuse one that has none."""
+    for message in messages:
+        fields = message if isinstance(message, dict) else {}
+        role, content = fields.get('role'), fields.get('content')
+        if role not in ('system', 'user', 'assistant', 'tool') or not isinstance(content, str):
+            raise ValueError('a message is a role (system, user, assistant, tool) and a content of '
+                             f'text, not {message}')
+    return [(message['role'], message['content']) for message in messages]
+
+
 class Tokenizer:
     """Text <-> token ids. Make one with train(), byte(), char() or load()."""
 
@@ -205,7 +216,8 @@ class Tokenizer:
         # How many bytes of text each id stands for. A special token stands for none.
         self.text_bytes = [len(token) for token in vocab] + [0] * len(names)
         # Lists of ids. begin: what stands before a document, and so ends the one before it. first:
-        # what a model reads if there is no prompt. stop: what ends its answer.
+        # what a model reads if there is no prompt. stop: what ends its answer; the last one of them
+        # ends a turn of a chat.
         ids_of = lambda name: [self.special[name]] if name in names else []
         self.begin = ids_of('<|endoftext|>')
         self.first = self.begin or [vocab.index(b'\n') if b'\n' in vocab else 0]
@@ -310,12 +322,7 @@ class Tokenizer:
         if not {'<|im_start|>', '<|im_end|>'} <= self.special.keys():
             raise ValueError('this tokenizer has no <|im_start|> and <|im_end|>; chat needs them')
         ids, mask = [], []
-        for message in messages:
-            fields = message if isinstance(message, dict) else {}
-            role, content = fields.get('role'), fields.get('content')
-            if role not in ('system', 'user', 'assistant', 'tool') or not isinstance(content, str):
-                raise ValueError('a message is a role (system, user, assistant, tool) and a '
-                                 f'content of text, not {message}')
+        for role, content in check_messages(messages):
             header = [self.special['<|im_start|>'], *self.encode(role + '\n')]
             body = [*self.encode(content), self.special['<|im_end|>']]
             tail = self.encode('\n')
@@ -345,8 +352,8 @@ class Tokenizer:
             with open(path, encoding='utf-8') as f:
                 d = json.load(f)
             if 'added_tokens' in d:
-                from extras.models.hf_tokenizer import HFTokenizer
-                return HFTokenizer(json.dumps(d), os.path.dirname(path) or '.')
+                from extras.models.hf_tokenizer import HFTokenizer, chat_of
+                return HFTokenizer(json.dumps(d), chat_of(os.path.dirname(path)))
             if d['format'] != FORMAT:
                 raise ValueError(f'format={d["format"]}')
             as_bytes = {'char': str.encode, 'bpe': from_printable}[d['kind']]

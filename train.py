@@ -5,15 +5,16 @@ Pretraining: a folder of token bins -> a language model. This decides its size a
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
     python train.py --out_dir=out/base --init_from=resume           # goes on, on a CPU bit for bit
 
-A line that imports from extras runs only if a setting asks for it. The text of a step, unless it
-is streamed, follows from (seed, step), and its dropout from (seed, step, rank), so a resumed run
+A line that imports from extras runs only if a setting asks for it. The text of a step follows from
+(seed, step), its dropout from (seed, step, rank), and a stream saves where it is: so a resumed run
 equals one that was never interrupted. batch_size counts the sequences of all devices together,
 such as 512 = 8 processes x 16 micro-batches x 4, so 1 and 8 devices compute the same steps.
 Without dropout they differ by rounding only: by 1e-6 in float32.
 """
-import copy, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
+import contextlib, copy, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
-from configurator import advice, configure, require, typed
+from configurator import (advice, check_folder, configure, go_on, machine, require, typed,
+                          write_folder)
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -24,7 +25,7 @@ from tokenizer import Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 data_dir = 'data/quickstart'    # from prepare.py
 out_dir = 'out/base'            # where the run writes
-init_from = 'scratch'           # scratch, resume, a model's folder or .pt; auto: resume if it can
+init_from = 'scratch'           # scratch, resume, a model's folder or .pt; auto: resume or scratch
 overwrite = False               # True: delete the run that out_dir holds
 # model (GPTConfig in model.py)
 n_layer = 6                     # blocks
@@ -69,13 +70,10 @@ streaming = ''                  # folder or glob of .jsonl(.gz) shards, read ins
 optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
 shard: Literal['ddp', 'zero2', 'fsdp'] = 'ddp'      # split nothing, gradients and moments, or all
 plan = ''                       # 8xH100, 16xA100, 4x312:80 (TFLOPs:GB): print memory, days, cost
-# What some numbers may be; all others are at least 0.
+# The least and the most of some numbers; all others are at least 0.
 BOUNDS = dict.fromkeys(('n_layer', 'n_head', 'n_embd', 'block_size', 'vocab_multiple', 'max_steps',
                         'batch_size', 'log_interval', 'eval_interval', 'save_interval'), (1, 1e12))
 BOUNDS |= {'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999), 'seed': (0, 4e9)}
-# What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
-RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt eval.json samples.jsonl '
-           'compare.json').split()
 advice.append(('out of memory|allocate|MemoryError', 'out of memory; lower --micro_batch_size to '
                '4, 2, 1, then try --grad_checkpoint, on several GPUs --shard=zero2 or fsdp, then a '
                'smaller block_size, n_layer or n_embd; does another process use this memory?'))
@@ -106,34 +104,28 @@ if plan:
     from extras.training import planner
     sys.exit(planner.show(config))
 
-# --- resume: the settings are those of the checkpoint, unless they were typed ---------------------
+# --- the run: new, or resumed with its saved settings, which flags and config files override ------
 out = pathlib.Path(out_dir)
+checkpoints = out / 'last.pt', out / 'last-1.pt'
 if init_from == 'auto':
-    config['init_from'] = init_from = 'resume' if any(out.glob('last*.pt')) else 'scratch'
-source, state = init_from, {}       # of the weights; what a run needs to go on
+    has_run = any(path.exists() for path in checkpoints)
+    config['init_from'] = init_from = 'resume' if has_run else 'scratch'
+source = init_from      # where the weights come from
+state = {}              # of a run that goes on: its checkpoint
 if init_from == 'resume':
-    for source in out / 'last.pt', out / 'last-1.pt':
+    for source in checkpoints:
         try:
             state = torch.load(source, map_location='cpu', weights_only=True, mmap=True)
             break
         except Exception as error:      # a crash or a full disk may have damaged last.pt
             print(f'{source} cannot be read ({error!r:.80})')
-    require(state, f'{out_dir} has no checkpoint of a run; leave --init_from=resume out')
-old, changed = state.get('config', {}), []
-require(old.keys() <= config.keys(), f'{source} has settings that this train.py has not: '
-        f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
-for name, value in old.items():
-    if name not in typed - {'init_from'} | {'out_dir', 'overwrite', 'plan'}:
-        config[name] = value            # init_from, too, says again where the run began
-    elif name in typed and value != config[name]:
-        changed.append(f'{name} {value} -> {config[name]}')
+    require(state, f'{out_dir} has no checkpoint that can be read, so leave --init_from=resume out '
+            'and type --overwrite if best.pt is there and may go')
+changed = go_on(config, source, state.get('config', {}),
+                fixed=('optimizer', 'objective', 'document_mask', 'batch_size', 'block_size',
+                       'seed', 'eval_tokens'))         # best.pt compares equal measurements
 globals().update(config)
-origin = pathlib.Path(source).resolve()
-is_free = not any(out.glob('last*.pt')) and not (out / 'best.pt').exists()
-require(state or source == 'scratch' or out.resolve() not in (origin, origin.parent),
-        f'{out_dir} has the model that this run begins with; choose another --out_dir')
-require(is_free or bool(state) != overwrite, f'{out_dir} has a run: either --init_from=resume goes '
-        'on, or --overwrite deletes it')
+check_folder(config, begins_with=None if source == 'scratch' else source, goes_on=bool(state))
 require(not overwrite or os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') == '0',
         'after a crash, torchrun would delete the run with --overwrite; use --init_from=auto')
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
@@ -141,25 +133,12 @@ min_lr = learning_rate / 10 if min_lr is None else min_lr
 require(min_lr <= learning_rate, f'{min_lr=} is above {learning_rate=}, so the rate would rise')
 
 # --- this process ---------------------------------------------------------------------------------
-# torchrun starts a process for each device, and tells each its rank and the size of the world.
-world = int(os.environ.get('WORLD_SIZE', 1))
-rank, local_rank = (int(os.environ[name]) if world > 1 else 0 for name in ('RANK', 'LOCAL_RANK'))
-mps = torch.backends.mps.is_available() and world == 1          # no backend joins several
-here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
-kind = here[-1] if device == 'auto' else device
-require(kind in here, f'{device=} is not here; try --device=auto')
-device = f'cuda:{local_rank}' if kind == 'cuda' else kind
-if kind == 'cuda':
-    torch.cuda.set_device(device)
-    torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
-if dtype == 'auto':                     # older GPUs and many CPUs only emulate bfloat16, slowly
-    is_native = kind == 'cpu' and torch.cpu._is_avx512_bf16_supported()
-    is_native |= kind == 'cuda' and torch.cuda.get_device_capability()[0] >= 8
-    dtype = 'bfloat16' if is_native else 'float32'
-autocast = torch.autocast(kind, getattr(torch, dtype), enabled=dtype != 'float32')
-scaler = torch.amp.GradScaler(kind, enabled=dtype == 'float16')
-if 'MASTER_ADDR' in os.environ:         # of torchrun, also for one process
-    dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
+device_type, device, dtype, rank, world = machine(device, dtype)
+on_gpu = device_type == 'cuda'
+autocast = torch.autocast(device_type, getattr(torch, dtype), enabled=dtype != 'float32')
+scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
+if 'RANK' in os.environ:                # of torchrun, also for one process
+    dist.init_process_group('nccl' if on_gpu else 'gloo')
 
 # --- data -----------------------------------------------------------------------------------------
 require(os.path.exists(f'{data_dir}/val.bin'), f'{data_dir} has no val.bin; make it as your config '
@@ -173,11 +152,11 @@ require(meta['tokenizer_hash'] == tokenizer.hash,
         f'{data_dir} has ids of another tokenizer than its tokenizer.json; run prepare.py again')
 require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; leave the flag out')
 T = block_size                  # tokens of text in a sequence; with span fewer: it adds sentinels
-hide = stream = mixture = None
+task = stream = mixture = None
 if objective != 'clm' or document_mask:
     from extras.training.objectives import Objective
-    hide = Objective(objective, document_mask, tokenizer, block_size, seed)
-    T = hide.n_text
+    task = Objective(objective, document_mask, tokenizer, block_size, seed)
+    T = task.n_text
 bins = {}       # {'train': token ids, 'val': ..., and of a mixture 'val_SOURCE': ...}
 data_hash = hashlib.sha256(meta_text)       # of what a run reads: it goes on with the same
 for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
@@ -200,8 +179,9 @@ data_hash = data_hash.hexdigest()
 
 # Of a batch of 8 in micro-batches of 2, the second of 2 processes computes rows [[4, 5], [6, 7]].
 require(batch_size % world == 0, f'{batch_size=} must be a multiple of the {world} processes')
-micro_batch_size = max(n for n in range(1, (micro_batch_size or batch_size) + 1)
-                       if batch_size // world % n == 0)
+share = batch_size // world
+micro_batch_size = max(n for n in range(1, min(micro_batch_size or share, share) + 1)
+                       if share % n == 0)
 my_rows = np.arange(batch_size).reshape(world, -1, micro_batch_size)[rank]
 step_tokens = batch_size * block_size
 
@@ -220,9 +200,9 @@ def get_batch(ids, numbers, step=None):
         texts = [ids[start:start + T + 1] for start in starts]
     texts = torch.from_numpy(np.stack(texts).astype(np.int64))                      # (B, T + 1)
     tensors = texts[:, :-1], texts[:, 1:]
-    if hide:
-        tensors = hide.apply(*tensors, numbers, step)
-    if kind == 'cuda':                  # from pinned memory a GPU copies while the CPU goes on
+    if task:
+        tensors = task.apply(*tensors, numbers, step)
+    if on_gpu:                          # from pinned memory a GPU copies while the CPU goes on
         tensors = [t.pin_memory() for t in tensors]
     return [t.to(device, non_blocking=True) for t in tensors]
 
@@ -245,27 +225,26 @@ else:
             'with --tokenizer=FILE, the tokenizer.json beside that model')
 require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.training.longer_context')
-# A model has its shape, and a run that goes on its batches and its optimizer: no flag changes them.
-fixed = {name: getattr(model.config, name) for name in shape}
-fixed |= {'block_size': block_size, 'vocab_size': V}    # a model may have more rows than V
 if state:
     require(state['data'] == data_hash, f'{source} has read other data than {data_dir}')
     require(state['step'] < max_steps, f'{out_dir} is at step {state["step"]}; raise {max_steps=}')
-    fixed |= {name: state['config'][name] for name in ('optimizer', 'objective', 'document_mask',
-                                                       'batch_size', 'block_size', 'seed')}
     if stream:
         stream.go_to(state['positions'])
-for name in typed & fixed.keys():       # wanted has what a 0 stands for, such as n_kv_head=0
-    require(getattr(wanted, name, config[name]) == fixed[name],
-            f'leave {name} out: {source} has {fixed[name]!r}')
-config |= fixed
+# A model keeps its shape. wanted has what a 0 stands for, such as n_kv_head=0.
+found = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
+for name in typed & found.keys():
+    require(getattr(wanted, name) == found[name], f'leave {name} out: {source} has {found[name]!r}')
+config |= found | {'vocab_size': V}
 
 model.grad_checkpoint = grad_checkpoint
-if compile or (compile is None and kind == 'cuda'):
+uncompiled = contextlib.nullcontext
+if compile or (compile is None and on_gpu):
     for part in (*model.blocks, model.norm):        # all blocks are alike: it compiles one
         part.compile(dynamic=False)
     model.predict = torch.compile(model.predict, dynamic=False)
     torch._dynamo.config.optimize_ddp = False       # DDP's buckets may end within a block
+    # generate() runs uncompiled, because the compiler would begin anew for each length of a text.
+    uncompiled = functools.partial(torch.compiler.set_stance, 'force_eager')
 # The loop calls net: the model, perhaps in DDP, which averages gradients, or split by FSDP.
 if shard == 'ddp':
     net = model.to(device)
@@ -273,7 +252,7 @@ if shard == 'ddp':
         net = DDP(model, gradient_as_bucket_view=True, bucket_cap_mb=100)
 else:
     from extras.training import sharding
-    net = sharding.shard(model, shard, kind, dtype)
+    net = sharding.shard(model, shard, device_type, dtype)
 
 # --- optimizer ------------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
@@ -286,11 +265,11 @@ Optimizer = torch.optim.AdamW
 if optimizer == 'muon':
     from extras.training.muon import Muon as Optimizer
 opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay,
-                fused=kind != 'mps')
+                fused=device_type != 'mps')
 step, skipped, window, best_val = 0, 0, [], math.inf    # window: losses of the last 100 updates
 if state:
     step, skipped, window, best_val = map(state.get, ('step', 'skipped', 'window', 'best_val'))
-    moments = copy.deepcopy(state['optimizer'])         # mapped from a file that save() replaces
+    moments = copy.deepcopy(state['optimizer'])     # into memory: save() will replace the file
     moments = moments if shard == 'ddp' else sharding.split(moments, opt)
     opt.load_state_dict({**opt.state_dict(), 'state': moments})     # its rates are those of now
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())  # {} without float16
@@ -298,14 +277,11 @@ is_new, state, moments, model.saved = not state, {}, {}, {}             # frees 
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    out.mkdir(parents=True, exist_ok=True)
-    for name in RESULTS if overwrite else ():
-        (out / name).unlink(missing_ok=True)
+    write_folder(config)
     if source == out / 'last-1.pt':             # the damaged last.pt must not take its name
         (out / 'last.pt').unlink(missing_ok=True)
     tokenizer.save(out / 'tokenizer.json')
     (out / 'data.json').write_bytes(meta_text)
-    (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')
 
 
 def save(name):
@@ -335,15 +311,16 @@ def say(text, file='train.log'):
 
 def log(**row):
     """Print figures, and append them to metrics.jsonl. A resumed run may write a step again."""
-    row = {name: value if math.isfinite(value) else None for name, value in row.items()}
     words = [f'{name}: {value:.4g}' for name, value in row.items() if value is not None]
     say(' | '.join([f'step {step:>6}/{max_steps}', *words]))
+    row = {name: value if value is not None and math.isfinite(value) else None
+           for name, value in row.items()}
     say(json.dumps({'step': step, 'tokens': step * step_tokens} | row), 'metrics.jsonl')
 
 
 def summed(*values):
     """Return the sums over all processes, as Python floats, for which the CPU waits."""
-    exact = torch.float32 if kind == 'mps' else torch.float64
+    exact = torch.float32 if device_type == 'mps' else torch.float64
     sums = torch.stack([torch.as_tensor(value, dtype=exact, device=device) for value in values])
     if world > 1:
         dist.all_reduce(sums)
@@ -372,7 +349,7 @@ def loss_of(ids):
     model.train()
     nats, n_targets, n_bytes = summed(*sums)
     bits = nats / math.log(2) / max(1, n_bytes)         # masks and sentinels stand for no bytes
-    return nats / max(1, n_targets), bits if objective == 'clm' else math.nan
+    return nats / max(1, n_targets), bits if objective == 'clm' else None
 
 
 def evaluate():
@@ -385,7 +362,7 @@ def evaluate():
     log(**row, val_ppl=math.exp(min(val_loss, 700)))
     if objective == 'clm' and math.isfinite(val_loss):                  # nothing is drawn from NaN
         prompt = torch.tensor([sample_ids], device=device)
-        with autocast:
+        with autocast, uncompiled():
             [ids] = model.generate(prompt, 100, 0.8, top_k=50, seeds=[seed]).tolist()
         words = tokenizer.decode([id for id in ids if id < V])      # a model may have more rows
         text = f'--- step {step}, val_loss {val_loss:.4f}\n{words}\n'
@@ -406,24 +383,31 @@ def ask_to_stop(number, frame):
 
 
 # --- the loop -------------------------------------------------------------------------------------
+c = model.config
 n_params, n_block = (sum(p.numel() for p in part.parameters()) for part in (model, model.blocks[0]))
 epochs = max_steps * batch_size * T / meta['tokens']['train']
-say('\n'.join([' '.join(sys.argv), *changed, f'from {source}, step {step}: {model.config}']))
+say('\n'.join([' '.join(sys.argv), *changed, f'from {source}, step {step}: {c}']))
 say(f'parameters: {n_params:,}, {n_block:,} a block, ln(vocab_size): {math.log(V):.4f}, tokens: '
     f'{meta["tokens"]["train"]:,}, epochs: {epochs:.2f}\nprocesses: {world} ({device}, {dtype}), '
     f'micro-batches: {len(my_rows)} x {micro_batch_size}')
 if mixture:
     say(mixture.described(meta['sources'], epochs))
-c = model.config                        # an embedding that is no head is only looked up
+# mfu (2204.02311, B), the fraction of a GPU's peak. An embedding that is no head is looked up.
 n_used = n_params - (0 if c.tie_embeddings else model.embedding.weight.numel())
 flops = (6 * n_used + 12 * c.n_layer * c.n_head * c.head_dim * T) * step_tokens / world
-gpu = torch.cuda.get_device_name() if kind == 'cuda' else 'none'    # mfu: arXiv:2204.02311, B
-peak = 989e12 if 'H100' in gpu or 'H200' in gpu else 312e12 if 'A100' in gpu else math.nan
+peak = None
+if on_gpu and dtype != 'float32':
+    with contextlib.suppress(ImportError):      # without extras/ there is no mfu
+        from extras.training import planner
+        peak = planner.peak_of(torch.cuda.get_device_name())
 
 stop_requests = []                      # signals that this process has got
 signal.signal(signal.SIGINT, ask_to_stop)
 signal.signal(signal.SIGTERM, ask_to_stop)
-stopping = refused = 0                  # requests of all; updates in a row that were skipped
+stopping = 0                            # requests to stop, of all processes
+refused = 0                             # updates in a row that were skipped
+require(summed(step)[0] == step * world, 'the processes begin at different steps: out_dir must be '
+        'one folder, which all of them see')
 if is_new:
     evaluate()
     save('last.pt')
@@ -448,16 +432,14 @@ while step < max_steps and not stopping:
         net.require_backward_grad_sync = i == len(batches) - 1      # DDP: with the last one only
         with autocast:
             mean = net(x, y, *mask, with_logits=False)[1]           # over the micro-batch's targets
-        # DDP takes the mean over processes; times their number, it is the sum
         scaler.scale(mean * fraction * world).backward()
         loss += mean.detach() * fraction
 
-    # Each process has a part of the loss, the whole norm, and perhaps a signal. For their sums the
-    # CPU waits.
+    # Each process has a part of the loss, the whole norm, and perhaps a signal.
     scaler.unscale_(opt)                # float16's gradients were scaled up; otherwise nothing
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = norm.full_tensor() if shard != 'ddp' else norm
-    loss, norm, stopping = summed(loss, norm / world, len(stop_requests))
+    loss, norm, stopping = summed(loss, norm / world, len(stop_requests))    # the CPU waits
     limit = math.inf
     if spike_z and len(window) >= 30:
         limit = np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
@@ -473,9 +455,10 @@ while step < max_steps and not stopping:
     step += 1
     if step in (1, max_steps) or step % log_interval == 0:
         dt = time.perf_counter() - began
-        log(loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=step_tokens / dt, mfu=flops / dt / peak,
-            data_s=data_s, skipped=skipped, minutes_left=dt * (max_steps - step) / 60,
-            memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if kind == 'cuda' else math.nan)
+        log(loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=step_tokens / dt,
+            mfu=peak and flops / dt / peak, data_s=data_s, skipped=skipped,
+            minutes_left=dt * (max_steps - step) / 60,
+            memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if on_gpu else None)
     require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
             f'that fails, go back to an older checkpoint: copy {out / "last-1.pt"} to last.pt')

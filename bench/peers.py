@@ -1,11 +1,12 @@
 """
 Our speed next to that of the usual libraries: training and encoding with a byte-level BPE, next to Hugging
 Face's tokenizers; training steps and greedy generation, next to transformers' Llama of the same shape, dtype
-and threads. One process per measurement, in turn. Nothing else should run on the machine.
+and threads; rules for prose and near-copies, next to datatrove, datasketch and rensa. One process per
+measurement, in turn. Nothing else should run on the machine.
 
     pip install transformers tokenizers
-    python bench/peers.py                       # everything
-    python bench/peers.py bpe encode            # some of it: bpe, encode, train, generate
+    python bench/peers.py                       # everything but clean
+    python bench/peers.py bpe encode            # some of it: bpe, encode, train, generate, clean
     ROUNDS=1 python bench/peers.py train
 
 For the tokenizers, the text is the standard library with its tests, and the vocabulary 32,768.
@@ -13,7 +14,7 @@ For the tokenizers, the text is the standard library with its tests, and the voc
 Hugging Face numbers the bytes differently (the tests compare). CPU seconds count all processes and threads,
 so they can be compared on a machine with other work, too. bfloat16 is measured where the processor has it.
 """
-import hashlib, json, math, os, pathlib, resource, subprocess, sys, sysconfig, time
+import hashlib, json, math, os, pathlib, re, resource, subprocess, sys, sysconfig, tempfile, time
 from statistics import median_high as median
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from extras.models import hf_tokenizer          # noqa: E402
 from extras.tasks import chain_report           # noqa: E402
 from extras.training import bpe          # noqa: E402
 from extras.training.muon import is_native                           # noqa: E402
+from clean import prose_reason                              # noqa: E402
+from dedup import find_copies                               # noqa: E402
 from model import GPT, GPTConfig                            # noqa: E402
 from tokenizer import PATTERN, Tokenizer                    # noqa: E402
 
@@ -36,6 +39,9 @@ SHAPES = {'shakespeare_cpu': GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=Fals
 BATCHES = {'train': {'shakespeare_cpu': [12], 'quickstart': [8], 'nano': [2]},
            'generate': {name: [1, 16] for name in ('quickstart', 'nano', 'small')}}
 TOKENIZING = 'bpe', 'encode'
+CLEANING = {'rules': {'ours': '', 'datatrove': 'datatrove[processing] spacy'},
+            'copies': {'ours': '', 'datatrove': 'datatrove[processing]', 'datasketch': 'datasketch',
+                       'rensa': 'rensa'}}           # what to install
 
 
 # --- what is timed: a call, and how many bytes or tokens it works on ----------------------------------------
@@ -74,6 +80,69 @@ def tokenizing(what, who):
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=VOCAB, initial_alphabet=parts.ByteLevel.alphabet(), show_progress=False)
     return lambda: theirs.train_from_iterator(texts, trainer), size
+
+
+def prose_texts(size=20_000_000):
+    """20 MB of the docstrings of what is installed here, in texts of 200 to 5,000 words."""
+    texts, words, n = [], [], 0
+    for folder in sysconfig.get_paths()['stdlib'], sysconfig.get_paths()['purelib']:
+        for path in sorted(pathlib.Path(folder).rglob('*.py')):
+            for docstring in re.findall('\"\"\"(.+?)\"\"\"', path.read_text('utf-8', 'replace'), re.S):
+                words += docstring.split()
+            if len(words) > 200 and n < size:
+                texts.append(' '.join(words[:5000]))
+                n += len(texts[-1].encode())
+                words = []
+    return texts
+
+
+def cleaning(what, who):
+    """A call that judges or compares all texts, and their bytes. 256 hash functions, 5-grams, J from 0.85."""
+    texts = prose_texts()
+    grams = lambda text: {' '.join(words[i:i + 5]) for words in [text.lower().split()]
+                          for i in range(max(1, len(words) - 4))}
+    if who == 'ours':
+        work = lambda: [prose_reason(text) for text in texts] if what == 'rules' else find_copies(texts)
+    elif who == 'datasketch':
+        import datasketch
+
+        def work():
+            index = datasketch.MinHashLSH(0.85, num_perm=256)
+            signatures = datasketch.MinHash.bulk([[gram.encode() for gram in grams(text)]
+                                                  for text in texts], num_perm=256)
+            for i, signature in enumerate(signatures):
+                if not index.query(signature):
+                    index.insert(i, signature)
+    elif who == 'rensa':
+        import rensa
+
+        def work():
+            index = rensa.RMinHashLSH(0.85, 256, 32)
+            for i, text in enumerate(texts):
+                signature = rensa.RMinHash(256, 42)
+                signature.update([*grams(text)])
+                if not index.query(signature):
+                    index.insert(i, signature)
+    else:
+        from datatrove.data import Document
+        from datatrove.pipeline import filters
+        from datatrove.pipeline.dedup import minhash
+        documents = lambda: (Document(text=text, id=str(i)) for i, text in enumerate(texts))
+        if what == 'rules':
+            steps = filters.GopherQualityFilter(), filters.GopherRepetitionFilter()
+            work = lambda: [sum(1 for _ in step.run(documents())) for step in steps]
+        else:               # its default, spaCy's words, takes minutes: here its words are those of str.split
+            minhash.load_word_tokenizer = lambda language: type('', (), {'word_tokenize': str.split})
+            config = minhash.MinhashConfig(n_grams=5, num_buckets=32, hashes_per_bucket=8)
+
+            def work():
+                with tempfile.TemporaryDirectory() as top:
+                    a, b, c = (f'{top}/{name}' for name in 'abc')
+                    minhash.MinhashDedupSignature(a, config).run(documents(), 0, 1)
+                    for i in range(32):
+                        minhash.MinhashDedupBuckets(a, b, config=config).run(None, i, 32)
+                    minhash.MinhashDedupCluster(b, c, config=config).run(None, 0, 1)
+    return work, sum(len(text.encode()) for text in texts)
 
 
 def autocast(device, dtype):
@@ -142,7 +211,12 @@ def cpu_seconds():
 def measured(what, who, shape='', dtype='', batch=0):
     """What one contestant needs, and a name for what it returns: equal ids have equal names."""
     n_calls = 1
-    if what in TOKENIZING:
+    if what in CLEANING:
+        try:
+            work, n = cleaning(what, who)
+        except ImportError as error:
+            sys.exit(f'{error}: pip install {CLEANING[what][who]}')
+    elif what in TOKENIZING:
         work, n = tokenizing(what, who)
     else:
         work, n = work_of(what, who, SHAPES[shape], 'cpu', int(batch), dtype)
@@ -193,6 +267,11 @@ def main(asked):
     head = f'{"tokens/s, or bytes/s of text":>40}{"ours":>14}{"theirs":>14}'
     print(f'{head}{"faster":>8}{"of CPU":>8}   the same?')
     for what in asked or [*TOKENIZING, *BATCHES]:
+        for job, peers in CLEANING.items() if what == 'clean' else ():
+            for peer in peers:
+                for rows in in_turn([f'{job}:{peer}']):
+                    cpu = median([row['cpu'] for row in rows])
+                    print(f'{job:>20}{peer:>12}{cpu:>8.1f} CPU s of {len(rows)}', flush=True)
         if what in TOKENIZING:
             compare(what)
         for shape, batches in BATCHES.get(what, {}).items():
@@ -204,7 +283,7 @@ def main(asked):
 if __name__ == '__main__':
     if ':' in ''.join(sys.argv[1:2]):
         print(json.dumps(measured(*sys.argv[1].split(':'))))
-    elif set(sys.argv[1:]) - {*TOKENIZING, *BATCHES}:
+    elif set(sys.argv[1:]) - {*TOKENIZING, *BATCHES, 'clean'}:
         print(__doc__)
         sys.exit(0 if {'-h', '--help'} & {*sys.argv} else 2)
     else:

@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EMPTY = "raise NotImplementedError('yours to write')"
-PATIENCE = 600      # seconds for the tests of an answer, whose loop may be endless
 
 
 class Exercise(NamedTuple):
@@ -31,6 +30,7 @@ class Exercise(NamedTuple):
     where: str          # a function, as in `sample` or `RMSNorm.forward`
     tests: str          # what grades it: names of tests behind their file
     task: str
+    seconds: int = 10   # for a test: the loop of an answer may be endless
     begin: str = ''     # if only a part of the function or of the script is yours: how its first line begins,
     end: str = ''       # and how the line after it begins
 
@@ -67,9 +67,9 @@ EXERCISES = [
              'test_tokenizer.py::'
              'test_a_bad_message_or_a_tokenizer_without_the_special_tokens_is_a_value_error',
              'A conversation as ids, and 1 for each token that the loss counts: the words of the assistant'
-             ' and the <|im_end|> after them. Encode each part alone, or a user can forge a turn. A bad '
-             'message is a ValueError that names the roles; without the special tokens, one that names '
-             '<|im_end|>.'),
+             ' and the <|im_end|> after them. Encode each part alone, or a user can forge a turn. The '
+             'roles are system, user, assistant and tool, and a content is a text: anything else is a '
+             'ValueError that names the roles; without the special tokens, one that names <|im_end|>.'),
     Exercise('targets', 'sft.py', 'collate',
              'test_sft.py::test_a_target_is_the_next_token_if_that_is_trained '
              'test_sft.py::test_the_tensors_that_reach_the_loss_say_what_the_assistants_say',
@@ -78,7 +78,7 @@ EXERCISES = [
     Exercise('dpo', 'dpo.py', 'preference_loss',
              'test_dpo_losses.py',
              'DPO: minus the log sigmoid of the margin between the two rewards. Rafailov et al. 2023, '
-             'arXiv:2305.18290, eq. 7. A margin of -2000 must stay finite.',
+             'arXiv:2305.18290, eq. 7. A margin of -2000 must stay finite.', 10,
              "    if loss_type == 'dpo':", "    elif loss_type == 'ipo':"),
     Exercise('bpe_encode', 'tokenizer.py', 'encode_chunk',
              'test_tokenizer.py::test_the_lowest_id_first_is_every_merge_in_order',
@@ -92,20 +92,21 @@ EXERCISES = [
              'Causal attention with grouped keys and values and with a cache. attend(), below it, computes '
              'the softmax: give it q, k, v and the mask. Vaswani et al. 2017, arXiv:1706.03762, eq. 1; '
              '2305.13245. Without a cache first: then only the first test passes.'),
-    Exercise('minhash', 'clean.py', 'minhash',
-             'test_clean.py::test_a_signature_of_a_union_is_the_smaller_of_two '
-             'test_clean.py::test_documents_share_a_band_as_often_as_the_formula_says',
+    Exercise('minhash', 'dedup.py', 'minhash',
+             'test_dedup.py::test_a_signature_of_a_union_is_the_smaller_of_two '
+             'test_dedup.py::test_texts_share_a_band_as_often_as_the_formula_says',
              'k numbers, each of which is the same for two sets with probability J, their Jaccard '
-             'similarity. Broder 1997: the smallest value under each of k hash functions. '
-             'hash_functions(k) above has their a and b; a set of a million shingles must not take a '
-             'million times k numbers of memory.'),
+             'similarity. Broder 1997: the smallest value under each of k hash functions, here '
+             'a x + b of the upper 32 bits of each shingle. A set of a million shingles must not take '
+             'a million times k numbers of memory.',
+             '    x = (', '    return numbers'),
     Exercise('accumulation', 'train.py', '',
              'test_processes.py::test_a_run_has_the_losses_of_the_golden_one[mlm] '
              'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw-ddp-2]',
              'The gradient of the mean loss over all targets of a step, from micro-batches: batches has '
              'those of this process, each (x, y) and perhaps a mask. A target that is IGNORE does not count, '
              'and dist.all_reduce(t) adds a tensor over the processes. Leave in loss what this process adds '
-             'to the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.',
+             'to the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.', 300,
              '    n_targets = ', '    # Each process has a part'),
     Exercise('batch_order', 'train.py', 'starts_of',
              'test_train.py::test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own '
@@ -118,7 +119,7 @@ EXERCISES = [
              'Save all that a run needs to go on bit for bit: model.save(path, **more) writes the weights '
              'and more, and every state[...] in this file says a key. No file may be half written: '
              'os.replace(new, name) renames, and the last.pt before becomes last-1.pt. Random state is not '
-             'needed: why?'),
+             'needed: why?', 300),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
              'test_tokenizer.py::test_golden_low_lower_lowest '
              'test_tokenizer.py::test_the_merges_are_those_of_the_naive_loop',
@@ -163,16 +164,18 @@ def copy_project(folder):
         shutil.copy(path, folder)
 
 
-def grade(tests, answers, *flags):
-    """Run these tests with the answers ({file: its text}) in place of the project's. -> pytest's result."""
+def grade(tests, answers, *flags, seconds=600):
+    """Run these tests with the answers ({file: its text}) in place of the project's. A test that takes longer
+    than so many seconds ends all of them. -> pytest's result."""
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         copy_project(folder)
         for file, text in answers.items():
             (folder / file).write_text(text, encoding='utf-8')
         command = [sys.executable, '-m', 'pytest', '-q', '--tb=short', '--no-header',
-                   '-rN', '-p', 'no:cacheprovider', *flags, *(f'tests/{name}' for name in tests)]
-        return subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=PATIENCE)
+                   '-rN', '-p', 'no:cacheprovider', '-o', f'faulthandler_timeout={seconds}',
+                   '-o', 'faulthandler_exit_on_timeout=true', *flags, *(f'tests/{name}' for name in tests)]
+        return subprocess.run(command, cwd=folder, text=True, capture_output=True)
 
 
 def verdict(exercise, text, file):
@@ -186,12 +189,14 @@ def verdict(exercise, text, file):
         print(f'not yet: {file}, line {e.lineno}, is not Python: {e.msg}')
         return 1
     try:
-        result = grade(exercise.tests.split(), {exercise.file: text}, '-x')
-    except subprocess.TimeoutExpired:
-        print(f'not yet: the tests have not ended after {PATIENCE} seconds. Is there an endless loop?')
-        return 1
+        result = grade(exercise.tests.split(), {exercise.file: text}, '-x', seconds=exercise.seconds)
     except KeyboardInterrupt:
         print('not yet: you stopped the tests. If they took long, look for an endless loop.')
+        return 1
+    if 'Timeout (' in result.stderr:
+        line = re.search(rf'File ".*{exercise.file}", line (\d+)', result.stderr)
+        print(f'not yet: a test has not ended after {exercise.seconds} seconds. Is there an endless loop'
+              + (f' at line {line[1]}?' if line else '?'))
         return 1
     counts = re.findall(r'(\d+) (passed|failed|error)', result.stdout)
     said = ', '.join(f'{n} {word}' for n, word in counts)

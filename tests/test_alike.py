@@ -164,7 +164,7 @@ def test_settings_come_from_the_checkpoint_unless_they_are_typed_and_each_change
 OTHER = {'train': '--optimizer=muon --document_mask=True --batch_size=2 --seed=5 --block_size=16',
          'sft': '--optimizer=muon --lora=2 --seed=5 --batch_size=5 --block_size=60',
          'dpo': '--loss_type=ipo --beta=0.2 --batch_size=5 --seed=5',
-         'rl': '--optimizer=muon --batch_size=5 --num_samples=5 --seed=5'}
+         'rl': '--optimizer=muon --batch_size=5 --num_samples=5 --kl_coef=0.1 --seed=5'}
 
 
 # what each reads
@@ -191,6 +191,9 @@ def test_another_run_is_not_resumed_as_this_one(trainer, done, tmp_path):
     saved['config'] |= {'sample_tokens': 4, 'lora_alpha': 1}
     torch.save(saved, out / 'last.pt')
     mistake(trainer.goes_on(out, '--max_steps=14'), "['lora_alpha', 'sample_tokens']")
+    saved['config']['stage'] = 'cpo'        # whose settings are others, of course
+    torch.save(saved, out / 'last.pt')
+    mistake(trainer.goes_on(out, '--max_steps=14'), 'a run of cpo.py', f'--init_from={out}')
 
 
 # --- which examples make up a step ----------------------------------------------------------------

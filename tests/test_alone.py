@@ -31,9 +31,10 @@ eval.py --ckpt=base --data_dir=data --loss_tokens=500 --device=cpu
 eval.py --tasks=judged --completions=judged.jsonl --out=judged.json
 plot.py --runs=base,sft,dpo,rl
 '''.replace('STEPS', '--max_steps=2 --batch_size=4 --warmup_steps=0 --device=cpu')
-# What each needs beside it. tokenizer.py and model.py need nothing; the command of the first one
+# What each needs beside it. tokenizer.py, model.py and dedup.py need nothing; the command of the first one
 # has settings.
-BESIDE = {**dict.fromkeys(['tokenizer.py', 'clean.py', 'chats.py', 'plot.py'], ['configurator.py']),
+BESIDE = {**dict.fromkeys(['tokenizer.py', 'chats.py', 'plot.py'], ['configurator.py']),
+          'clean.py': ['dedup.py', 'configurator.py'], 'dedup.py': [],
           'prepare.py': ['tokenizer.py', 'configurator.py'], 'model.py': []}
 TRAINERS = 'model.py', 'tokenizer.py', 'configurator.py'
 # A flag whose file is not there => the name of the file.
@@ -41,7 +42,6 @@ DOORS = '''
 clean.py --source=text --out_dir=no => personal
 clean.py --source=text --out_dir=no --pii=False --min_words=0 --decontaminate=mine.py => filters
 clean.py --source=text --out_dir=no --pii=False --min_words=0 --languages=en => filters
-clean.py --source=text --out_dir=no --pii=False --min_words=0 --dedup=simhash => filters
 clean.py --source=t.csv --out_dir=no --pii=False --min_words=0 => formats
 clean.py mix.py --out_dir=no --pii=False => mixture
 clean.py --source=shakespeare --out_dir=no --pii=False => hub
@@ -109,6 +109,7 @@ def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed,
     assert 'extras/text/markup.py is missing' in said
     assert read_json(tmp_path / 'usual/report.json')['kept'] == 4       # and 8 copies of these
     assert 'it learned four texts' in ok(typed('model.py'))
+    assert 'comparing each with each finds the same' in ok(typed('dedup.py'))
     judged = read_json(tmp_path / 'judged.json')['tasks']['judged']
     assert judged['pass@1'] == 1 and judged['interval'][0] < 0.6
     assert (tmp_path / 'base/eval.json').exists() and (tmp_path / 'dashboard.png').exists()
@@ -131,8 +132,7 @@ assert sandbox.run_code('def f(): return 1', 'assert f() == 1').outcome == 'pass
 
 def test_the_python_of_the_page_works_on_copied_files(tmp_path):
     """The Python of docs/use.md, and more."""
-    here = copied(tmp_path / 'empty', *TRAINERS, 'clean.py',
-                  'extras/tasks/sandbox.py')
+    here = copied(tmp_path / 'empty', *TRAINERS, 'dedup.py', 'extras/tasks/sandbox.py')
     (here / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40)
     page = (ROOT / 'docs/use.md').read_text()
     code, = [code for code in re.findall('```python\n(.*?)```', page, re.S)

@@ -1,15 +1,17 @@
 """chats.py: each form keeps its meaning or is refused by name; rules, copies, masks, the split, and
 what it prints."""
+import collections
 import gzip
+import hashlib
 import json
 import re
+import signal
 
 import pytest
-from conftest import (ROOT, each_is_a_mistake, mistake, ok, read_json, read_rows, run,
+from accidents import killed_after
+from conftest import (ROOT, contents, each_is_a_mistake, mistake, ok, read_json, read_rows, run,
                       shared, write)
 from test_records import say
-
-from configurator import Mistake
 
 
 def line_of(words):
@@ -26,7 +28,7 @@ def line_of(words):
 # the functions above the job, which itself needs a command line
 CHATS = {'__name__': 'chats'}
 exec((ROOT / 'chats.py').read_text('utf-8').split('\nconfig = configure')[0], CHATS)
-CHATS['min_score'] = 4                  # as --min_score=4 says
+CHATS |= {'min_score': 4, 'pii': False}              # as these flags say
 
 
 def chats(out, source, *flags, check=ok, **how):
@@ -123,9 +125,25 @@ CONVERSATIONS = r'''
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}
 -> refused: weight 0
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": false}]}
--> refused: train or loss false
+-> refused: train false
 {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "loss": false}]}
--> refused: train or loss false
+-> refused: loss false
+{"conversations": [{"from": "human", "value": "a", "masked": true}, {"from": "gpt", "value": "b"}]}
+-> refused: masked true
+{"messages": [{"role": "user", "content": "a", "loss_mask": 0}, {"role": "assistant", "content": "b"}]}
+-> refused: loss_mask 0
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}]}
+-> refused: weight 0.5
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "No-Grad": true}]}
+-> refused: no_grad true
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "target": "false"}]}
+-> refused: target false
+{"messages": [{"role": "user", "content": "a", "loss_mask": [1, 0]},
+ {"role": "assistant", "content": "b"}]}
+-> refused: loss_mask [1, 0]
+{"messages": [{"role": "user", "content": "a", "masked": false, "id": 0, "turn": 1},
+ {"role": "assistant", "content": "b", "train": true, "loss_mask": 1.0, "toxic": false, "lang": "en"}]}
+-> user: a | assistant: b | unused: messages.id, messages.lang, messages.toxic, messages.turn
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
  {"role": "assistant", "content": "c"}]}
 -> refused: do not alternate
@@ -155,6 +173,10 @@ CONVERSATIONS = r'''
 -> user: a | assistant: b
 {"messages": "[{'role': 'user'}]"}
 -> refused: no list of messages, and no instruction
+{"prompt": "\u001b[1;31merror\u001b[0m 1: N\bNA\bA", "completion": "b\u0007\u00ad"}
+-> user: error 1: NA | assistant: b
+{"prompt": [{"role": "user", "content": "a"}], "input": "x", "completion": "b"}
+-> refused: a message is no object
 {"prompt": "a", "completion": "b", "label": 0}
 -> user: a | assistant: b | unused: label
 {"messages": [{"role": "user", "content": "a", "attachments": ["x.pdf"]},
@@ -167,13 +189,13 @@ CONVERSATIONS = r'''
 {"name": "Ann", "messages": [{"id": 1, "from": "Ann", "text": "a"}]}
 -> refused: unknown role: ann
 {"title": "t", "body": "a", "answers": [{"body": "b", "score": 3}]}
--> refused: input that is text
+-> refused: instruction, prompt, question, query or input: title, body, answers
 {"messages": [3]}
 -> refused: no object with a role
 {"mapping": {"1": null}, "current_node": "1"}
 -> refused: no list of messages
 {"instruction": "a", "input": 5, "output": "b"}
--> refused: input that is text
+-> refused: a message is no object
 {"instruction": "a", "output": null}
 -> refused: no output, completion
 {"prompt": "a", "answer": "b", "history": [["x"]]}
@@ -181,7 +203,7 @@ CONVERSATIONS = r'''
 {"prompt": "a", "answer": "b", "system": 3}
 -> refused: a message is not text
 {"text": "a"}
--> refused: input that is text
+-> refused: or input: text
 {"prompt": "a", "completion": "b", "score": "4.5"}
 -> user: a | assistant: b
 {"prompt": "a", "completion": "b", "score": null}
@@ -191,7 +213,7 @@ CONVERSATIONS = r'''
 {"prompt": "a", "completion": "b", "score": "nan"}
 -> refused: low score
 {"prompt": "a", "completion": "b", "score": "good"}
--> refused: must be numbers
+-> refused: could not convert string to float: 'good'
 {"prompt": "x\r\n\ufeffy\u0000", "answer": "e\u0301\ud800"}
 -> user: x\ny | assistant: é�
 '''
@@ -293,7 +315,7 @@ PAIRS = r'''
 {"prompt": "a", "chosen": "b", "rejected": "c", "margin": "nan"}
 -> refused: low margin
 {"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": "good", "score_rejected": 1}
--> refused: must be numbers
+-> refused: could not convert string to float: 'good'
 '''
 
 
@@ -301,18 +323,20 @@ PAIRS = r'''
 def test_each_form_keeps_its_meaning_or_is_refused_by_name(kind, table):
     for record, words in re.findall(r'(?s:({.*?))\n-> (.*)', table):
         words, _, unused = words.partition(' | unused: ')
+        row, before = json.loads(record), json.loads(record)
         try:
-            columns = CHATS['in_known_form'](json.loads(record))
-            messages, facts = CHATS['example_of'](columns, kind)
-            reason = CHATS['reason_of'](messages, facts)
-        except Mistake as error:
-            reason = str(error)
+            columns = CHATS['in_known_form'](row)
+            shape = CHATS['shape_of'](columns, kind)
+            *example, names = CHATS['read_record'](columns, shape, collections.Counter())
+            CHATS['check_rules'](*example)
+            result = json.loads(CHATS['line_of'](*example)), ', '.join(sorted(names))
+        except ValueError as error:
+            result = f'refused: {error}'
         if words.startswith('refused: '):
-            assert words.removeprefix('refused: ') in str(reason), (record, reason)
+            assert words.removeprefix("refused: ") in str(result), (record, result)
         else:
-            assert not reason, (record, reason)
-            assert json.loads(CHATS['line_of'](messages, facts)) == line_of(words), record
-            assert ', '.join(sorted(columns)) == unused, record
+            assert result == (line_of(words), unused), record
+        assert row == before
 
 
 def test_no_record_makes_it_fail_but_a_fault_of_ours_does(tmp_path):
@@ -337,8 +361,8 @@ KINDS = """
 {"chosen": "b", "rejected": "c"} -> next: python dpo.py --data_dir=
 {"completion": "b", "label": false} -> next: python dpo.py --loss_type=kto --data_dir=
 {"completion": "b", "label": 3} -> next: python sft.py --data_dir=
-{"completion": "b", "label": 0} -> label 0: is it a thumb (--kind=preference)
-{"output": "b", "label": true} -> label true: is it"""
+{"completion": "b", "label": 0} -> a thumb (--kind=preference), or a class (--kind=sft)
+{"output": "b", "label": true} -> a thumb (--kind=preference), or a class (--kind=sft)"""
 
 
 @pytest.mark.parametrize('line', KINDS.strip().split('\n'))
@@ -382,68 +406,169 @@ def test_pairs_are_left_out_for_their_reasons_and_compared_behind_the_masks(tmp_
         f'--min_{name}, for want of a {name}': 8 for name in ('margin', 'agreement')}
 
 
-# --- files, the split, and results ----------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 def test_every_record_of_real_files_arrives(tmp_path):
     for name, n in ('code_alpaca_2k.json', 2017 - 2), ('vicuna_dummy_conversation.json', 500):
         chats(tmp_path, shared(name))
         assert len(kept(tmp_path)) == n
 
 
-WHY_LEFT_OUT = [r'no JSON object.*, 2, .*/a.jsonl:11', r'damaged from here on, 3, .*/bad.jsonl.gz:1',
-                r'not UTF-8.*iconv.*, 1, .*/latin.jsonl:1', r'not as many cells.*, 1, .*/b.csv:2',
-                r'no .jsonl.*, 1, .*/note.txt', r'exact duplicate, 2, ']
+WHY_LEFT_OUT = [
+    r'no JSON object.*, 2, .*/a.jsonl:11 \({oops\)', r'Error -3 .*, 2, .*:1 \(invalid',
+    r'Compressed file ended before the end-of-stream marker.*, 1, .*/cut.jsonl.gz:\d\d+',
+    r'no list .*Expecting.*, 1, .*/cut.json:1', r'not UTF-8.*iconv.*, 1, .*/latin.jsonl:1',
+    r'not as many cells.*, 1, .*/b.csv:2', r'no .jsonl.*, 1, .*/note.txt', r'exact duplicate, 2, ',
+    r'a pointer of Git LFS, 2, .*/lfs.csv:1 \(git lfs pull\)', r'Is a directory, 1, .*/link:1',
+    r'No such file or directory, 1, .*/lost.jsonl:1', r'Permission denied, 1, .*/closed:1']
+# not even root may read it
+CLOSED = """
+import os
+def listdir(path, real=os.listdir):
+    if str(path).endswith('closed'):
+        raise PermissionError(13, 'Permission denied', path)
+    return real(path)
+os.listdir = listdir"""
 
 
 def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tmp_path):
     rows = [{'prompt': f'q{i}', 'completion': 'é'} for i in range(9)]
     lines = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows).encode()
     folder, packed = tmp_path / 'in', gzip.compress(lines.replace(b'q', b'packed'))
-    folder.mkdir()
+    random = [{'prompt': f'cut{i} {hashlib.sha256(b"%d" % i).hexdigest()}', 'completion': 'a'}
+              for i in range(2000)]
+    cut = gzip.compress('\n'.join(map(json.dumps, random)).encode())
+    lfs = b'version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n'
+    long = '{"input": "long", "output": "%s\xff"}\n' % ('x' * 2000)
+    (folder / 'closed').mkdir(parents=True)
+    (folder / 'link').symlink_to(folder)
+    (folder / 'lost.jsonl').symlink_to('nowhere')
     for name, data in {
             'a.jsonl': b'\xef\xbb\xbf' + lines + b'\n{oops\n3\n', 'list.json': json.dumps(rows[:2]),
             'lines.json': b'{"input": "x", "output": "y"}\n', 'z.jsonl.gz': packed,
-            'cut.jsonl.gz': packed[:-9], 'bad.jsonl.gz': packed[:10] + b'\xff' * 40,
-            'cut.json': b'[{"a": 1}', 'note.txt': b'hello',
+            'cut.jsonl.gz': cut[:len(cut) // 2], 'bad.jsonl.gz': packed[:10] + b'\xff' * 40,
+            'bad2.jsonl.gz': packed[:10] + b'\xff' * 9, 'cut.json': b'[{"a": 1}', 'note.txt': b'hello',
+            'lfs.csv': lfs, 'lfs.jsonl': lfs, 'long.jsonl': long.encode('latin-1'),
             'latin.jsonl': '{"input": "x", "output": "é"}\n{"input": "behind", "output": "a"}'.encode(
                 'latin-1'), 'b.csv':
             'Question,Answer,n\r\n"one\r\ntwo",here,1\r\nbroken,row\r\n'}.items():
         (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-    chats(tmp_path / 'out', folder, '--pii=False')
-    assert {row['messages'][0]['content'] for row in kept(tmp_path / 'out')} == {
-        *(f'{name}{i}' for name in ('q', 'packed') for i in range(9)), 'x', 'behind', 'one\ntwo'}
-    places = {f'{why}, {n}, {place}' for why, (n, place) in
-              read_json(tmp_path / 'out/report.json')['left_out'].items()}
+    said = chats(tmp_path / 'out', folder, '--pii=False', before=CLOSED)
+    made = read_json(tmp_path / 'out/report.json')
+    messages = [row['messages'] for row in kept(tmp_path / 'out')]
+    questions = {m[0]['content'] for m in messages if not m[0]['content'].startswith('cut')}
+    assert questions == {*(f'{name}{i}' for name in ('q', 'packed') for i in range(9)), 'x', 'long',
+                         'behind', 'one\ntwo'}
+    assert 800 < len(messages) - len(questions) < 1100          # half of the cut file
+    places = {f'{why}, {n}, {place}' for why, (n, place) in made['left_out'].items()}
     for words in WHY_LEFT_OUT:
         assert any(re.search(words, place) for place in places), (words, sorted(places))
-    assert read_json(tmp_path / 'out/report.json')['unused_columns'] == {'n': 1}
+    assert made['unused_columns'] == {'n': 1} and made['changed'] == {'undecodable bytes': 1}
+    assert made['first']['undecodable bytes'] == f'{folder}/long.jsonl:1'
+    assert made['bytes'] == {'read': (n := made['bytes']['read']), 'left out': 113}
+    assert 100_000 < n < 120_000 and f'({n:,} bytes), {made["kept"]:,} kept ({n - 113:,} bytes)' in said
 
 
-def test_conversations_with_one_beginning_stay_together_in_every_run(tmp_path):
-    rows = [line_of('system: s | ' * (i // 30) + f'user: q{i % 30} | assistant: a{i}')
+def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_are_not(tmp_path):
+    for path in 'a.jsonl', 'b/c.jsonl', 'b/d/e.jsonl', '.git/f.jsonl', 'b/.g.jsonl', 'h,i.jsonl':
+        write(tmp_path / 'in' / path, [{'prompt': f'{path} {i}', 'completion': 'a'} for i in (1, 2)])
+    (tmp_path / 'mine').symlink_to('in')
+    for source, n in (('in', 8), ('in/', 8), ('in/**', 8), ('in/**/*.jsonl', 8), ('in/b/**', 4),
+                      ('in/*', 4), ('mine', 8), ('in/h,i.jsonl', 2), ('in/a.jsonl,in/b', 6),
+                      ('in/b/*.jsonl,in/a.jsonl,in/b', 6)):
+        chats('in/out', source, cwd=tmp_path)
+        assert len(kept(tmp_path / 'in/out')) == n, source
+
+
+# --- the split ------------------------------------------------------------------------------------
+# What 200 conversations begin with; of i, their number.
+BEGINNINGS = {
+    'three in four say hi': lambda i: [('user', 'hi' if i % 4 else f'what about {i}')],
+    'two words': lambda i: [('user', 'Continue, please.')],
+    'all say the same': lambda i: [('user', 'How are you today?')],
+    'some say the same': lambda i: [('user', 'How are you?' if i < 60 else f'what about {i}')],
+    'the same system message': lambda i: [('system', 'You are kind and helpful.'), ('user', 'hello')],
+    'each says something else': lambda i: [('user', f'what about {i}')]}
+
+
+@pytest.mark.parametrize('name', BEGINNINGS)
+def test_about_a_tenth_is_held_out_however_conversations_begin(name, tmp_path):
+    rows = [{'messages': [say(*turn) for turn in [
+        *BEGINNINGS[name](i), ('assistant', 'Hello!'), ('user', f'tell {i}'), ('assistant', 'ok')]]}
+        for i in range(200)]
+    rows += [{'instruction': f'b {i}', 'output': 'c', 'history': [[BEGINNINGS[name](i)[-1][1], 'a']]}
+             for i in range(200)]
+    for some in rows[:200], rows[200:]:
+        out = of_rows(tmp_path, some)
+        assert 8 <= len(read_rows(out / 'val.jsonl')) <= 32 and len(kept(out)) == 200
+
+
+@pytest.mark.parametrize('question', ['hi', 'Continue, please.', '请继续', '🙂', 'How are you?',
+                                      '介绍一下你自己'])
+def test_a_question_of_fewer_than_three_words_is_no_sign_of_a_conversation(question):
+    is_short = question not in ('How are you?', '介绍一下你自己')
+    texts = CHATS['split_texts']([say('system', 's'), say('user', f'{question}\n')], {}, 'all')
+    assert texts == ('all' if is_short else question, 'all')
+
+
+def test_answers_to_one_question_are_on_one_side_in_every_run(tmp_path):
+    rows = [line_of('system: s | ' * (i // 30) + f'user: what about {i % 30} | assistant: a{i}')
             for i in range(90)]         # none, one or two system messages
-    out = of_rows(tmp_path, rows)
-    train, val = ({row['messages'][-2]['content'] for row in read_rows(out / f'{side}.jsonl')}
-                  for side in ('train', 'val'))
-    assert len(kept(out)) == 90 and len(train) == 30 - len(val) and not train & val
-    assert val == {'q6', 'q9', 'q10', 'q25'}            # by a hash of the question
-    out = of_rows(tmp_path, rows[:2], '--val_fraction=0.999')       # not all are held out
+    prompts = ['hi', '2 + 2?', 'How are you?', 'Continue', '好'] + [f'q{i}' for i in range(9)]
+    pairs = [{'prompt': prompts[i % 14], 'chosen': f'a{i}', 'rejected': 'b'} for i in range(140)]
+    thumbs = [{'prompt': prompts[i % 14], 'completion': f'a{i}', 'label': i % 2 > 0}
+              for i in range(140)]
+    for some in rows, pairs, thumbs, rows[:2]:
+        out = of_rows(tmp_path, some, '--val_fraction=0.3')
+        train, val = ({json.dumps(row.get('prompt') or row['messages'][-2])
+                       for row in read_rows(out / f'{side}.jsonl')} for side in ('train', 'val'))
+        assert len(kept(out)) == len(some) and train and val and not train & val
+        again = {json.dumps(row) for row in read_rows(out / 'val.jsonl')}
+        of_rows(tmp_path, some[::-1] + rows[:9] * (some is rows), '--val_fraction=0.3')
+        assert {json.dumps(row) for row in read_rows(out / 'val.jsonl')} == again
+    # not all are held out
+    out = of_rows(tmp_path, rows[:2], '--val_fraction=0.999')
     assert [len(read_rows(out / f'{side}.jsonl')) for side in ('train', 'val')] == [1, 1]
+
+
+# --- results and mistakes -------------------------------------------------------------------------
+def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none(tmp_path):
+    rows = [{'prompt': f'what about {i}', 'completion': 'a'} for i in range(60)]
+    old, new = contents(of_rows(tmp_path, rows[:30])), contents(of_rows(tmp_path, rows))
+    for n in range(1, 5):
+        of_rows(tmp_path, rows[:30])
+        killed = chats(tmp_path / 'out', write(tmp_path / 'x.jsonl', rows), check=lambda result: result,
+                       before=killed_after('rename', n))
+        assert killed.returncode == -signal.SIGKILL
+        left = contents(tmp_path / 'out')
+        assert left == new if n == 4 else 'meta.json' not in left
+        if {'train.jsonl', 'val.jsonl'} <= left.keys():
+            assert all(left[name] == new[name] for name in ('train.jsonl', 'val.jsonl'))
+        assert contents(of_rows(tmp_path, rows)) == new and old != new
 
 
 MISTAKES = """
 --source=nowhere => no file at 'nowhere'
---source=one.jsonl => 1 different questions & left out, no output & one.jsonl:2 (prompt)
---source=samples.jsonl => samples.jsonl:1 is an answer that eval.py judged & --prefer
+--source=one.jsonl,nowhere => no file at 'nowhere'
+--source=one.jsonl => one.jsonl has 1 different questions & at least two & no output & one.jsonl:2 (prompt)
+--source=samples.jsonl => an answer that eval.py judged: 2 & samples.jsonl:1 & --prefer
 --source=samples.jsonl --prefer=passed => none of 2 judged answers
 --source=one.jsonl --n_examples=9 => n_examples
+--source=one.jsonl --val_fraction=1 => val_fraction=1 must be
+--source=one.jsonl --kind=chat => kind='chat' must be
+--source=one.jsonl --prefer => --prefer needs a value
+--source=one.jsonl --min_scores=3 => min_scores & min_score
 --min_score=5 => min_score & --source=FILE
---source=one.jsonl --out_dir=full => full/val.jsonl exists & --overwrite=True
+--source=one.jsonl --out_dir=full => full has val.jsonl, which chats.py did not write & --out_dir
+--source=one.jsonl --out_dir=one.jsonl => --out_dir=one.jsonl is no folder
+--source=two.jsonl --out_dir=done => done has results & --overwrite=True
 """
 
 
 def test_a_mistake_is_one_sentence_and_leaves_no_results(tmp_path):
     write(tmp_path / 'one.jsonl', [{'prompt': 'a', 'completion': 'b'}, {'prompt': 'c'}])
+    two = write(tmp_path / 'two.jsonl', [{'prompt': name, 'completion': 'b'} for name in 'ac'])
     write(tmp_path / 'full/val.jsonl', [1])
+    chats(tmp_path / 'done', two)
     write(tmp_path / 'samples.jsonl', [
         {'task_id': 1, 'prompt': 'a', 'completion': text, 'outcome': 'wrong'} for text in 'bc'])
     each_is_a_mistake(MISTAKES, lambda *flags: run(
@@ -479,11 +604,3 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
     out = of_rows(tmp_path, samples, f'--prefer={prefer}', '--kind=sft')
     said = [row['messages'][-1]['content'] for row in kept(out)]
     assert sorted(said) == sorted(answers) and left_out(out)
-
-
-def test_globs_and_folders_are_read_hidden_files_and_results_are_not(tmp_path):
-    for path in 'a.jsonl', 'b/c.jsonl', 'b/d/e.jsonl', '.git/f.jsonl', 'b/.g.jsonl':
-        write(tmp_path / 'in' / path, [{'prompt': f'{path} {i}', 'completion': 'a'} for i in (1, 2)])
-    for source, n in ('in', 6), ('in/**', 6), ('in/**/*.jsonl', 6), ('in/b/**', 4), ('in/*', 2):
-        chats(tmp_path / 'in/out', f'{tmp_path}/{source}')
-        assert len(kept(tmp_path / 'in/out')) == n, source

@@ -1,10 +1,11 @@
 """Settings arrive as the user meant them; an error ends a script with a code that says its kind."""
 import json
+import os
 import re
 import shutil
 
 import pytest
-from conftest import ROOT, each_is_a_mistake, mistake, ok, run
+from conftest import FORGET, ROOT, each_is_a_mistake, mistake, ok, run
 
 HEAD = '''"""A throw-away script.
 
@@ -17,6 +18,7 @@ steps = 10                  # optimizer steps
 rate = 0.5                  # >= 11: [0, 9**9**9], open(x)
 name = 'base'               # what # the run is called
 flag = False
+prompt = ''
 seed: int | None = None     # None = the clock
 note: str | None = None
 warmup: int | float = 0.1
@@ -102,6 +104,13 @@ def test_a_value_takes_the_type_of_its_setting(play):
         assert got == defaults | {key: got[key], 'typed': [key]}
 
 
+def test_a_tilde_is_the_home_folder_in_paths_and_itself_in_a_text(play):
+    got, home = result(play('--name=~/a,~/b', '--prompt=~/c')), os.path.expanduser('~')
+    assert (got['name'], got['prompt']) == (f'{home}/a,{home}/b', '~/c')
+    assert result(play('a.py', a='name = "~/a"'))['name'] == f'{home}/a'
+    assert result(play('--name=a~/b'))['name'] == 'a~/b'
+
+
 def test_a_config_file_is_python(play):
     text = """import math
 from math import sqrt
@@ -124,6 +133,7 @@ FLAGS = '''--step=3 => --step: no setting has this name; closest: steps
 --flag yes => yes is no config file & --name=value
 --flag=yes => --flag='yes' must be bool
 --flags => --flags: no setting & flag
+--z_loss=1 => --z_loss: no setting & closest: none
 --seed=1.5 => --seed=1.5 must be int or NoneType
 --kind=bigg => 'bigg' must be none or big
 --sources={[1]:2} => must be dict
@@ -133,20 +143,19 @@ FLAGS = '''--step=3 => --step: no setting has this name; closest: steps
 gone.py => gone.py is no config file & --name=value
 notes.txt => notes.txt is no config file
 steps=3 => steps=3 is no config file'''
-# Config file => words: of what it sets, then of what Python says of it, with its traceback.
+# Config file => words of what it sets, or of what Python says of it.
 FILES = {'for _ in (1, 2): stepz = _': 'stepz: no setting has this name; closest: steps',
-         'name = 5': 'must be str', 'rate = float("nan")': 'rate=nan must be'}
-BROKEN = {'steps = = 2': 'SyntaxError', '\nimport nowhere': 'nowhere'}
+         'z_loss = 1': 'z_loss: no setting & closest: none', 'name = 5': 'must be str',
+         'rate = float("nan")': 'rate=nan must be', 'steps = = 2': 'line 1: SyntaxError: invalid',
+         '\nimport nowhere': "line 2: ModuleNotFoundError: No module named 'nowhere'",
+         'def half(n):\n  return n / 0\n\nsteps = half(3)': 'line 2: ZeroDivisionError',
+         'if 1:\nsteps = 2': 'line 2: IndentationError', 'rate = "0.1': 'line 1: SyntaxError'}
 
 
 def test_what_cannot_be_a_setting_is_one_line_that_names_it_its_value_and_where(play):
     each_is_a_mistake(FLAGS, play)
     for text, words in FILES.items():
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')
-    for text, word in BROKEN.items():
-        process = play('wrong.py', wrong=text)
-        assert process.returncode == 1 and process.stderr.startswith('Traceback'), text
-        assert word in process.stderr.splitlines()[-1], process.stderr
     one_line(play('--steps=0', processes=2), 'steps=0')         # said once, not by all processes
 
 
@@ -159,6 +168,7 @@ steps = 10                  # optimizer steps
 rate = 0.5                  # >= 11: [0, 9**9**9], open(x)
 name = 'base'               # what # the run is called
 flag = False
+prompt = ''
 seed: int | None = None     # None = the clock
 ''' in said and '_hidden' not in said and 'later' not in said
 
@@ -166,7 +176,8 @@ seed: int | None = None     # None = the clock
 # --- how a script ends ----------------------------------------------------------------------------
 # What the user can put right, in one line; a bug or the machine, whose traceback stays.
 MISTAKES = {'raise Mistake("two\\nlines")': 'two lines',
-            'import extras.training.muon': 'copy extras, too & : import extras.training.muon'}
+            'import extras.training.muon': 'copy extras, too & : import extras.training.muon',
+            'import model': 'no even number'}
 BUGS = {'10.0 ** 1000': 'OverflowError', 'raise RuntimeError("ours")': 'RuntimeError',
         'import numpy\nnumpy.zeros(3).reshape(2, 2)': 'ValueError', 'import nowhere': 'nowhere',
         'from extras.training.muon import Mun': 'Mun', 'open("gone")': "No such file or directory: 'gone'",
@@ -174,8 +185,9 @@ BUGS = {'10.0 ** 1000': 'OverflowError', 'raise RuntimeError("ours")': 'RuntimeE
 
 
 def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(play, tmp_path):
+    refusing = {'model': 'raise ValueError("no even number")', 'before': FORGET}
     for body, words in MISTAKES.items():
-        one_line(play(body=body), words)
+        one_line(play(body=body, **refusing), words)
     (tmp_path / 'extras/training').mkdir(parents=True)           # the door alone is missing; then there is one
     one_line(play(body='from extras.training.muon import Muon'), 'copy extras, too')
     (tmp_path / 'extras/training/muon.py').write_text('')
@@ -183,6 +195,11 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
         process = play('--note=', body=body)        # an empty value names no file
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1]
+    slip = 'a, b = 1, 2, 3'     # in model.py only what it refuses is a mistake, elsewhere nothing is
+    for body, files in (('import model', {'model': slip}), ('import my_model', {'my_model': 'raise ValueError("odd")'})):
+        process = play(body=body, before=FORGET, **files)
+        assert process.returncode == 1 and process.stderr.startswith('Traceback'), files
+        assert 'my_model.py' in process.stderr or slip in process.stderr
 
 
 # --- the chain ------------------------------------------------------------------------------------
@@ -192,7 +209,6 @@ prepare.py out_dir -> train.py data_dir
 train.py out_dir -> sft.py init_from
 train.py out_dir -> sample.py ckpt
 train.py out_dir -> eval.py ckpt
-prepare.py out_dir -> eval.py data_dir
 train.py out_dir -> plot.py runs
 chats.py out_dir -> sft.py data_dir
 '''

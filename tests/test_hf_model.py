@@ -103,6 +103,27 @@ def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path)
     weights = tmp_path / 'model.safetensors'
     weights.write_bytes(weights.read_bytes()[:-100])
     refused('Safetensor', GPT.load, tmp_path)
+    weights.unlink()
+    for file, words in {'model.Q4_K.gguf': 'extras.models.gguf FILE', 'pytorch_model-1.bin': 'old .bin',
+                        'adapter_config.json': 'adapter of PEFT.*merge_and_unload'}.items():
+        (tmp_path / file).write_text('{}')
+        refused(words, GPT.load, tmp_path)
+        (tmp_path / file).unlink()
+
+
+def test_a_head_in_the_file_counts_though_config_json_says_tied(tmp_path):
+    """As in a model that an adapter of its head was merged into. The embedding again is no other."""
+    published(tmp_path, SMOLLM2 | {'tie_word_embeddings': False})
+    theirs = theirs_in(tmp_path, dtype=torch.float32).eval()
+    (tmp_path / 'config.json').write_text(json.dumps(SMOLLM2))
+    ours = GPT.load(tmp_path)
+    same_logits(theirs, ours)
+    hf_model.write(tmp_path / 'out', *hf_model.translated(ours))
+    same_logits(theirs_in(tmp_path / 'out'), ours)
+    tensors = safetensors.load_file(tmp_path / 'model.safetensors')
+    tensors['lm_head.weight'] = tensors['model.embed_tokens.weight'].clone()
+    safetensors.save_file(tensors, tmp_path / 'model.safetensors')
+    assert not ours.config.tie_embeddings and GPT.load(tmp_path).config.tie_embeddings
 
 
 def test_a_tokenizer_with_more_tokens_gets_rows_that_are_the_mean_row(tmp_path):
@@ -116,51 +137,11 @@ def test_a_tokenizer_with_more_tokens_gets_rows_that_are_the_mean_row(tmp_path):
             assert torch.allclose(rows[257:], rows[:257].mean(0).expand(2, -1), atol=1e-6)
 
 
-# The default system messages of published templates, shortened: SmolLM2's, Qwen2.5's, and none.
+# SmolLM2's, shortened, with a default system message
 SMOL = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ \
 '<|im_start|>system\nYou are "Smol" 🤗\\\\ {% x %}<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] \
 + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ \
 '<|im_start|>assistant\n' }}{% endif %}"""
-QWEN = """{%- if messages[0]['role'] == 'system' %}
-    {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
-{%- else %}
-    {{- '<|im_start|>system\\nYou are Qwen.\\nYou help.<|im_end|>\\n' }}
-{%- endif %}
-{%- for message in messages %}
-    {%- if message.role == 'user' or (message.role == 'system' and not loop.first) or \
-message.role == 'assistant' %}
-        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}"""
-
-
-@pytest.mark.parametrize('template', [SMOL, QWEN, hf_tokenizer.CHAT_TEMPLATE])
-def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives(tmp_path, template):
-    """Also the export of a saved copy of the tokenizer; a system message replaces theirs."""
-    hf_tokenizer.write(tmp_path, Tokenizer.byte(SPECIAL_TOKENS), 64)
-    settings = json.loads((tmp_path / 'tokenizer_config.json').read_bytes())
-    settings.pop('chat_template')
-    if template != QWEN:
-        (tmp_path / 'chat_template.jinja').write_text(template)
-    else:
-        settings['chat_template'] = template
-    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    ours = Tokenizer.load(tmp_path / 'tokenizer.json')
-    (tmp_path / 'export').mkdir()
-    ours.save(tmp_path / 'copy.json')
-    hf_tokenizer.write(tmp_path / 'export', Tokenizer.load(tmp_path / 'copy.json'), 64)
-    exported = transformers.AutoTokenizer.from_pretrained(tmp_path / 'export')
-    talk = [{'role': 'user', 'content': 'hi'}, {'role': 'assistant', 'content': 'yo'},
-            {'role': 'user', 'content': 'ok?'}]
-    for chat in talk[:1], talk, [{'role': 'system', 'content': 'Rhyme.'}, *talk]:
-        wanted = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
-        assert wanted == ours.render(chat, add_generation_prompt=True)[0]
-        assert wanted == exported.apply_chat_template(chat, add_generation_prompt=True,
-                                                      return_dict=False)
 
 
 # --- a model.py that somebody has edited ----------------------------------------------------------

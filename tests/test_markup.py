@@ -8,7 +8,7 @@ import pytest
 from conftest import read_rows
 
 from clean import normalise, prose_reason
-from extras.text.markup import fix_mojibake, strip_html, strip_latex
+from extras.text.markup import fix_mojibake, strip_html, strip_latex, without_data
 from extras.text.personal import hide
 
 TABLE = read_rows(pathlib.Path(__file__).with_name('markup.jsonl'))
@@ -75,11 +75,12 @@ def test_what_lost_bytes_is_repaired_as_far_as_it_can_be():
 
 # --- time -----------------------------------------------------------------------------------------
 PARTS = r"""a @ 1- < $ $$ - { \ % & &#1 \begin{ \begin{equation} \begin{verbatim} \[ \( \cite[ \emph{ \verb|
-<!-- <script> <pre> <math> <? <a" <a\nb=" a. a@ a@a. 555- eyJ- xoxb- sk- Ã β€ Ãƒ ðŸ
+<!-- <script> <pre> <math> <ruby> <rt> <rp> <? <a" <a\nb=" a. a@ a@a. a%40 +4/ 555- eyJ- xoxb- sk- Ã β€ Ãƒ ðŸ
+data: data:;base64, ;a=b ~~~ \begin{picture} \iffalse
 ``` /* a, =x; f(""".split()
 PARTS += [' ', '\n', '1 ', '+1 ', '(555) ', '<p ', "<p a='", r'\emph{a ', '-----BEGIN ', '{{ ', '\\label{{',
           '$a\n', '%\n', '\\c ', r'\SI{', r'\def\a{', r'\def\a{\a\a}', r'\newcommand{\a}[2][b]{\a[#1]{#2#2}}\a{',
-          '\n ', '-----BEGIN A', '\n=a', '(\n', '\u0301\u0323']
+          '\n ', '-----BEGIN A', '\n=a', '(\n', '\u0301\u0323', '\x1b[', '\x1b]', 'x\b', '\n~~~', '"""', "'\n"]
 N = 12_000
 
 
@@ -90,8 +91,9 @@ def seconds(function, text):
     return time.process_time() - start
 
 
-FUNCTIONS = [strip_html, strip_latex, fix_mojibake, lambda text: hide(text, collections.Counter()),
-             prose_reason, lambda text: normalise(text, 'prose')]
+FUNCTIONS = [strip_html, strip_latex, fix_mojibake, without_data, prose_reason,
+             lambda text: hide(text, collections.Counter()), lambda text: normalise(text, 'prose'),
+             lambda text: hide(text, collections.Counter(), True)]
 
 
 @pytest.mark.parametrize('function', FUNCTIONS)

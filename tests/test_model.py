@@ -2,6 +2,9 @@
 import dataclasses
 import functools
 import itertools
+import subprocess
+import sys
+import types
 
 import torch
 from conftest import ROOT, refused, same
@@ -210,6 +213,46 @@ def test_a_row_is_written_as_alone_whatever_its_length_its_end_and_the_other_row
     assert len(lengths) > 2 and not torch.equal(rows[0], rows[4])   # equal prompts, other seeds
 
 
+# A GPU's way, on the CPU: a fixed room, a mask, the step that reads one token through `recorded`,
+# and the heads that share a key as so many queries. What is recorded is computed again.
+AGAIN = '''
+def recorded(read, *inputs, cache):
+    inputs = [x.clone() for x in inputs]
+    def replay(*new):
+        for old, x in zip(inputs, new):
+            old.copy_(x)
+        return read(*inputs, cache)
+    return replay
+'''
+
+
+def test_what_a_gpu_records_writes_the_same_rows():
+    """Also past the context, where nothing is replayed, and when half of the rows have ended."""
+    text = (ROOT / 'model.py').read_text().replace('.is_cuda', '.is_cpu')
+    other = types.ModuleType('other')
+    sys.modules['other'] = other            # dataclasses look there
+    exec(text.partition("if __name__")[0] + AGAIN, vars(other))
+    for block, kv, stop in itertools.product((12, 40), (4, 2, 1), ((), range(12))):
+        model = small(n_kv_head=kv, block_size=block)
+        twin = other.GPT(other.GPTConfig(**vars(model.config))).eval()
+        twin.load_state_dict(model.state_dict())
+        for how in (0,), (1.3, 30, 0.9):
+            given = dict(stop=stop, seeds=range(8), with_log_p=True)
+            rows, log_p = model.generate(RAGGED, 20, *how, **given)
+            found, twins = twin.generate(RAGGED, 20, *how, **given)
+            assert found.equal(rows)
+            close(twins, log_p, atol=1e-5)
+            twin.use_graph = False
+            assert twin.generate(RAGGED, 20, *how, **given)[0].equal(rows)
+            twin.use_graph = True
+
+
+def test_importing_the_model_loads_no_compiler():
+    """It would take longer than torch itself."""
+    code = 'import sys, model; sys.exit("torch._dynamo" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+
+
 # --- files ----------------------------------------------------------------------------------------
 def saved(path, config=(), **more):
     """A checkpoint of a small model, with these changes of its config and further entries."""
@@ -228,6 +271,7 @@ def test_what_was_saved_is_loaded_with_its_other_entries_and_changes_that_keep_t
     assert same(dict(back.state_dict()), dict(model.state_dict()))
     lively().bfloat16().save(tmp_path / 'best.pt')          # which counts in a folder
     best = GPT.load(str(tmp_path))
+    assert GPTConfig(n_embd=8, n_head=2).n_ffn == 64        # of 8/3 of 8, none is a multiple
     assert best.head.weight is best.embedding.weight and best.norm.weight.dtype == torch.float32
     # of an older commit: head_dim, n_kv_head and n_ffn are numbers there
     assert GPT.load(ROOT / 'tests/old_run.pt').saved['step']

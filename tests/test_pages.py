@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from conftest import ROOT, mistake, ok, run, save_run, write
-from exercise import EMPTY, EXERCISES, blanked, copy_project
+from exercise import EMPTY, EXERCISES, blanked, copy_project, verdict
 from tour import BLOCK, OURS, PAGE, YOURS, pieces
 
 from model import GPT, GPTConfig
@@ -87,7 +87,7 @@ def imported(nodes):
 
 
 def test_no_data_are_loaded_as_code_no_stage_is_imported_and_python_3_10_reads_all():
-    leaves = {'configurator', 'model', 'tokenizer', 'clean'}     # clean.py runs no job then
+    leaves = {'configurator', 'model', 'tokenizer', 'dedup', 'clean'}    # clean.py runs no job then
     for path, text in SCRIPTS.items():
         tree = ast.parse(text, feature_version=(3, 10))
         everywhere, top = imported([*ast.walk(tree)]), imported(tree.body)
@@ -252,3 +252,11 @@ def test_a_reader_begins_is_told_what_is_missing_or_wrong_and_passes(tmp_path):
         mine.write_text(answered)
         assert re.search(words, call().stdout, re.S), answer
         assert mine.read_text() == answered         # never overwritten
+
+
+def test_an_endless_loop_ends_after_seconds_and_its_line_is_said(capsys):
+    exercise = EXERCISES[0]._replace(seconds=1)
+    looping = blanked(exercise, text_of('eval.py')).replace(EMPTY, 'while True: pass')
+    assert verdict(exercise, looping, 'mine.py') == 1
+    line = [line.strip() for line in looping.splitlines()].index('while True: pass') + 1
+    assert f'endless loop at line {line}?' in capsys.readouterr().out

@@ -26,17 +26,17 @@ PERSONAL = [(kind, text) for line in PERSONAL.strip().split('\n')
 PERSONAL += [('key', PEM), ('key', PEM.replace('KEY-----\nM', 'KEY-----\nDEK-Info: AES,AB12\n\nM'))]
 
 
-def hidden(text):
+def hidden(text, is_code=False):
     """What hide makes of a text, and what it counts."""
     found = collections.Counter()
-    return hide(text, found), dict(+found)
+    return hide(text, found, is_code), dict(+found)
 
 
 @pytest.mark.parametrize('row', TABLE, ids=[row['text'] for row in TABLE])
 def test_what_is_personal_goes_and_every_other_letter_stays(row):
     counts = {kind: n for kind in ('email', 'phone', 'ssn', 'key')
               if (n := row['hidden'].count(f'<{kind.upper()}>'))}
-    assert hidden(row['text']) == (row['hidden'], counts)
+    assert hidden(row['text'], row.get('is_code', False)) == (row['hidden'], counts)
 
 
 @pytest.mark.parametrize('frame', FRAMES)
@@ -50,7 +50,8 @@ def test_each_kind_goes_whatever_stands_around_it(frame):
 def test_code_stays_a_program_and_only_its_authors_addresses_go():
     kinds = set()
     for path in sorted(pathlib.Path(sysconfig.get_paths()['stdlib']).glob('*.py'))[::2]:
-        text, found = hidden(path.read_text())
+        text, found = hidden(path.read_text(), True)
+        assert text == hidden(path.read_text())[0]
         kinds.update(found)
         compile(text, path, 'exec', dont_inherit=True)
     assert kinds <= {'email'}

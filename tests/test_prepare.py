@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
+import filelock
 import numpy as np
 import pytest
 from accidents import killed_after
-from conftest import contents, each_is_a_mistake, mistake, ok, read_json, run, shared
+from conftest import ROOT, contents, each_is_a_mistake, mistake, ok, read_json, run, shared
 from preparing import DOCUMENTS, RAW, clean, documents, prepare, prose, read, write, write_records
 
 from tokenizer import Tokenizer
@@ -191,18 +194,92 @@ def test_for_streaming_only_train_bin_is_missing(cleaned, tmp_path):
 
 
 # --- interrupted ----------------------------------------------------------------------------------
-def test_a_kill_at_any_moment_leaves_the_old_data_or_the_new(cleaned, prepared, tmp_path):
-    out, fresh = shutil.copytree(prepared, tmp_path / 'out'), tmp_path / 'fresh'
+def test_a_kill_at_any_moment_leaves_the_old_data_the_new_or_none(cleaned, prepared, tmp_path):
+    fresh, is_meta = tmp_path / 'fresh', []
     prepare(fresh, cleaned)
-    held = lambda folder: {**contents(folder), 'report.md': 'it names the folder'}
-    command = ['prepare.py', f'--source={cleaned}', f'--out_dir={out}', '--tokenizer=byte',
-               '--overwrite=True']
-    for place, n in ('build a tokenizer', 1), ('clean a shard', 2), ('clean a shard', 1):
-        result = run(*command, before=killed_after(place, n))
+    held = lambda folder: {**{path.name: path.read_bytes() for path in folder.glob('[!.]*')},
+                           'report.md': 'it names the folder'}
+    n_files = len(held(fresh))
+    for place, n in ('build a tokenizer', 1), *(('rename', n) for n in range(1, n_files + 2)):
+        out = shutil.copytree(prepared, tmp_path / f'{place}{n}')
+        command = ['prepare.py', f'--source={cleaned}', f'--out_dir={out}', '--tokenizer=byte']
+        result = run(*command, '--overwrite=True', before=killed_after(place, n))
         assert result.returncode == -signal.SIGKILL
-        assert not out.exists() or held(out) in (held(prepared), held(fresh))
+        is_meta.append('meta.json' in held(out))
+        assert held(out) in (held(prepared), held(fresh)) or not is_meta[-1]
+        ok(run(*command, *['--overwrite=True'] * is_meta[-1]))      # without it, nothing is there
+        assert held(out) == held(fresh) and not [*out.glob('.*')]
+    # the tokenizer has been saved by a rename, too
+    assert is_meta == [True, True] + [False] * (n_files - 1) + [True]
+
+
+def test_of_two_runs_at_once_one_is_refused(cleaned, tmp_path):
+    command = ['prepare.py', f'--source={cleaned}', f'--out_dir={tmp_path}/out', '--tokenizer=byte']
+    (tmp_path / 'out/.nanoparrot-prepare').mkdir(parents=True)
+    with filelock.FileLock(tmp_path / 'out/.nanoparrot-prepare/lock'):
+        mistake(run(*command), f"can't write to {tmp_path}/out: another run does")
     ok(run(*command))
-    assert held(out) == held(fresh) and not [*tmp_path.glob('.out*')]
+    assert all_of(tmp_path / 'out') == sorted(TEXTS)
+
+
+def test_results_move_into_a_mounted_folder_whose_parent_may_not_be_written(cleaned, tmp_path):
+    """As docker -v gives one; a new file system has a folder lost+found."""
+    if subprocess.run(['unshare', '-rm', 'true'], capture_output=True).returncode:
+        pytest.skip('nothing may be mounted here')
+    write_records(tmp_path / 'x.jsonl', [{'prompt': f'what about {i}', 'completion': 'a'}
+                                         for i in range(40)])
+    commands = [f'{sys.executable} {ROOT}/{command} --overwrite=True' for command in (
+        f'prepare.py --source={cleaned} --tokenizer=byte --out_dir=m/bins',
+        'chats.py --source=../x.jsonl --pii=False --out_dir=m/chats')]
+    script = ' && '.join([
+        'mkdir -p m/bins m/chats no && mount -t tmpfs none m && mkdir m/bins m/chats',
+        *(f'mount -t tmpfs none m/{name} && mkdir m/{name}/lost+found' for name in ('bins', 'chats')),
+        'mount -o remount,ro m', *commands, *commands, 'cp -r m/* no',
+        *(f'! {command.replace("=m/", "=m/new_")}' for command in commands)])
+    (tmp_path / 'in').mkdir()
+    done = subprocess.run(['unshare', '-rm', 'sh', '-c', script], cwd=tmp_path / 'in', text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 2 and 'Read-only file system' in errors[0] and 'm/new_chats' in errors[1]
+    assert all_of(tmp_path / 'in/no/bins') == sorted(TEXTS)
+    assert {path.name for path in (tmp_path / 'in/no/chats').iterdir()} == {
+        'train.jsonl', 'val.jsonl', 'report.json', 'meta.json', 'lost+found'}
+
+
+# --- what a folder hides, and what is no text -----------------------------------------------------
+def test_what_a_folder_hides_is_counted_and_results_of_a_command_are_no_text(prepared, tmp_path):
+    write(tmp_path / 'in', TEXTS)
+    shutil.copytree(prepared, tmp_path / 'in/bins')
+    (tmp_path / 'in/link').symlink_to(tmp_path)
+    (tmp_path / 'in/lost.txt').symlink_to('nowhere')
+    said = prepare(tmp_path / 'out', tmp_path / 'in')
+    assert all_of(tmp_path / 'out') == sorted(TEXTS)
+    for words in ('linked folders: 1', 'links without a target: 1',
+                  'results of clean.py, prepare.py or chats.py: 5'):
+        assert words in said
+    flags = f'--out_dir={tmp_path}/no', '--tokenizer=byte'
+    mistake(run('prepare.py', f'--source={prepared}', *flags), f'no text at {prepared}', 'prepare.py')
+    lfs = 'version https://git-lfs.github.com/spec/v1\noid sha256:1\n'
+    for name, text, words in (('a.txt', lfs, 'git lfs pull'), ('a.jsonl.gz', lfs, 'git lfs pull'),
+                              ('wiki_00', '{"text": "a"}\n{"text": "b"}\n', 'lines of JSON'),
+                              ('data.txt', '{"id": 1, "text": "a"}\n', 'lines of JSON')):
+        (tmp_path / name).write_text(text)
+        mistake(run('prepare.py', f'--source={tmp_path / name}', *flags), f'{name}:1', words)
+    assert not [*tmp_path.glob('no/[!.]*')]
+
+
+def test_a_long_text_beside_short_ones_is_no_silent_half(tmp_path):
+    """Whole texts are held out, so the fraction of the bytes may be another one."""
+    for seed in range(4):
+        source = write(tmp_path / f'in{seed}', [prose(seed, 9000), *(prose(i + seed, 40) for i in range(
+            90, 95))])
+        said = prepare(tmp_path / 'out', source)
+        n = read(tmp_path / 'out')[0]['bytes']
+        part = n['val'] / (n['train'] + n['val'])
+        assert f'{part:.1%} of the bytes are held out, not 10%' in said
+    assert 'bytes are held out' not in prepare(tmp_path / 'out', write(tmp_path / 'even', [
+        prose(i, 40) for i in range(300)]))
 
 
 # --- mistakes -------------------------------------------------------------------------------------

@@ -76,6 +76,29 @@ def test_the_reward_rises(rl, out, more):
     assert '[reward ' in (out / 'samples.txt').read_text('utf-8')
 
 
+def test_no_answer_has_a_token_that_only_prompts_have(rl, tmp_path):
+    """As in sample.py and eval.py; sampling and training agree about that, so no ratio leaves 1."""
+    model = make_sft(tmp_path / 'sft')
+    path, start = tmp_path / 'sft/best.pt', BYTES.special['<|im_start|>']
+    saved = torch.load(path, weights_only=True)
+    saved['model']['embedding.weight'][start] *= 50         # now the likeliest id, or the least
+    torch.save(saved, path)
+    ok(rl(f'--init_from={model}', '--max_steps=2', '--clip=1e-4', '--learning_rate=0'))
+    assert '<|im_start|>' not in ''.join((tmp_path / 'run/samples.txt').read_text('utf-8').split(
+        '<|im_start|>user')).replace('<|im_start|>assistant', '')
+    assert not any(series(tmp_path / 'run', 'clip_fraction'))
+
+
+def test_a_reward_that_was_edited_is_said_and_the_pull_neither_begins_nor_ends(rl, out, tmp_path):
+    ok(rl('--max_steps=2'))
+    again = ['--init_from=resume', f'--reward={tmp_path}/paid.py']
+    assert 'is not what it was' not in ok(run('rl.py', f'--out_dir={out}', *again, '--max_steps=3'))
+    with open(tmp_path / 'paid.py', 'a') as f:
+        f.write('# an edit\n')
+    assert 'is not what it was' in ok(run('rl.py', f'--out_dir={out}', *again, '--max_steps=4'))
+    mistake(run('rl.py', f'--out_dir={out}', *again, '--kl_coef=0.1'), 'leave --kl_coef out')
+
+
 def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
     model = make_sft(tmp_path / 'sft', dropout=0.3)
     for coef in '1e-6', '3':        # the reference has no dropout, or the first KL would not be 0

@@ -19,7 +19,9 @@ MODES = {'all': ('', ()), 'a user': ('1000 99', ()), 'a user without namespaces'
          'only limits': ('', [NAMESPACES, FILTER])}
 # A container in which root can be nobody else; root without rights; half a wall
 RIGHTS = {'root alone': ('0 99', ()), 'no rights': ('none', ()), 'namespaces without users': ('', [MAPS])}
-CONFINED = 'all', 'a user'
+# Walls cover /tmp, so a Python that is there runs programs without them.
+IN_TMP = any(f'{prefix}/'.startswith('/tmp/') for prefix in (sys.prefix, sys.base_prefix))
+CONFINED = () if IN_TMP else ('all', 'a user')
 
 
 def test_right_programs_pass_and_wrong_ones_have_a_wrong_value():

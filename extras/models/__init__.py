@@ -2,13 +2,12 @@
 Models and tokenizers of others, and files for other programs. A line a file: who opens it, and why.
 
 hf_model            --init_from, --ckpt=FOLDER of Hugging Face: read and written
-hf_tokenizer        tokenizer.json files of Hugging Face: read and written
+hf_tokenizer        tokenizer.json files of Hugging Face and their chat templates: read and written
 
 Commands, python -m extras.models.NAME --help:
 gguf                files of llama.cpp, ollama and LM Studio: read, and written by export
 export              --to=hf, gguf, html: a folder to publish, a file for llama.cpp, a page
-page.html           the page, of server and of export
-demo.js             of export: the model once more, in JavaScript
+page.html           of export: what the page shows
+demo.js             of export: the model once more, in JavaScript, which answers there
 fill                a model that was trained with --objective=mlm or span fills gaps
-server              a page and OpenAI's API for the programs of this machine
 """

@@ -90,8 +90,8 @@ def publish_html(path, models, items, run):
     page, script = (pathlib.Path(__file__).with_name(name).read_text(encoding='utf-8')
                     for name in ('page.html', 'demo.js'))
     ours = (f'<script id="models" type="application/json">{data}</script>\n'
-            f'<script id="source">\n{script}</script>')
-    page = re.sub(r'(?s)<script id="source">.*?</script>', lambda _: ours, page)
+            f'<script>\n{script}</script>')
+    page = re.sub('<!-- export.py .*?-->', lambda _: ours, page)
     pathlib.Path(path).write_text(page, encoding='utf-8')
     return f'{path}: {len(models)} models in {len(page) / 1e6:.1f} MB; open it in a browser'
 
@@ -105,7 +105,7 @@ def packed(name, model, tokenizer, trained, items, run):
         r'\(\?[^:=!<]', tokenizer.pattern)
     require(n <= LARGEST and not is_odd, f'{name}: a page can hold models of at most {LARGEST:,} '
             'parameters with our own bpe tokenizers and without rope_scaling, qkv_bias and '
-            'qk_norm; use python -m extras.models.server')
+            'qk_norm; use --to=hf, and transformers serve')
     hf_model.translated(model)          # demo.js knows the tensors of a Llama and no others
 
     weights = {part: rounded(weight) for part, weight in model.float().state_dict().items()

@@ -25,10 +25,12 @@ KEYS = {'block_size': 'context_length', 'n_layer': 'block_count', 'n_head': 'att
         'n_kv_head': 'attention.head_count_kv', 'n_embd': 'embedding_length',
         'n_ffn': 'feed_forward_length', 'norm_eps': 'attention.layer_norm_rms_epsilon',
         'rope_theta': 'rope.freq_base', 'head_dim': 'attention.key_length'}
+# GPT-2's split pattern, which Hugging Face's ByteLevel has built in
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # llama.cpp's names of split patterns, two of which extras/training/fit.py writes in another way
 WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
          r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+')
-PATTERNS = {'gpt-2': [hf_tokenizer.GPT2], 'smollm': [r'\p{N}', hf_tokenizer.GPT2],
+PATTERNS = {'gpt-2': [GPT2], 'smollm': [r'\p{N}', GPT2],
             'llama-bpe': [WORDS], 'qwen2': [WORDS.replace('{1,3}', '')]}
 OURS = {'gpt-2': [fit.PATTERNS['gpt2']], 'llama-bpe': [fit.PATTERNS['cl100k']]}
 DIFFERS = ("llama.cpp lacks this tokenizer's split pattern, so some texts get other ids; it "
@@ -67,6 +69,9 @@ def read(path):
         file = gguf.GGUFReader(path)
         values = {key: field.contents() for key, field in file.fields.items()}
         tensors = {tensor.name: tensor for tensor in file.tensors}
+        parts, kind = values.get('split.count', 1), values.get('general.type', 'model')
+        require(parts < 2, f'it is one of {parts} parts; join them: llama-gguf-split --merge')
+        require(kind == 'model', f'it is no model, but of the type {kind}')
         family = values['general.architecture']
         require(family in hf_model.KINDS, f'{family} is none of {", ".join(hf_model.KINDS)}')
         get = lambda key, default=None: values.get(f'{family}.{key}', default)
@@ -123,8 +128,12 @@ def tokenizer_of(values):
     form = hf_tokenizer.byte_level(ids, merges, PATTERNS[pre], special, whole, begin)
     form['model']['ignore_merges'] = pre == 'llama-bpe'     # a chunk that is a token is that token
     form['normalizer'] = {'type': 'NFC'} if pre == 'qwen2' else None    # e and an accent are one é
-    template = values.get('tokenizer.chat_template', '')
-    return hf_tokenizer.HFTokenizer(json.dumps(form), template=template)
+    ids = {kind: get(f'{kind}_token_id') for kind in ('bos', 'eos', 'eot', 'eom')}
+    chat = {'template': values.get('tokenizer.chat_template'), 'never': get('suppress_tokens'),
+            'stop': [ids[kind] for kind in ('eos', 'eot', 'eom') if ids[kind] is not None],
+            'names': {f'{kind}_token': tokens[ids[kind]] for kind in ('bos', 'eos')
+                      if ids[kind] is not None}}
+    return hf_tokenizer.HFTokenizer(json.dumps(form), {key: chat[key] for key in chat if chat[key]})
 
 
 # --- write ----------------------------------------------------------------------------------------
@@ -172,7 +181,7 @@ def add_tokenizer(writer, model, tokenizer):
         types[token['id']] = CONTROL if token['special'] else USER_DEFINED
     merges = [' '.join(pair) for pair in form['model']['merges']]
     named = [name for name, patterns in [*PATTERNS.items(), *OURS.items()]
-             if patterns == hf_tokenizer.patterns_of(form)]
+             if patterns == patterns_of(form)]
     require(named or tokenizer.kind == 'bpe', "this tokenizer's split patterns have no name here; "
             "use --to=hf, and llama.cpp's convert_hf_to_gguf.py on the folder hf")
     pre = named[0] if named else 'llama-bpe' if merges else 'gpt-2'
@@ -187,19 +196,35 @@ def add_tokenizer(writer, model, tokenizer):
     writer.add_token_types([types.get(id, UNUSED) for id in rows])
     # llama.cpp insists on a merge. This one never happens.
     writer.add_token_merges(merges or ['<|none|> <|none|>'])
-    for id in tokenizer.begin:
-        writer.add_bos_token_id(id)
-    for id in tokenizer.stop[:1]:
-        writer.add_eos_token_id(id)
+    # A template of its own may write the tokens that its folder names so.
+    names = tokenizer.chat.get('names', {}) if getattr(tokenizer, 'template', None) else {}
+    for kind, ids in ('bos', tokenizer.begin), ('eos', tokenizer.stop):
+        for id in ids[:1]:
+            id = tokenizer.special.get(names.get(f'{kind}_token'), id)
+            writer.add_uint32(f'tokenizer.ggml.{kind}_token_id', id)
     # llama.cpp reads this since August 2026. The package gguf has no name for it.
     writer.add_array('tokenizer.ggml.suppress_tokens', tokenizer.never_in_answers())
     is_chat = 'stage' in model.saved.get('config', {})      # also of a folder with a template
     writer.add_add_bos_token(bool(tokenizer.begin) and not is_chat)
-    if '<|im_end|>' in tokenizer.special:
-        writer.add_eot_token_id(tokenizer.special['<|im_end|>'])
+    if template := hf_tokenizer.template_of(tokenizer):
+        writer.add_eot_token_id(tokenizer.stop[-1])
         if is_chat:
-            writer.add_chat_template(hf_tokenizer.template_of(tokenizer))
+            writer.add_chat_template(template)
     return f'\nnote: {DIFFERS}' if differs else ''
+
+
+def patterns_of(form):
+    """Return the split patterns in the dict of a tokenizer.json."""
+    parts = form['pre_tokenizer'].get('pretokenizers', [form['pre_tokenizer']])
+    patterns = []
+    for part in parts:
+        if part['type'] == 'Split':
+            patterns.append(part['pattern'].get('Regex', '').removesuffix(r'|[\s\S]'))
+        elif part['type'] == 'Digits' and part['individual_digits']:
+            patterns.append(r'\p{N}')
+        elif part.get('use_regex', True):
+            patterns.append(GPT2 if part['type'] == 'ByteLevel' else part['type'])
+    return patterns
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """
 How good are answers to questions of questions.py? Tests run their programs, or a rule decides.
-eval.py, rl.py and the page of extras/models take their verdicts() from here.
+eval.py, rl.py and export take their verdicts() from here.
 code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
 """
 import ast, math, re, textwrap

@@ -12,11 +12,13 @@ data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText reads like a 
 removed texts of minorities.
 """
 import collections, functools
+import numpy as np
+from dedup import hash64, jaccard, shingles
 from extras.text import text_quality
 
 
 # --- samples --------------------------------------------------------------------------------------
-def watched(stages, n, hash64):
+def watched(stages, n):
     """Return the same stages, {name: check(document, notes)}, but the notes also keep samples: n of
     the documents that are dropped for each reason, and n of those that pass all stages. What a rule
     drops has not come to the last stage, which hides personal data, so it is hidden here."""
@@ -27,14 +29,14 @@ def watched(stages, n, hash64):
         if reason:
             hide(document, collections.defaultdict(collections.Counter))
         if reason or is_last:
-            sample(notes, reason or 'passed all rules', document, n, hash64)
+            sample(notes, reason or 'passed all rules', document, n)
         return reason
 
     return {name: functools.partial(watch, check, name == [*stages][-1])
             for name, check in stages.items()}
 
 
-def sample(notes, reason, document, n, hash64):
+def sample(notes, reason, document, n):
     """Add a document to the samples of a reason. Those n stay whose hashes are lowest: a random
     choice, but the same in every run."""
     samples = notes[f'sample of {reason}']
@@ -45,13 +47,20 @@ def sample(notes, reason, document, n, hash64):
         del samples[one]
 
 
-def write(folder, notes, copied, document, n, hash64):
-    """Write FOLDER/audit.md: samples of all documents, also of copies, {reason: their numbers}.
-    document(i) reads one. The samples leave the notes."""
-    for reason, numbers in copied.items():
-        for i in numbers:
-            sample(notes, reason, document(i), n, hash64)
+def write(folder, notes, copies, stays, document, n):
+    """Write FOLDER/audit.md: samples of all documents, and of copies, {reason: their numbers}, next
+    to what stays in place of each. document(i) reads one. The samples leave the notes."""
     chapters = []
+    for reason, numbers in copies.items():
+        pairs = []
+        for i in sorted(np.random.default_rng(0).permutation(numbers)[:n]):
+            gone, kept = document(i), document(stays[i])
+            alike = jaccard(*(shingles(one['text'].encode('utf-8', 'surrogatepass'))
+                              for one in (gone, kept)))
+            pairs += [f'## {gone["path"]}\n\n````\n{gone["text"][:2000]}\n````\n',
+                      f'stays, {alike:.2f} alike: {kept["path"]}\n\n'
+                      f'````\n{kept["text"][:2000]}\n````\n']
+        chapters.append(f'# {reason}\n' + '\n'.join(pairs))
     for title in sorted(title for title in notes if title.startswith('sample of ')):
         texts = []
         for one in sorted(notes.pop(title))[:n]:

@@ -4,7 +4,7 @@ and texts with the problems of a benchmark.
 
     python clean.py --source=pages.jsonl --url_block=block.txt --url_allow=allow.txt
     python clean.py --source=MY_CODE --licenses=mit,apache-2.0,bsd-3-clause
-    python clean.py --source=FOLDER --toxic_words=words.txt --dedup=simhash
+    python clean.py --source=FOLDER --toxic_words=words.txt
     python clean.py --source=MY_CODE --decontaminate=HumanEval.jsonl.gz,mbpp.jsonl
 
 A stage is a function check(document, notes), which returns why a document is dropped, or None.
@@ -13,19 +13,17 @@ import collections, os, pathlib, re, unicodedata
 import numpy as np
 import regex
 from configurator import require
+from dedup import ngrams, words_of
 from extras.text import audit, markup, text_quality
 
 
 # --- what clean.py asks for -----------------------------------------------------------------------
-def with_options(stages, config, clean):
+def with_options(stages, config, texts_at, read, check_text, normalise):
     """Return the stages of clean.py, {name: check(document, notes)}, with those that settings ask
-    for before and after the rules. config has the settings; clean is clean.py."""
-    def texts_at(source):
-        """Yield the texts at a path, in the form that documents have."""
-        for path in clean.find_files(source)[0] if source else ():
-            for document in clean.documents_of([(path, None)], config.text_field):
-                text = document['text']
-                yield clean.normalise(text, clean.mode_of(text, document['path']))
+    for before and after the rules. config has the settings; the others are functions of clean.py:
+    texts_at(path, text_field), read(path, text_field), check_text and normalise(text, mode)."""
+    def examples(path):
+        return texts_at(path, config.text_field) if path else ()
 
     before, after = {}, {}
     if config.licenses or config.audit or config.languages:
@@ -36,32 +34,34 @@ def with_options(stages, config, clean):
         before['language'] = text_quality.language(config.languages)
     if config.perplexity_reference:
         after['perplexity'] = text_quality.perplexity(
-            texts_at(config.perplexity_reference), config.min_bits, config.max_bits)
+            examples(config.perplexity_reference), config.min_bits, config.max_bits)
     if config.quality_good or config.quality_bad:
         after['quality'] = text_quality.quality(
-            texts_at(config.quality_good), texts_at(config.quality_bad))
+            examples(config.quality_good), examples(config.quality_bad))
     if config.toxic_words:
         after['toxic words'] = words(config.toxic_words)
     if config.decontaminate:
-        after['benchmarks'] = benchmarks(config.decontaminate, clean)
+        after['benchmarks'] = benchmarks(config.decontaminate, read, check_text,
+                                         normalise)
     # found, read, one form, BEFORE, rules, AFTER, personal data
     names = [*stages]
     i = names.index('rules')
     order = [*names[:i], *before, 'rules', *after, *names[i + 1:]]
     stages = {name: (stages | before | after)[name] for name in order}
-    return audit.watched(stages, config.audit, clean.hash64) if config.audit else stages
+    return audit.watched(stages, config.audit) if config.audit else stages
 
 
-def report(folder, config, notes, copied, document, left, size, clean):
+def report(folder, config, notes, copies, stays, document, left, size, mode_of):
     """Write audit.md, if it is wanted. Return the data card, or None, and what meta.json says of
-    licenses and benchmarks. document(i) reads one; left: the numbers of those that are left; size:
-    the bytes of each; clean is clean.py."""
+    licenses and benchmarks. copies: {reason: numbers of documents}; stays: what stays in place of
+    each; document(i) reads one; left: the numbers of those that are left; size: the bytes of each;
+    mode_of(text, path) is clean.py's."""
     card = None
     if config['audit']:
-        audit.write(folder, notes, copied, document, config['audit'], clean.hash64)
+        audit.write(folder, notes, copies, stays, document, config['audit'])
     if len(left) and (config['audit'] or config['languages']):
         some = left[::len(left) // 1000 + 1]        # about 1,000
-        card = audit.card(map(document, some), size[some], clean.mode_of)
+        card = audit.card(map(document, some), size[some], mode_of)
     meta = {'licenses': dict(notes.get('licenses of documents', {}))}
     if config['decontaminate']:
         meta['decontaminated'] = {'ngram': NGRAM, 'problems': config['decontaminate'].split(',')}
@@ -189,21 +189,22 @@ def words(path):
 NGRAM = 13                      # words in a row, as for GPT-3 (arXiv:2005.14165)
 
 
-def benchmarks(paths, clean):
-    """Return a stage of clean.py. paths: files of records, 'a,b'; clean is clean.py."""
+def benchmarks(paths, read, check_text, normalise):
+    """Return a stage of clean.py, whose functions these are. paths: files of records, 'a,b'."""
     def grams_of(text):         # the hash of each 13 words in a row, uint64 (words - 12,)
-        return clean.ngrams(clean.words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
+        return ngrams(words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
 
     known = []
     for path in paths.split(','):
         require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
                                       'benchmarks')
         lengths = []
-        for line, text, record, why in clean.read(path, ()):
-            require(text or record,
-                    f"{path}:{line} can't be read ({why}); it must be the file of a benchmark")
-            grams = [grams_of(form) for part in strings_in(record or text)
-                     for form in forms_of(part, clean.normalise)]
+        for problem in read(path, None):
+            why = check_text(problem, collections.defaultdict(collections.Counter))
+            require(problem['record'] or not why,
+                    f"{problem['path']} can't be read ({why}); it must be the file of a benchmark")
+            grams = [grams_of(form) for part in strings_in(problem['record'] or problem['text'])
+                     for form in forms_of(part, normalise)]
             known += grams
             lengths.append(sum(map(len, grams)))
         require(any(lengths), f'{path} has no text of {NGRAM} words, so it could find nothing')
@@ -237,30 +238,3 @@ def forms_of(text, normalise):
     # a paper with commands also loses the signs of its formulas
     forms = text, markup.strip_html(text), markup.strip_latex(r'\emph{} ' + text)
     return {text, *(normalise(form, 'prose') for form in forms)}
-
-
-# --- simhash --------------------------------------------------------------------------------------
-# SimHash (Charikar 2002): each n-gram of a text has a hash, and each bit of the number is what most
-# of these hashes have there, so near-copies differ in few bits: 0110, 1100 and 0101 make 0100.
-# It needs 8 bytes a document, next to 256 for MinHash, and finds what differs in a few words of a
-# long text. Of copies in which 1 word in 100 is another one, it finds one in ten.
-def simhash(shingles):
-    """Return [the number] of a set of n-grams' hashes, uint64 (n,). An empty set has 0."""
-    bits = np.unpackbits(shingles.view(np.uint8)).reshape(-1, 64)
-    return [int.from_bytes(np.packbits(bits.sum(0) * 2 > len(bits)).tobytes(), 'big')]
-
-
-def simhash_copies(columns, copies_in_bands):
-    """Return what copies_in_bands(keys, similar) finds: which documents are near-copies of earlier
-    ones. columns: one array of numbers, uint64 (n,). similar(i, j) says that two of them differ in
-    at most 3 bits. Three bits are in at most three of the four blocks of 16 bits, so copies share a
-    block (Manku 2007), and only what shares one is compared."""
-    [numbers] = columns
-    blocks = np.ascontiguousarray(numbers, np.uint64).view(np.uint16).reshape(-1, 4).T     # (4, n)
-    numbers = numbers.tolist()
-
-    def similar(i, j):
-        # Documents without a word have 0, and nothing in common.
-        return numbers[i] != 0 and (numbers[i] ^ numbers[j]).bit_count() <= 3
-
-    return copies_in_bands(blocks, similar)

@@ -1,103 +1,124 @@
 r"""
-Tables, notebooks and packed files, read as lines of JSON, a record a line.
+Tables, notebooks and packed files become records. clean.py and chats.py open this file for their
+endings.
 
-    with open_file('part.parquet', ['text', 'url']) as f:       # .csv, .tsv, .json, .ipynb
-        for line in f:                                          # b'{"text": "...", "url": "..."}\n'
-            print(json.loads(line))
-    open_file('part.jsonl.zst')                     # .gz, .zst, .bz2, .xz: unpacked; also a.csv.xz
+    for record in records_of('a.csv', ['text,n\n', 'a,1\n', 'b\n']):    # .csv, .tsv, .json, .ipynb
+        print(record)               # {'text': 'a', 'n': '1'}, and then why there is none, a text
+    records_of('part.parquet', (), ['text', 'url'])     # it opens the file itself
+    lines_of('part.jsonl.zst', 'cp1251')                # unpacked and decoded; also .gz, .bz2, .xz
 
 A table takes a few MB of memory, whatever its size; a list in a .json file and a notebook are read
 whole. What is not the file that its name says is a ValueError with the reason; what is cut off, an
-EOFError or OSError. A row that can't be read becomes a line with a zero byte and the reason, and
-the rows after it are read. Tables and notebooks are UTF-8, UTF-16 with its mark, or `encoding`.
+EOFError or OSError with the words of the library that found it.
 """
-import bz2, codecs, contextlib, csv, gzip, io, itertools, json, lzma, os, re
+import bz2, codecs, contextlib, csv, gzip, importlib, io, itertools, json, lzma, os, re
 from configurator import Mistake
 
-PIECE = 1 << 16                 # bytes that are unpacked at a time
 ROWS = 100                      # of a .parquet file, in memory at a time
-LONGEST_CELL = 10_000_000       # characters; a quote that never ends takes no more than that
-BROKEN = re.compile('[\udc80-\udcff]')                          # a byte that could not be decoded
+LONGEST_CELL = 100_000_000      # characters; a quote that never ends takes no more than that
 DAMAGED = ('not as many cells as the header has: a quote does not end, so what is behind it is '
            'lost, or is written \\", which should be "", or a cell of a .tsv has a line end')
+NO_RECORD = 'no JSON record'
 
 
-def open_file(path, columns=None, encoding=''):
-    """Open a file to read its bytes: unpacked, and a table as lines of JSON. columns: those of a
-    .parquet file to read; None = all that are no bytes."""
-    kind = os.path.splitext(re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()))[1]
-    if kind == '.parquet':
-        return buffered(lines_of(rows_of_parquet(path, columns), 'not UTF-8'))
-    f = buffered(unpack(path))
-    readers = {'.csv': rows_of_csv, '.tsv': lambda lines: rows_of_csv(lines, '\t'),
-               '.json': records_of_json, '.ipynb': record_of_notebook}
-    if kind not in readers:
-        return f
-    has_16 = f.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    # '\n': a lone \r ends no line, because it would end a text; an escaped byte costs only its row
-    text = io.TextIOWrapper(f, encoding or ('utf-16' if has_16 else 'utf-8-sig'),
-                            'surrogateescape', newline='\n')
-    return buffered(lines_of(readers[kind](text),
-                             f'not {encoding or "UTF-8"}: name it with --encoding=NAME'))
+def package(path, *names):
+    """Import the first of these modules that is there, or name the package of the last one."""
+    for name in names:
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    raise Mistake(f'{path} needs a package: pip install {names[-1].removesuffix(".parquet")}')
 
 
-def buffered(pieces):
-    return io.BufferedReader(Generated(pieces), PIECE)
+# --- what a file is -------------------------------------------------------------------------------
+# how files begin that should have other endings
+FORMS = {'.pdf': rb'%PDF-', '.rtf': rb'\{\\rtf', '.zip, .docx, .xlsx or .epub': rb'PK\x03\x04',
+         '.gz': rb'\x1f\x8b\x08', '.bz2': rb'BZh\d1AY', '.xz': rb'\xfd7zXZ', '.warc': rb'WARC/\d',
+         '.zst': rb'\x28\xb5/\xfd', '.parquet': rb'PAR1\x15', '.sqlite': rb'SQLite format 3'}
+JSON = {'.jsonl or .json': rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"[^"\n]{0,99}"\s*:'}
+# A byte that means nothing becomes half of a pair, which no text has.
+codecs.register_error('odd', lambda error: ('\udc80' * (error.end - error.start), error.end))
 
 
-class Generated(io.RawIOBase):
-    """A file to read, whose bytes a generator yields, piece by piece."""
+def lines_of(path, encoding='', is_jsonl=False, may_be_json=True):
+    """Return the lines of a file, which is UTF-8, or UTF-16 with its mark, or in `encoding`, packed
+    or not; each line of a .jsonl is in one of these. Refuse by name what has another form than its
+    ending says."""
+    with open(path, 'rb') as f:
+        if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
+            raise ValueError('a pointer of Git LFS, without the data: git lfs pull')
+    f = unpack(path)
+    start, errors = f.peek(4096), 'odd'
+    forms = {} if path.lower().endswith('.parquet') else FORMS if may_be_json else FORMS | JSON
+    for form in (form for form, begin in forms.items() if re.match(begin, start)):
+        raise ValueError(f'a {form} under another ending: rename it, or see docs/data.md')
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = 'utf-16'
+    elif is_jsonl and encoding and '\n'.encode(encoding) == b'\n':
+        return (line.decode('utf-8-sig' if is_utf8([line], encoding) else encoding, errors)
+                for line in f)
+    elif not encoding or is_utf8(unpack(path), encoding):
+        encoding, errors = 'utf-8-sig', 'surrogateescape'               # the same, but in C
+    return io.TextIOWrapper(f, encoding, errors, newline='\n')
 
-    def __init__(self, pieces):
-        self.pieces, self.rest = pieces, b''
+
+def is_utf8(lines, encoding):
+    """Whether lines are UTF-8, whatever somebody says: they have more letters beyond ASCII than odd
+    bytes and zeros. ASCII may be Japanese mail, but not UTF-16, which has zeros."""
+    n_others = n_odd = 0
+    for line in lines:
+        text = line.decode('utf-8', 'surrogateescape')
+        n_others += len(text) - len(text.encode('ascii', 'ignore'))
+        n_odd += len(re.findall('[\0\udc80-\udcff]', text))
+    return n_others > 2 * n_odd or not n_odd and '\n'.encode(encoding) != b'\n'
+
+
+def unpack(path):
+    """Open a packed file to read its bytes, unpacked."""
+    kind = os.path.splitext(path.lower())[1]
+    if kind == '.xz':
+        return io.BufferedReader(Unpacked(lzma.open(path), lzma.LZMAError))
+    if kind == '.zst':
+        # zstandard ends without a word where a file is cut off; this package, which Python 3.14
+        # has, doesn't. 31: the largest window that zstd --long=31 writes, as in dumps of forums.
+        zstd = package(path, 'compression.zstd', 'backports.zstd')
+        file = zstd.open(path, options={zstd.DecompressionParameter.window_log_max: 31})
+        return io.BufferedReader(Unpacked(file, zstd.ZstdError))
+    return {'.gz': gzip.open, '.bz2': bz2.open}.get(kind, open)(path, 'rb')
+
+
+class Unpacked(io.RawIOBase):
+    """A file whose own kind of error becomes an OSError."""
+
+    def __init__(self, file, error):
+        self.file, self.error = file, error
 
     def readable(self):
         return True
 
     def readinto(self, buffer):
-        self.rest = self.rest or memoryview(next(self.pieces, b''))
-        n = min(len(buffer), len(self.rest))
-        buffer[:n], self.rest = self.rest[:n], self.rest[n:]
-        return n
+        try:
+            return self.file.readinto(buffer)
+        except self.error as error:
+            raise OSError(str(error)) from None
 
 
-def unpack(path):
-    """Yield the bytes of a file, unpacked, a piece at a time."""
-    # zstandard's own reader ends without a word where a file is cut off; pyarrow's does not
-    packed = {'.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open, '.zst': lambda path, mode:
-              import_pyarrow(path).CompressedInputStream(path, 'zstd')}
-    try:
-        with packed.get(os.path.splitext(path.lower())[1], open)(path, 'rb') as f:
-            while piece := f.read(PIECE):
-                yield piece
-    except lzma.LZMAError as error:
-        raise OSError(error) from None
-
-
-def import_pyarrow(path):
-    try:
-        import pyarrow.parquet
-        return pyarrow
-    except ImportError:
-        raise Mistake(f'{path} needs a package: pip install pyarrow') from None
-
-
-def lines_of(records, not_decoded):
-    """Yield a line for each record. One that is a text says why a row can't be read."""
-    for record in records:
-        why = record if isinstance(record, str) else ''
-        line = json.dumps(record, default=str, ensure_ascii=False)      # str: of dates
-        if BROKEN.search(line):
-            why = not_decoded
-        # half of an emoji, from JSON, becomes ?
-        yield b'\0%b\n' % why.encode() if why else line.encode('utf-8', 'replace') + b'\n'
+# --- records --------------------------------------------------------------------------------------
+def records_of(path, lines, columns=None):
+    """Yield the records of a file, or for each that can't be read a text, why. lines: its lines.
+    columns: those of a .parquet file to read; without any, all that are no bytes."""
+    kind = os.path.splitext(re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()))[1]
+    if kind == '.parquet':
+        return rows_of_parquet(path, columns)
+    readers = {'.csv': rows_of_csv, '.tsv': lambda lines: rows_of_csv(lines, '\t'),
+               '.json': records_of_json, '.ipynb': record_of_notebook}
+    return readers.get(kind, lambda lines: map(parsed, filter(str.strip, lines)))(lines)
 
 
 def rows_of_parquet(path, columns):
     """Yield the rows of a .parquet file. The other columns stay on the disk, and are None."""
-    pyarrow = import_pyarrow(path)
+    parquet = package(path, 'pyarrow.parquet')
     # without pre_buffer, of a group of rows only the pages that are read are in memory
-    with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=PIECE) as file:
+    with parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
         names = [field.name for field in file.schema_arrow if (
             field.name in columns if columns else 'binary' not in str(field.type))]
         others = dict.fromkeys(file.schema_arrow.names)
@@ -105,45 +126,46 @@ def rows_of_parquet(path, columns):
             for i in range(len(batch)):
                 row = {name: value_of(cells[i])
                        for name, cells in zip(batch.schema.names, batch.columns)}
-                # bytes in `content` that are no text don't matter beside a `text`
-                filled = [name for name in columns or () if row.get(name)]
-                row |= {name: None for name in filled[1:] if row[name] == '\udc80'}
                 yield {**others, **row}
 
 
 def value_of(cell):
-    """Return the value of a cell, '\udc80' for one that is not UTF-8. Many programs write a text as
-    BINARY, without saying that it is one."""
+    """Return the value of a cell. Many programs write a text as BINARY, without saying that it is
+    one. A byte that isn't UTF-8 becomes half of a pair, which no text has."""
     try:
         value = cell.as_py()
-        return value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError:
-        return '\udc80'
+        value = cell.as_buffer().to_pybytes() if hasattr(cell, 'as_buffer') else None
+    return value.decode('utf-8', 'surrogateescape') if isinstance(value, bytes) else value
 
 
 def rows_of_csv(lines, delimiter=','):
     """Yield the rows of a table, whose first line names the columns. Each line of a .tsv is a row,
-    whatever quotes it has."""
+    whatever quotes it has. Excel's `sep=;` above the names says what separates the columns."""
     csv.field_size_limit(LONGEST_CELL)
-    is_tsv = delimiter == '\t'
+    is_tsv, lines = delimiter == '\t', iter(lines)
+    first = next(lines, '')
+    if sign := re.match('"?sep=(.)"?\\s*$', first):
+        delimiter, first = sign[1], next(lines, '')
+    # where a lone CR ends the first row it ends all, as in Excel's CSV for a Mac; else it is a sign
+    lines = itertools.chain(re.findall('[^\r]*\r\n?|[^\r]+', first), lines)
     rows = csv.reader(lines, delimiter=delimiter, strict=True,
                       quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL)
     names, row = [], []
     while row is not None:
         try:
             row = next(rows, None)
-        except csv.Error:
-            yield DAMAGED
+        except csv.Error as error:
+            yield f'{DAMAGED} ({error})'
             continue
         row = [*map(unquoted, row)] if row and is_tsv else row
         if row and not names:
             names = [name.strip() for name in row]
             if len(names) == 1 and re.search('[;\t]', names[0]):
-                raise ValueError('commas separate the columns of a .csv')
-        elif row and len(row) == len(names):
-            yield dict(zip(names, row))
+                raise ValueError('commas separate the columns of a .csv; if its are others, such '
+                                 'as ;, write the line sep=; above all')
         elif row:
-            yield DAMAGED
+            yield dict(zip(names, row)) if len(row) == len(names) else DAMAGED
 
 
 def unquoted(cell):
@@ -153,30 +175,33 @@ def unquoted(cell):
 
 
 def records_of_json(lines):
-    """Yield the records of a .json file: one list of them, or one on each line."""
+    """Return the records of a .json file: one list of them, or one on each line."""
     lines = filter(str.strip, lines)
     first = next(lines, '')
     if isinstance(parsed(first), dict):
-        records = map(parsed, itertools.chain([first], lines))
-    else:
-        records = parsed(''.join([first, *lines]))
-        if not isinstance(records, list):
-            raise ValueError('no list [{...}, {...}] of records, and no record on each line')
-    for record in records:
-        yield record if isinstance(record, dict) else 'no JSON record'
+        return map(parsed, itertools.chain([first], lines))
+    try:
+        records, why = json.loads(''.join([first, *lines])), ''
+    except (ValueError, RecursionError) as error:
+        records, why = None, f' ({getattr(error, "msg", error)})'
+    if not isinstance(records, list):
+        raise ValueError(f'no list [{{...}}, {{...}}] of records, and no record on each line{why}')
+    return (record if isinstance(record, dict) else NO_RECORD for record in records)
 
 
 def parsed(text):
-    """Return the value of a text in JSON, or None."""
+    """Return the record in a text of JSON, or why there is none."""
+    record = None
     with contextlib.suppress(ValueError, RecursionError):
-        return json.loads(text)
+        record = json.loads(text)
+    return record if isinstance(record, dict) else NO_RECORD
 
 
-def record_of_notebook(f):
+def record_of_notebook(lines):
     """Yield one record: text and code of a Jupyter notebook (nbformat 4), in order, without what
     the code printed. Code stands in fences, as in Markdown, so that cleaning leaves it as it is."""
     try:
-        notebook, texts = json.load(f), []
+        notebook, texts = json.loads(''.join(lines)), []
         metadata = notebook.get('metadata') or {}
         language = (metadata.get('language_info') or {}).get('name') or ''
         for cell in notebook['cells']:

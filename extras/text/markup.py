@@ -18,6 +18,17 @@ def block(listing):
     return f'```\n{listing}\n```' if '\n' in listing and '```' not in listing else listing
 
 
+# --- data -----------------------------------------------------------------------------------------
+# ![](data:image/png;base64,iVBORw0K...), perhaps in lines: a file in an address
+DATA = re.compile(r'data:[\w.+/-]*(?:;[\w.+-]+(?:=[\w."+-]+)?)*,(?:(?<=;base64,)'
+                  r'[\w+/=%-]{40,}(?:\s+[\w+/=%-]{60,})*(?:\s+[\w+/%-]*={1,2})?|[^\s"\'<>()]{200,})')
+
+
+def without_data(text):
+    """Return a text without files that are written in it as addresses, such as pictures."""
+    return DATA.sub('', text) if 'data:' in text else text
+
+
 # --- HTML -----------------------------------------------------------------------------------------
 # Why regular expressions and not html.parser: that one reads unclosed scripts and comments in
 # another way in each version of Python, so the corpus would depend on it.
@@ -37,6 +48,9 @@ PARAGRAPHS = set('p div h1 h2 h3 h4 h5 h6 ul ol dl table section article aside h
 LINES = set('br li dt dd tr option optgroup button textarea'.split())
 # \1 and \2 wait for their letters
 SIGNS = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2'}
+# the reading of <ruby>: 漢<rt>かん</rt> is 漢(かん)
+RUBY = re.compile(r'<rp\b[^<>]*>[^<]*(?:</rp\s*>)?|<rt\b[^<>]*>((?:(?!</?r[tp]\b|</ruby)[^\0])*)'
+                  r'(?:</rt\s*>)?', re.I)
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
 TEX = re.compile(r'<annotation\b[^<>]*\b(?:la)?tex\b[^<>]*>([^<>]*)<|\balttext="([^"]*)"', re.I)
 
@@ -47,6 +61,7 @@ def strip_html(text):
     for pattern in HIDDEN:
         text = pattern.sub(lambda m: m[0] if m['inner'] is None else '', text)
     text = MATH.sub(formula, text)
+    text = RUBY.sub(lambda m: f'({m[1]})' if m[1] else '', text)
     pieces = LISTING.split(text)                                # text, listing, text, ...
     for i, piece in enumerate(pieces):
         if i % 2:
@@ -88,41 +103,27 @@ def formula(match):
 
 
 # --- LaTeX ----------------------------------------------------------------------------------------
+# Commands, comments, labels and pictures go. The words in braces stay, and formulas and listings as
+# they are written. A macro of your own is a command like others; docs/data.md has a line for those.
 ARGUMENT = r'\{(?:[^{}]|\{(?:[^{}]|\{[^{}]{0,2000}\}){0,2000}\}){0,5000}\}'     # three levels of {}
 OPTION = r'(?:\[[^][\n]{0,1000}\])?'
 ACCENTS = dict(zip('`\'^"~=.uvHcdbrk', '\u0300\u0301\u0302\u0308\u0303\u0304\u0307\u0306'
                    '\u030c\u030b\u0327\u0323\u0331\u030a\u0328'))
-LETTERS = dict(ss='ß', AA='Å', aa='å', O='Ø', o='ø', L='Ł', l='ł', AE='Æ', ae='æ', OE='Œ', oe='œ',
-               DH='Ð', dh='ð', TH='Þ', th='þ', DJ='Đ', dj='đ', NG='Ŋ', ng='ŋ', i='ı', j='ȷ', S='§',
-               P='¶', copyright='©', pounds='£', euro='€', ldots='…', dots='…', LaTeX='LaTeX',
-               TeX='TeX', textbackslash='\\', textasciitilde='~', item='- ', par='\n\n', quad=' ',
-               newline='\n', footnote=' ', thanks=' ', textsuperscript='\1', textsubscript='\2')
-# a sign, and its commands
-SIGNS_OF_TEXT = '''
-° textdegree degree, µ textmu micro, – textendash, — textemdash, < textless, > textgreater,
-| textbar, ^ textasciicircum, _ textunderscore, $ textdollar, “ textquotedblleft, ”
-textquotedblright, ‘ textquoteleft lq, ’ textquoteright rq, " textquotedbl, '
-textquotesingle, « guillemotleft, » guillemotright, „ quotedblbase, … textellipsis, •
-textbullet, · textperiodcentered, ® textregistered, ™ texttrademark, © textcopyright, €
-texteuro, £ textsterling, ¥ textyen, ¢ textcent, × texttimes, ± textpm, ÷ textdiv, ½
-textonehalf, § textsection, ¶ textparagraph, † textdagger dag, ‡ textdaggerdbl ddag, ª
-textordfeminine, º textordmasculine, { textbraceleft, } textbraceright'''
-LETTERS |= {name: entry[0] for entry in ' '.join(SIGNS_OF_TEXT.split()).split(', ')
-            for name in entry[2:].split()}
-SYMBOLS = {**dict.fromkeys(',;: ', ' '), **dict.fromkeys('-/@!', '')}
-# \newcommand{\ours}{NanoNet}, \def\ours{NanoNet}: a name in braces or without, and a body
-MACRO = re.compile(r'\\(?:(?:(?:re)?new|provide)command|def)\*?(?:\{\\([A-Za-z]+)\}|\\([A-Za-z]+))'
-                   rf'\s*(?:\[0\])?({ARGUMENT})')
-LONGEST_MACRO = 200     # characters; \def\b{\a\a}\def\c{\b\b}... would grow without an end
-# What stands first wins: the % in a listing begins no comment. What would be glued, such as the
-# arguments of \SI{5}{\metre} and \nicefrac{1}{2}, stays as it is written, like a formula.
+# names of letters and signs, each before its sign; \1 and \2 wait for their letters
+SIGNS_OF = r'''ss ß AA Å aa å O Ø o ø L Ł l ł AE Æ ae æ OE Œ oe œ DH Ð dh ð TH Þ th þ i ı j ȷ S § P
+¶ copyright © pounds £ euro € texteuro € ldots … dots … LaTeX LaTeX TeX TeX textdegree ° textmu µ
+textendash – textemdash — textless < textgreater > textbackslash \ textasciitilde ~ texttimes ×
+textquotedblleft “ textquotedblright ” textquoteleft ‘ textquoteright ’ guillemotleft « textpm ±
+guillemotright » quotedblbase „ textbullet • textregistered ® texttrademark ™'''.split()
+NAMES = {**dict(zip(SIGNS_OF[::2], SIGNS_OF[1::2])), **dict.fromkeys('-/@!', ''), 'item': '- ',
+         **dict.fromkeys([*',;: ', 'quad', 'footnote', 'thanks'], ' '), 'par': '\n\n',
+         'newline': '\n', 'textsuperscript': '\1', 'textsubscript': '\2'}
+# What stands first wins: the % in a listing begins no comment.
 LATEX = re.compile(rf"""
     \\begin\{{(?P<kind>verbatim\*?|Verbatim|lstlisting|minted)\}}{OPTION}(?:\{{[\w+-]+\}}(?=\s))?
         (?P<listing>.*?)(?:\\end\{{(?P=kind)\}}|\Z)
-  | \\(?:verb\*?|lstinline{OPTION}|mintinline\{{\w+\}})(?P<quote>[^\w\s*{{])
-        (?P<verb>[^\n]*?)(?P=quote)
-  | (?P<math>\\(?:SI|si|qty|unit|ang|numrange|SIrange|qtyrange|SIlist|qtylist|s?frac|nicefrac)
-        (?=[{{\[]){OPTION}(?:{ARGUMENT})+
+  | \\(?:verb\*?|lstinline{OPTION}|mintinline\{{\w+\}})(?P<q>[^\w\s*{{])(?P<verb>[^\n]*?)(?P=q)
+  | (?P<math>\\(?:SI|si|qty|unit|ang|num\w*|s?frac|nicefrac)(?=[{{\[]){OPTION}(?:{ARGUMENT})+
     | \$\$(?:\\.|[^\\$])+\$\$|\$(?:\\.|[^\\$\n]|\n(?!\s*\n))+\$
     | \\\((?:\\[^()]|[^\\])+\\\)|\\\[(?:\\[^][]|[^\\])+\\\]
     | \\begin\{{(?P<env>(?:equation|align|alignat|gather|multline|eqnarray|flalign|math)\*?)\}}
@@ -130,66 +131,42 @@ LATEX = re.compile(rf"""
   | \\(?:url|nolinkurl|path|href)\s*\{{(?P<url>[^{{}}\n]*)\}}
   | \\(?P<accent>[`'^"~=.]|[uvHcdbrk](?![A-Za-z]))[ ]*(?:\{{\s*\\?(?P<base>[A-Za-z]?)\s*\}}
     | \\(?P<dotless>[ij])(?![A-Za-z])[ ]?|(?P<letter>[A-Za-z]))
-  | (?P<comment>^[ \t]*%[^\n]*\n|(?<=\S)%[^\n]*\n[ \t]*(?=\S)|%[^\n]*
-    | \\begin\{{comment\}}.*?\\end\{{comment\}}|\\iffalse\b.*?\\fi\b)
-  | (?P<newline>\\\\\*?(?:\[[^][\n]{{0,20}}\])?)
-  | \\(?P<symbol>[^A-Za-z\n])
-  | (?P<dropped>\\(?:begin\{{(?:tabular[*xy]?|longtable|array|minipage|thebibliography|multicols
-            |columns?|sub(?:figure|table)|wrap(?:figure|table)|adjustbox|spacing)\}}
-        {OPTION}(?:{ARGUMENT})*
-    | begin\{{(?:frame|itemize|enumerate|description|figure\*?|table\*?|tikzpicture)\}}{OPTION}
-    | (?:begin|end)\{{[^{{}}\n]*\}}(?:\[[htbpH!]+\])?
-    | (?:multicolumn|multirow|resizebox\*?|setlength|addtolength|setcounter|fontsize|rule)
-        {OPTION}{ARGUMENT}{ARGUMENT}
-    | (?:label|(?:eq|page|auto|[cC])?ref|[cC]ite\w*|input|include|includegraphics|bibliography\w*
-        |bibitem|[vh]space|(?:this)?pagestyle|(?:text)?color(?=\{{)|colorbox|parbox
-        |raisebox|scalebox|cline|hypersetup|graphicspath|lstset)\*?
-        {OPTION}{OPTION}{ARGUMENT}
-    | (?:documentclass|usepackage|(?:(?:re)?new|provide)command|newtheorem|def)(?![A-Za-z])\*?
-        (?:\\[A-Za-z]+)?[#\d]*(?:{OPTION}{OPTION}{ARGUMENT})*))
+  | (?P<gone>^[ \t]*%[^\n]*\n|(?<=\S)%[^\n]*\n[ \t]*(?=\S)|%[^\n]*
+    | \\iffalse\b(?:[^\\]|\\(?!iffalse\b|fi\b))*\\fi\b
+    | \\begin\{{(?P<no>comment|(?:tikz|pgf)?picture|filecontents\*?)\}}
+        (?:[^\\]|\\(?!(?:begin|end)\{{(?P=no)\}}))*\\end\{{(?P=no)\}}
+    | \\begin\{{(?:tabular[*xy]?|longtable|array|minipage|multicols)\}}{OPTION}(?:{ARGUMENT})*
+    | \\(?:begin|end)\{{[^{{}}\n]*\}}{OPTION}
+    | \\(?:multi(?:column|row)|resizebox|setlength|setcounter|fontsize)\*?{ARGUMENT}{ARGUMENT}
+    | \\(?:label|\w{{0,5}}ref|[cC]ite\w*|input|include\w*|bib\w+|[vh]space|\w*style|(?:text)?color
+        |parbox|\w+set(?:up)?)\*?{OPTION}{OPTION}{ARGUMENT}
+    | \\(?:documentclass|usepackage|(?:(?:re)?new|provide)command|newtheorem|def)(?![A-Za-z])\*?
+        (?:\\[A-Za-z]+)?[#\d]*(?:{OPTION}{OPTION}{ARGUMENT})*)
   | \\(?P<name>[A-Za-z@]+)\*?(?:\[[^][\n]*\](?=\{{))?(?:\{{\}}|[ \t]*)
-  | (?P<other>[{{}}~&])""", re.X | re.S | re.M)
+  | (?P<newline>\\\\\*?(?:\[[^][\n]{{0,20}}\])?)|\\(?P<sign>[^\n])|(?P<other>[{{}}~&])""",
+                   re.X | re.S | re.M)
 
 
 def strip_latex(text):
-    """Return the words of a LaTeX document: without commands, comments, and what names only files,
-    labels and sizes. Of the preamble, the title, the authors and the date are text. \\ours is
-    'NanoNet' after \\newcommand{\\ours}{NanoNet}. A macro with arguments is a command like others:
-    its name goes, and what the braces hold stays."""
-    macros = {}
-
-    def words(text):
-        return LATEX.sub(lambda command: words_of(command, macros), text)
-
-    for macro in MACRO.finditer(re.sub(r'(?<!\\)%[^\n]*', '', text)):
-        name, body = macro[1] or macro[2], words(macro[3])
-        macros[name] = body if len(body) <= LONGEST_MACRO else f'\\{name}'
+    """Return the words of a LaTeX document; of a preamble, title, authors and date."""
     body = re.match(r'(?:\s|%[^\n]*\n)*\\documentclass.*?\\begin\{document\}(.*)\\end\{document\}',
                     text, re.S)
     if body:
         titles = re.findall(rf'\\(?:title|author|date){OPTION}({ARGUMENT})', text[:body.start(1)])
-        text = '\n\n'.join(titles) + '\n\n' * bool(titles) + body[1]
-    return with_powers(words(text))
+        text = '\n\n'.join([*titles, body[1]])
+    return with_powers(LATEX.sub(words_of, text))
 
 
-def words_of(command, macros):
+def words_of(command):
     """Return what a command, a formula or a sign puts into the text."""
-    kind = command.lastgroup
-    value = command[kind]
-    if kind == 'listing':
-        return f'\n\n{block(value)}\n\n'
-    if kind in ('verb', 'math', 'url'):
-        return value + ' ' * command[0].startswith('\\href')
-    if kind in ('base', 'dotless', 'letter'):               # \"o is o with two dots, \~{} a tilde
-        accent = command['accent']
+    kind, value, accent = command.lastgroup, command[command.lastgroup], command['accent']
+    if accent:                          # \"o is o with two dots, \~{} a tilde
         return unicodedata.normalize('NFC', value + ACCENTS[accent]) if value else accent
-    if kind == 'symbol':
-        return SYMBOLS.get(value, value)
-    if kind == 'name' and value in macros:
-        return macros[value] + ' ' * command[0][-1].isspace()
-    if kind == 'name':
-        return LETTERS.get(value, '')
-    return {'~': ' ', '&': '\t'}.get(value, '\n' if kind == 'newline' else '')
+    if kind in ('name', 'sign'):
+        return NAMES.get(value, '' if kind == 'name' else value)
+    return {'listing': f'\n\n{block(value)}\n\n', 'verb': value, 'math': value, 'newline': '\n',
+            'url': value + ' ' * command[0].startswith('\\href'),
+            'other': {'~': ' ', '&': '\t'}.get(value, '')}.get(kind, '')
 
 
 # --- mojibake -------------------------------------------------------------------------------------

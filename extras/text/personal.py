@@ -9,7 +9,7 @@ What stays: names, which take a model to find, streets, passwords, card numbers,
 phone numbers without + in other forms than (212) 555-0123 and 010-1234-5678. Example domains,
 versions, dates, amounts and hashes stay, too.
 """
-import re
+import pathlib, re
 
 # --- edges ----------------------------------------------------------------------------------------
 # Chinese, Japanese, Thai and Korean write their letters directly around an address, and Markdown
@@ -39,28 +39,39 @@ KEYS = '|'.join([
 PRIVATE_KEY = (r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----'
                r'(?:\s|\\[nr]|["\'+,]|[\w-]+: [^\n]*\n)*[A-Za-z0-9+/]{40}[^-]*'
                r'(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?')
-# Any top-level domain of letters will do. Then a word may follow that lacks its blank, .Then, but
-# no more names, .a.T, and no method, x@layer.to(device).
+# In a query, a page and a program @ is written otherwise, too: ann%40uni.edu, "ann\u0040uni.edu".
+AT_SIGNS = '@', '＠', '%40', '&#64;', '&#x40;', '&commat;', '\\u0040', '\\x40'
+AT = f'(?:{"|".join(map(re.escape, AT_SIGNS))})'
+# A word may follow that lacks its blank, .Then, and Perl's E<gt>, but no more names, .a.T, and no
+# call, x@layer.to(
 EMAIL = (rf'(?:{BEGIN}[{LATIN}][{LATIN}_.%+-]{{0,63}}|'
-         rf'(?<![{CYRILLIC}])[{CYRILLIC}][{CYRILLIC}.-]{{0,63}})[@＠](?:[\w-]{{1,63}}\.){{1,5}}'
-         rf'(?:(?:[a-z]{{2,24}}|[A-Z]{{2,24}}|Com|Org|Net|Edu)(?![{LATIN}]|\([ -~])|'
-         rf'[{CYRILLIC}]{{2,24}})(?!\.(?:[a-z\d]|[A-Z](?![a-z])))')
-# no person's address: examples, matrices (x@self.weight, x@y.mean) and files (logo@2x.png)
-NOBODY = re.compile(
-    r'^(git|this|super)@|@(self|\dx|\d+\.\d+)\.|[@＠](.*\.)?example\.(com|org|net|edu)$|'
-    r'\.(test|example|invalid|local|localhost|weights?|w[kqvo]|bias|data|grad|values?|inv|inverse|'
-    r'array|frame|ident|i?loc|index|state|class|service|socket|timer|conf|png|jpe?g|gif|svg|webp|'
-    r'html?|css|json|ya?ml|txt|log|t?gz)$|'
-    r'(?:^.|[%+-])@.*\.(?!(?:com|org|net|edu|gov|mil|info|biz|app|dev)$)[a-z]{3,}$', re.I)
+         rf'(?<![{CYRILLIC}])[{CYRILLIC}][{CYRILLIC}.-]{{0,63}}){AT}(?:[\w-]{{1,63}}\.){{1,5}}'
+         rf'(?:(?:[a-z]{{2,24}}|[A-Z]{{2,24}}?|Com|Org|Net|Edu)(?!(?!E<)[{LATIN}]|\([ -~])|'
+         rf'[A-Z][a-z]+(?=>)|[{CYRILLIC}]{{2,24}})(?!\.(?:[a-z\d]|[A-Z](?![a-z])))')
+# In R and Python x@meta.group is none: an address stands in a string, a comment or < >.
+QUOTED = re.compile(r'(\"{3}|\'{3}).*?(?:\1|\Z)|"(?:[^"\\\n]|\\.)*"?|\'(?:[^\'\\\n]|\\.)*\'?|'
+                    r'#[^\n]*|<[^<>\s]*>', re.S)
+# The top-level domains of IANA: x@y.mean, backup@home.mount and logo@2x.png are no addresses.
+TLDS = {*pathlib.Path(__file__).with_name('tlds.txt').read_text('utf-8').split()}
+# nor these: examples, and matrices and fields of a program that look like domains
+NOBODY = re.compile(r'^(git|this|super)@|@(self|\dx|\d+\.\d+)\.|\.data$|[%+-]@.*\.name$|'
+                    r'@(.*\.)?example\.(com|org|net|edu)$', re.I)
+
+
+def is_nobody(address):
+    address = re.sub(AT, '@', address)
+    return address.rpartition('.')[2].lower() not in TLDS or NOBODY.search(address)
 
 
 # --- numbers --------------------------------------------------------------------------------------
 NUMBER = rf'(?=[+＋(（\d]){BEGIN}(?<![+＋=#$€£¥-])(?<!\d\.)(?<!\D/)'
 SSN = rf'(?!000|666|9\d\d)\d{{3}}[{DASH}](?!00)\d\d[{DASH}](?!0000)\d{{4}}'
+# E.164: + and 8 to 15 digits in groups, +49 (0)30 / 901820-0, but no number or fraction, +12.50
+GROUP = (rf'(?:[{BLANK}{DASH}.]|[{BLANK}]?/[{BLANK}]?|[{BLANK}]?[(（]\d{{1,4}}[)）]'
+         rf'[{BLANK}{DASH}/]?)\d{{1,8}}')
 PHONES = '|'.join([
-    rf'[+＋](?!0)\d{{1,3}}[{BLANK}{DASH}.]?(?:[(（]0?\d{{1,4}}[)）][{BLANK}{DASH}.]?)?\d{{1,5}}'
-    rf'(?:(?:[{BLANK}{DASH}]\d{{2,8}}){{1,4}}(?:-0)?|(?:\.\d{{2,8}}){{2,4}})',  # +49 (0)30 901820-0
-    r'[+＋](?!0)\d{10,14}',                                                 # +493012345678
+    rf'[+＋](?!0|\d+\.\d+(?!\.?\d)|\d+/\d{{1,4}}(?!\d))\d{{1,4}}(?:{GROUP}){{1,6}}',
+    r'[+＋](?!0)\d{10,14}',
     rf'(?:1[{BLANK}{DASH}])?(?:[(（][2-9２-９]\d\d[)）][{BLANK}]?|[2-9２-９]\d\d[{DASH}])'
     rf'[2-9２-９]\d\d[{DASH}]\d{{4}}',                                      # (212) 555-0123
     r'[2-9]\d\d\.[2-9]\d\d\.\d{4}',                                         # 212.555.0123
@@ -70,40 +81,43 @@ UNIT = rf'(?![{BLANK}]?(?:[€$£¥₽₩₹%]|EUR|USD|[Ee]uro|[Dd]ollar|units?\
 # +12 345 678 is an amount, +48 601 234 567 a phone number; 300-400-5000 are three amounts
 AMOUNT = re.compile(rf'[+＋]\d{{1,3}}(?:[{BLANK}.]\d{{3}}){{2}}|[+＋]\d(?:[{BLANK}.]\d{{3}}){{3}}|'
                     rf'\d\d0[{DASH}]\d\d0[{DASH}]\d\d\d0')
+DATE = re.compile(rf'(?<!\d)(?:19|20)\d\d[{DASH}./]\d\d?[{DASH}./]\d\d?')
 
 
 def is_amount(number):
-    return AMOUNT.fullmatch(number) or not 8 <= sum(map(str.isdigit, number)) <= 15
+    return (AMOUNT.fullmatch(number) or DATE.search(number)
+            or not 8 <= sum(map(str.isdigit, number)) <= 15)
 
 
 # kind: the pattern; what stays
 PERSONAL = {kind: (re.compile(pattern), stays) for kind, pattern, stays in (
     ('key', rf'{PRIVATE_KEY}|(?=[AaghxnpsreE]){BEGIN}(?:{KEYS}){END}(?!-[A-Za-z0-9])', None),
-    ('email', EMAIL, NOBODY.search),
+    ('email', EMAIL, is_nobody),
     ('ssn', NUMBER + SSN + NUMBER_END, None),
-    ('phone', rf'{NUMBER}(?![+＋]\d{{4}}-\d\d-\d\d\b)(?:{PHONES}){NUMBER_END}{UNIT}', is_amount))}
+    ('phone', rf'{NUMBER}(?:{PHONES}){NUMBER_END}{UNIT}', is_amount))}
 # Most texts have none of these, and such tests are faster than the patterns.
 KEY_SIGNS = ('AKIA ASIA ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ xox AIza hf_ sk- k_live_ eyJ glpat- '
              'npm_ pypi- -----BEGIN').split()
-NUMBER_SIGN = re.compile(rf'[+＋\d](?:(?<=\D)\d[\d{BLANK}{DASH}()（）.]{{6}}|(?<=\d)\d[{DASH}.)）]'
+NUMBER_SIGN = re.compile(rf'[+＋\d](?:(?<=\D)\d[\d{BLANK}{DASH}()（）./]{{6}}|(?<=\d)\d[{DASH}.)）]'
                          rf'[{BLANK}]?\d{{2,4}}[{DASH}.]\d{{4}})')
 
 
-def hide(text, found):
+def hide(text, found, is_code=False):
     """Return a text with <EMAIL>, <PHONE>, <SSN>, <KEY> in place of such data. found, {kind: n},
-    counts them."""
+    counts them. is_code: it is a program in R or Python."""
     number = NUMBER_SIGN.search(text)
     has = {'key': any(sign in text for sign in KEY_SIGNS), 'ssn': number, 'phone': number,
-           'email': '@' in text or '＠' in text}
+           'email': any(sign in text for sign in AT_SIGNS)}
     for kind, (pattern, stays) in PERSONAL.items():
         if not has[kind]:
             continue
         label = f'<{kind.upper()}>'
         mask = lambda m: m[0] if stays and stays(m[0]) else label
-        if kind == 'email':         # a slow pattern: it gets the few lines that have an @
-            lines = text.splitlines(keepends=True)
-            new = ''.join(pattern.sub(mask, line) if '@' in line or '＠' in line else line
-                          for line in lines)
+        if kind == 'email':         # a slow pattern: it gets the few parts that have an @
+            hidden = lambda part: (pattern.sub(mask, part) if any(sign in part for sign in AT_SIGNS)
+                                   else part)
+            new = (QUOTED.sub(lambda part: hidden(part[0]), text) if is_code
+                   else ''.join(map(hidden, text.splitlines(keepends=True))))
         else:
             new = pattern.sub(mask, text)
         found.update({kind: new.count(label) - text.count(label)})

@@ -38,14 +38,15 @@ def read_documents(source):
     the source that a record names, else the ending of its file."""
     documents, left_out = [], []
     for path in clean.find_files(source)[0]:
-        for line, text, record, why in clean.read(path):
+        for document in clean.read(path):
             # CodeParrot's records and clean.py's say which file they were.
+            record = document['record']
             name = str(record.get('path') or path).removesuffix('.gz')
             kind = record.get('language') or record.get('source') or os.path.splitext(name)[1]
-            if why:
-                left_out.append(f'{path}:{line}: {why}')
-            elif text:
-                documents.append((str(kind), text))
+            if why := clean.check_text(document, collections.defaultdict(collections.Counter)):
+                left_out.append(f'{document["path"]}: {why}')
+            else:
+                documents.append((str(kind), document['text']))
     if left_out:
         print(f'note: {len(left_out):,} left out, such as {left_out[0]}')
     require(documents, f'--input={source} has no text to report on')

@@ -34,6 +34,11 @@ def machine_of(plan):
     return int(n_devices), 'your device', float(found[1]) * 1e12, float(found[2]) * 1e9, None
 
 
+def peak_of(gpu):
+    """Return the FLOP/s of a GPU by the name that CUDA gives it, such as NVIDIA L40S, or None."""
+    return next((GPUS[name][0] for name in GPUS if re.search(rf'\b{name}\b', gpu)), None)
+
+
 def sketch(c):
     """Return the GPT of a GPTConfig with shapes, but without memory."""
     with torch.device('meta'):
