@@ -18,17 +18,17 @@ own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/mea
 All but loss and judged need extras/. Choose the problems before you train: on others, the same
 model lands outside its first interval about once in six.
 
-eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint. With
---completions=a/samples.jsonl they go into a/scored. Answers are written as they come, so the same
-command goes on where it was ended. python -m extras.tasks.compare A B compares two such
-samples.jsonl, and extras.tasks.judge asks a judge.
+eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint, or with
+--completions=a/samples.jsonl into a/scored. Answers are written as they come, so the same command
+goes on where it was ended. python -m extras.tasks.compare A B compares two such samples.jsonl, and
+extras.tasks.judge asks a judge.
 """
 import collections, functools, glob, json, math, os, pathlib, re, shlex
 from typing import Literal
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import configure, require
+from configurator import configure, machine, require
 from model import GPT
 from tokenizer import Tokenizer
 
@@ -333,13 +333,11 @@ if completions:
         scores['judged'] = [(who, by_split(given, ks))]
 
 # --- 9. each checkpoint: its loss on each text, and its answers to each task ----------------------
-here = ['cpu'] + ['mps'] * torch.backends.mps.is_available() + ['cuda'] * torch.cuda.is_available()
-device = here[-1] if device == 'auto' else device       # the last one is the fastest
-require(device in here, f'{device=} is not here; try --device=auto')
-is_fast = device == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
-autocast = torch.autocast(device, torch.bfloat16, enabled=is_fast)      # of answers, not of losses
-if device == 'cuda':
-    torch.backends.cuda.enable_cudnn_sdp(False)         # cuDNN plans anew for each length of a text
+device_type, device, dtype, *_ = machine(device, 'auto')
+torch.set_float32_matmul_precision('highest')       # no TF32: a loss is exact
+torch.backends.cuda.enable_cudnn_sdp(False)         # cuDNN's attention plans anew for each length
+is_fast = device_type == 'cuda' and dtype == 'bfloat16'
+autocast = torch.autocast(device_type, torch.bfloat16, enabled=is_fast)     # of answers only
 
 
 def open_checkpoint(path):

@@ -28,7 +28,7 @@ seed draws the same random numbers.
 import contextlib, os, pathlib, random, re, select, shlex, sys
 from typing import Literal
 import torch
-from configurator import Mistake, configure, require
+from configurator import Mistake, configure, machine, require
 from model import GPT, sample
 from tokenizer import Answer, Tokenizer
 
@@ -89,9 +89,7 @@ if prompt.startswith('@'):
                       f'with @ into a file: {error}') from None
 
 # --- the model ------------------------------------------------------------------------------------
-here = ['cpu'] + ['mps'] * torch.backends.mps.is_available() + ['cuda'] * torch.cuda.is_available()
-device = here[-1] if device == 'auto' else device
-require(device in here, f'{device=} is not here; try --device=auto')
+_, device, *_ = machine(device, dtype)          # 'auto' becomes 'cuda:0'
 require(os.path.exists(ckpt), f'{ckpt} does not exist; give the folder of a run or a file in it; '
         'for a first one, run: python clean.py && python prepare.py && python train.py')
 folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)
@@ -107,9 +105,7 @@ require(not chat or not objective, f'{ckpt} is a base model, which has never see
 if random_init:
     model = GPT(model.config)
 model = model.to(device, getattr(torch, dtype)).eval()
-if device == 'cuda':
-    torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
-    torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a prompt
+torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
 # where an answer ends; function: a line begins in column 0, but not with a bracket or a comment
 end = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else re.escape(stop_at)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from configurator import require
+from configurator import machine, require
 from extras.tasks import problems
 from model import GPT, IGNORE, sample
 from tokenizer import Answer, Tokenizer
@@ -24,9 +24,6 @@ def open_model(path, device='cpu'):
     """Return the model of a folder or a .pt file, the tokenizer next to it, and the settings of the
     run that trained it; for a folder of Hugging Face {'stage': 'chat'}, or {} without a template.
     device=auto: the fastest one here."""
-    here = ['cpu'] + ['mps'] * torch.backends.mps.is_available()
-    here += ['cuda'] * torch.cuda.is_available()
-    require(device in ('auto', *here), f'{device=} is not here; try --device=auto')
     require(os.path.exists(path), f'{path} does not exist; --ckpt must name the folder of a run')
     folder = path if os.path.isdir(path) else os.path.dirname(path)
     model, tokenizer = GPT.load(path), Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
@@ -34,7 +31,8 @@ def open_model(path, device='cpu'):
             f"{folder}/tokenizer.json is not the tokenizer of {path}; copy the run's own file back")
     require('reward_head' not in model.saved, f'{path} is a reward model: it scores answers and '
             'writes none; give the model that it was made of')
-    model = model.to(here[-1] if device == 'auto' else device).eval()
+    _, device, *_ = machine(device, 'float32')          # 'auto' becomes 'cuda:0'
+    model = model.to(device).eval()
     return model, tokenizer, model.saved.get('config', {})
 
 
