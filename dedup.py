@@ -26,7 +26,7 @@ import numpy as np
 
 # --- from a text to its n-grams, and from them to a signature -------------------------------------
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)      # 2^64 / golden ratio, odd
-CHUNK = 1 << 14                             # bytes that are hashed at once: they stay in the cache
+CHUNK = 1 << 13                             # bytes that are hashed at once
 UP = GOLDEN ** np.arange(CHUNK + 4, dtype=np.uint64)
 DOWN = UP ** np.uint64(2 ** 62 - 1)         # UP[i] * DOWN[i] = 1 mod 2^64
 # A word is a run of letters, digits and _ in UTF-8. A character of three bytes or more is a word of
@@ -97,8 +97,8 @@ def minhash(shingles, k=256):
     a |= np.uint32(1)                   # an odd a maps no two x to one value
     x = (shingles >> np.uint64(32)).astype(np.uint32)                               # (shingles,)
     numbers = np.full(k, 2 ** 32 - 1, np.uint32)
-    for i in range(0, len(x), 500):     # that many hashes stay in the cache
-        hashes = a * x[i:i + 500]                                                   # (k, 500)
+    for i in range(0, len(x), 120):     # for arrays above 128 KB, malloc asks the system each time
+        hashes = a * x[i:i + 120]                                                   # (k, 120)
         hashes += b
         numbers = np.minimum(numbers, hashes.min(1))                                # (k,)
     return numbers
