@@ -587,8 +587,8 @@ def check_text(document, notes):
     n_odd = sum('\udc80' <= half <= '\udcff' for half in halves)
     n_zeros = len(re.findall('\0+', text)) if '\0' in text else 0
     # UTF-16 has many zeros, and Japanese mail is ASCII with escapes
-    if (n_odd > len(text) / 1000 or n_zeros > 2 + len(text) / 50
-            or re.search(r'\x1b\$[()@AB]', text)):
+    is_japanese = '\x1b' in text and re.search(r'\x1b\$[()@AB]', text)
+    if n_odd > len(text) / 1000 or n_zeros > 2 + len(text) / 50 or is_japanese:
         return NOT_UTF8
     if halves:
         document['text'] = HALF.sub('\ufffd', text)

@@ -2,8 +2,10 @@
 What clean.py and chats.py read, mask, filter and look at. A line a file: who opens it, and why.
 
 personal            clean.py, chats.py --pii, which is on: addresses and keys are masked
-markup              clean.py --markup: HTML and LaTeX go, and wrong letters are repaired
-formats             clean.py, chats.py: .parquet, .csv, .tsv, .ipynb, .json, .zst, .bz2, .xz
+markup              clean.py --markup: HTML, LaTeX and pictures in a text go, and wrong letters
+                    are repaired
+formats             clean.py --encoding, chats.py: what a file is; .parquet, .csv, .tsv, .ipynb,
+                    .json, .zst, .bz2, .xz
 hub                 --source=shakespeare, codeparrot, hf:OWNER/NAME: downloads
 filters             clean.py --url_block, --licenses, --toxic_words, --decontaminate,
                     --dedup=simhash; it opens the next two
