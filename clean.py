@@ -183,7 +183,8 @@ def find_sources(config):
     for name, source in sources.items():
         paths, others, hidden = find_files(source['path'], config.max_files, config.download_dir,
                                            config.out_dir)
-        source |= {'files': len(paths), 'passed over': shown(hidden + others), 'paths': paths}
+        source |= {'files': len(paths), 'passed over': shown({**hidden, **others}),
+                   'paths': paths}
         print(f'{name}: {len(paths):,} files; passed over: {shown(others)}',
               *(f'{name}: {what}: {n:,}' for what, n in hidden.items()), sep='\n')
     return sources
