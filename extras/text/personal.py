@@ -51,7 +51,8 @@ EMAIL = (rf'(?:{BEGIN}[{LATIN}][{LATIN}_.%+-]{{0,63}}|'
 # In R and Python x@meta.group is none: an address stands in a string, a comment or < >.
 QUOTED = re.compile(r'(\"{3}|\'{3}).*?(?:\1|\Z)|"(?:[^"\\\n]|\\.)*"?|\'(?:[^\'\\\n]|\\.)*\'?|'
                     r'#[^\n]*|<[^<>\s]*>', re.S)
-# The top-level domains of IANA: x@y.mean, backup@home.mount and logo@2x.png are no addresses.
+# IANA has these top-level domains on 2026-10-23: x@y.mean, backup@home.mount and logo@2x.png are
+# no addresses.
 TLDS = {*pathlib.Path(__file__).with_name('tlds.txt').read_text('utf-8').split()}
 # nor these: examples, and matrices and fields of a program that look like domains
 NOBODY = re.compile(r'^(git|this|super)@|@(self|\dx|\d+\.\d+)\.|\.data$|[%+-]@.*\.name$|'
