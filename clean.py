@@ -133,9 +133,6 @@ def clean(config):
         source = sources[name]
         source['documents'] = source.get('documents', 0) + int(some.sum())
         source['bytes'] = source.get('bytes', 0) + int(sizes[some].sum())
-    for name, source in sources.items():
-        for what, n in source.pop('hidden').items():
-            notes[what][name] = n
     card, more = None, {'licenses': {}}
     if any(vars(config)[name] for name in OPTIONS):
         from extras.text import filters
@@ -143,8 +140,7 @@ def clean(config):
                                     np.flatnonzero(kept), size, mode_of)
     write_report(work / 'new', out_dir, notes, first, sources, card)
     empty = [name for name, source in sources.items() if not source['documents']]
-    why = {reason: first[reason] for reason in notes['dropped']}
-    require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(why)}; give '
+    require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(first)}; give '
             'more, or drop fewer')
     meta = {'format': FORMAT, 'sources': sources, 'config': json.loads(settings), **more,
             'sha256': hashlib.sha256(''.join(digests).encode()).hexdigest()}
@@ -186,8 +182,8 @@ def find_sources(config):
     for name, source in sources.items():
         paths, others, hidden = find_files(source['path'], config.max_files, config.download_dir,
                                            config.out_dir)
-        source |= {'files': len(paths), 'passed over': shown(others), 'paths': paths,
-                   'hidden': hidden}
+        source |= {'files': len(paths), 'passed over': shown({**hidden, **others}),
+                   'paths': paths}
         print(f'{name}: {len(paths):,} files; passed over: {shown(others)}',
               *(f'{name}: {what}: {n:,}' for what, n in hidden.items()), sep='\n')
     return sources
@@ -234,13 +230,13 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
 
 def check_out_dir(out_dir, sources, overwrite):
     """Refuse a folder that has anything but results of this script, or results of other sources."""
-    names = {*os.listdir(out_dir)} - {'.DS_Store', WORK} if out_dir.is_dir() else set()
+    names = {*os.listdir(out_dir)} if out_dir.is_dir() else set()
     meta = {}
     with contextlib.suppress(OSError, ValueError, TypeError):   # not there, or somebody else's
         meta = dict(json.loads((out_dir / 'meta.json').read_bytes()))
     # without meta.json: a kill while they were published
     is_ours = meta.get('format') == FORMAT or not meta and (out_dir / WORK).exists()
-    others = names - {*RESULTS} if is_ours else names
+    others = names - {'.DS_Store', 'lost+found', WORK, *(RESULTS if is_ours else ())}
     require(not others, f'{out_dir} has {min(others, default="")}, which clean.py did not write '
             'there; choose another --out_dir')
     old, new = ([os.path.normpath(source['path']) for source in some.values()]
@@ -273,13 +269,12 @@ def publish(work, out_dir):
     """Put the results in work/new in place of old ones, name by name, because a mounted folder
     can't be replaced. meta.json, which says that all is there, leaves first and comes last, so at
     any moment a kill leaves old results, new ones or none."""
-    (work / 'old').mkdir()
-    for name in reversed(RESULTS):
-        if (out_dir / name).exists():
-            (out_dir / name).rename(work / 'old' / name)
-    for name in RESULTS:
-        if (work / 'new' / name).exists():
-            (work / 'new' / name).rename(out_dir / name)
+    old, new = work / 'old', work / 'new'
+    old.mkdir()
+    for name, here, there in [*((name, out_dir, old) for name in reversed(RESULTS)),
+                              *((name, new, out_dir) for name in RESULTS)]:
+        if (here / name).exists():
+            (here / name).rename(there / name)
     with contextlib.suppress(OSError):      # machines of a cluster may still write there
         clear(work, {LOCK})
         (work / LOCK).unlink()              # while it is held, so nobody can get this one
@@ -296,40 +291,35 @@ def shown(values):
 # They are cut by the sizes of files alone, each is cleaned into a folder of its own, and folders
 # are read in order: the result is the same whatever number of processes shares the work.
 SHARD = 16_000_000              # bytes
-N_PIECES = 8                    # of a larger .jsonl, each of every eighth line
 
 
 def cut_into_shards(files_of):
-    """Return the shards of {source: its files}: [(source, [(path, piece), ...]), ...]: 16 MB of
-    texts, or a file of records. A .jsonl that is larger than 16 MB is eight pieces, each with every
-    eighth of its lines; the piece of any other file is None, all of it."""
+    """Return the shards of {source: its files}: [(source, [path, ...]), ...]: 16 MB of texts, or a
+    file of records, whatever its size."""
     shards = collections.defaultdict(list)
     for source, paths in files_of.items():
         total = 0
         for path in paths:
-            size = os.path.getsize(path)
-            is_large = size > SHARD and ends_with(path, LINES)
-            for piece in range(N_PIECES) if is_large else [None]:
-                shards[source, total // SHARD].append((path, piece))
-                total += SHARD if ends_with(path, LINES + TABLES) else size
-    return [(source, pieces) for (source, _), pieces in shards.items()]
+            shards[source, total // SHARD].append(path)
+            total += SHARD if ends_with(path, LINES + TABLES) else os.path.getsize(path)
+    return [(source, paths) for (source, _), paths in shards.items()]
 
 
-def state_of(config, settings, source, pieces):
+def state_of(config, settings, source, paths):
     """Return the name of a clean shard, a hash of all that decides about it: settings, its files,
     the lists that settings name, and our programs. After an edit or with another flag it has
     another name, and is done again."""
     lists = [path for name in LISTS for given in vars(config)[name].split(',') if given
              for path in find_files(given)[0]]                  # some are folders
-    paths = [path for path, _ in pieces] + lists
     here = pathlib.Path(__file__).parent
-    paths += sorted(map(str, [*here.glob('dedup.py'), *here.glob('extras/text/*.py')]))
+    programs = sorted(map(str, [*here.glob('dedup.py'), *here.glob('extras/text/*.py')]))
     if config.encoding or any(ends_with(path, TABLES) or path.lower().endswith(PACKED)
                               for path in paths):
         from extras.text import formats     # without that file this ends the run
-        paths.append(formats.__file__)
-    stamps = [(path, os.path.getsize(path), os.path.getmtime(path)) for path in [__file__, *paths]]
-    return f'{hash64(json.dumps([settings, source, pieces, stamps]).encode()):016x}'
+        programs.append(formats.__file__)
+    stamps = [(path, os.path.getsize(path), os.path.getmtime(path))
+              for path in [__file__, *programs, *lists, *paths]]
+    return f'{hash64(json.dumps([settings, source, stamps]).encode()):016x}'
 
 
 def begin_work():
@@ -381,7 +371,7 @@ def make_stages(settings):
     return config, stages
 
 
-def clean_shard(source, pieces, folder, settings):
+def clean_shard(source, paths, folder, settings):
     """Send the documents of a shard through the stages. If FOLDER is there, a run has done it:
 
         documents.jsonl     the documents that passed, one a line
@@ -402,7 +392,7 @@ def clean_shard(source, pieces, folder, settings):
 
     with open(new / 'documents.jsonl', 'wb') as f, open(new / 'signatures', 'wb') as signatures:
         for document in itertools.chain.from_iterable(
-                read(path, config.text_field, config.encoding, piece) for path, piece in pieces):
+                read(path, config.text_field, config.encoding) for path in paths):
             document['source'], reason, text, size = source, None, None, 0
             for name, stage in stages.items():
                 if reason := stage(document, notes):
@@ -488,10 +478,10 @@ def texts_at(source, text_field=''):
                 yield normalise(document['text'], mode_of(document['text'], document['path']))
 
 
-def read(path, text_field='', encoding='', piece=None):
-    """Yield a document for each text or record of a file, or each of a piece of its lines. Its
-    'why' says why there is no text, or is None; 'lost' is how many bytes that takes away. Nothing
-    is raised: of a thousand files, one is damaged. text_field None: records, with all columns."""
+def read(path, text_field='', encoding=''):
+    """Yield a document for each text or record of a file. Its 'why' says why there is no text, or
+    is None; 'lost' is how many bytes that takes away. Nothing is raised: of a thousand files, one
+    is damaged. text_field None: records, with all columns."""
     names = TEXT_NAMES if text_field == '' else [text_field]
     number = n_read = 0         # of the last text, line or row; bytes since then
 
@@ -508,24 +498,24 @@ def read(path, text_field='', encoding='', piece=None):
             columns = None if text_field is None else [*names, *PLACES, *FACTS]
             entries = enumerate(formats.records_of(path, lines, columns), 1)
             n_read = 0          # a list is read before its first record
+        elif ends_with(path, LINES):
+            entries = enumerate(map(record_of, lines), 1)
         else:
-            entries = enumerate(lines, 1) if ends_with(path, LINES) else texts_in(lines)
+            entries = texts_in(lines)
         for number, entry in entries:
             lost, n_read = n_read, 0
             if not ends_with(path, LINES + TABLES):
                 yield {'text': entry, 'path': path, 'record': {}, 'why': None, 'line': number}
-            elif piece in (None, number % N_PIECES):
-                entry = record_of(entry) if ends_with(path, LINES) else entry
+            else:
                 yield from documents_in(entry, names, f'{path}:{number}', lost)
     except Mistake:             # a package that is missing
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        if piece in (None, (number + 1) % N_PIECES):
-            # the words of a library, without the numbers in which files differ
-            words = re.sub(r'0x[\da-f]+|\d+', 'N', getattr(error, 'strerror', '') or str(error))
-            why = str(error) if isinstance(error, ValueError) else f"can't be read ({words})"
-            yield {'text': '', 'path': f'{path}:{number + 1}' if number else path, 'record': {},
-                   'why': why, 'lost': n_read if number else os.path.getsize(path)}
+        # the words of a library, without the numbers in which files differ
+        words = re.sub(r'0x[\da-f]+|\d+', 'N', getattr(error, 'strerror', '') or str(error))
+        why = str(error) if isinstance(error, ValueError) else f"can't be read ({words})"
+        yield {'text': '', 'path': f'{path}:{number + 1}' if number else path, 'record': {},
+               'why': why, 'lost': n_read if number else os.path.getsize(path)}
 
 
 def documents_in(record, names, path, lost):
@@ -602,8 +592,8 @@ def check_text(document, notes):
     n_odd = sum('\udc80' <= half <= '\udcff' for half in halves)
     n_zeros = len(re.findall('\0+', text)) if '\0' in text else 0
     # UTF-16 has many zeros, and Japanese mail is ASCII with escapes
-    if (n_odd > len(text) / 1000 or n_zeros > 2 + len(text) / 50
-            or re.search(r'\x1b\$[()@AB]', text)):
+    is_japanese = '\x1b' in text and re.search(r'\x1b\$[()@AB]', text)
+    if n_odd > len(text) / 1000 or n_zeros > 2 + len(text) / 50 or is_japanese:
         return NOT_UTF8
     if halves:
         document['text'] = HALF.sub('\ufffd', text)
@@ -895,6 +885,8 @@ def write_report(folder, title, notes, first, sources, card):
     tables = {how: {what: {'documents': n, 'bytes': notes[f'{how} bytes'][what] or None,
                            'example': first[what]} for what, n in notes[how].most_common()}
               for how in ('changed', 'dropped')}
+    for what in tables['changed']:
+        del first[what]
     counts = {title: counter for title, counter in notes.items()
               if not title.startswith(('changed', 'dropped'))}
     rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',

@@ -203,19 +203,6 @@ def test_the_workers_of_a_cluster_write_the_same_bytes(folders, tmp_path, monkey
     assert results(tmp_path / 'out') == results(folders[1])
 
 
-def test_the_pieces_of_a_large_file_are_together_the_file(tmp_path):
-    """What is larger than 16 MB is shared, here because of a long record. The file is cut off."""
-    lines_ = [json.dumps({'text': f'line {i} ' * (i % 7 + 1)}) for i in range(500)]
-    lines_[17:19] = ['', '{broken']
-    noise = json.dumps({'text': random.Random(0).randbytes(16_500_000).hex()[:24_000_000]})
-    path = tmp_path / 'a.jsonl.gz'
-    path.write_bytes(gzip.compress('\n'.join([noise, *lines_]).encode(), 1)[:-400])
-    clean(tmp_path / 'out', path, *RAW, '--num_workers=2')
-    texts = [document['text'] for document in program.read(str(path)) if not document['why']]
-    assert 99 < len(texts) < 499 and kept(tmp_path / 'out') == sorted(texts)
-    assert [*dropped(tmp_path / 'out').values()] == [1, 1]
-
-
 def test_shards_say_what_they_are_and_where_each_document_is_from(folders):
     for i, line in enumerate(lines(folders[1])):
         assert line['license'] == 'MIT' and line['source'] == '.'
@@ -310,7 +297,7 @@ def test_a_shard_is_known_by_its_own_settings_files_and_programs(tmp_path, monke
         path.write_text('x')
     monkeypatch.setattr(program, '__file__', str(ours))
     state = lambda **more: program.state_of(
-        config, json.dumps({**fields, **more}), 'a', [(str(tmp_path / 'a.txt'), None)])
+        config, json.dumps({**fields, **more}), 'a', [str(tmp_path / 'a.txt')])
     first = state()
     other.write_text('an edit')
     assert state() == first != state(min_words=9)

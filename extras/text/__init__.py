@@ -1,7 +1,7 @@
 """
 What clean.py and chats.py read, mask, filter and look at. A line a file: who opens it, and why.
 
-personal            clean.py, chats.py --pii, which is on: addresses and keys are masked
+personal            clean.py, chats.py --pii, which is on: addresses and keys are masked; tlds.txt
 markup              clean.py --markup: HTML, LaTeX and pictures in a text go, and wrong letters
                     are repaired
 formats             clean.py --encoding, chats.py: what a file is; .parquet, .csv, .tsv, .ipynb,
@@ -9,7 +9,8 @@ formats             clean.py --encoding, chats.py: what a file is; .parquet, .cs
 hub                 --source=shakespeare, codeparrot, hf:OWNER/NAME: downloads
 filters             clean.py --url_block, --licenses, --toxic_words, --decontaminate; it opens
                     the next two
-text_quality        clean.py --languages, --perplexity_reference, --quality_good, --quality_bad
+text_quality        clean.py --languages (languages.txt), --perplexity_reference, --quality_good,
+                    --quality_bad
 audit               clean.py --audit: documents to look at, and the data card
 records             train.py --streaming: text is tokenized while it is read
 forms               chats.py: more forms in which people keep conversations and pairs

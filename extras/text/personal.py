@@ -40,7 +40,7 @@ PRIVATE_KEY = (r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----'
                r'(?:\s|\\[nr]|["\'+,]|[\w-]+: [^\n]*\n)*[A-Za-z0-9+/]{40}[^-]*'
                r'(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?')
 # In a query, a page and a program @ is written otherwise, too: ann%40uni.edu, "ann\u0040uni.edu".
-AT_SIGNS = '@', '＠', '%40', '&#64;', '&#x40;', '&commat;', '\\u0040', '\\x40'
+AT_SIGNS = '@', '＠', '%40', '&#64;', '&#x40;', '\\u0040', '\\x40'
 AT = f'(?:{"|".join(map(re.escape, AT_SIGNS))})'
 # A word may follow that lacks its blank, .Then, and Perl's E<gt>, but no more names, .a.T, and no
 # call, x@layer.to(
@@ -51,7 +51,8 @@ EMAIL = (rf'(?:{BEGIN}[{LATIN}][{LATIN}_.%+-]{{0,63}}|'
 # In R and Python x@meta.group is none: an address stands in a string, a comment or < >.
 QUOTED = re.compile(r'(\"{3}|\'{3}).*?(?:\1|\Z)|"(?:[^"\\\n]|\\.)*"?|\'(?:[^\'\\\n]|\\.)*\'?|'
                     r'#[^\n]*|<[^<>\s]*>', re.S)
-# The top-level domains of IANA: x@y.mean, backup@home.mount and logo@2x.png are no addresses.
+# IANA has these top-level domains on 2026-10-23: x@y.mean, backup@home.mount and logo@2x.png are
+# no addresses.
 TLDS = {*pathlib.Path(__file__).with_name('tlds.txt').read_text('utf-8').split()}
 # nor these: examples, and matrices and fields of a program that look like domains
 NOBODY = re.compile(r'^(git|this|super)@|@(self|\dx|\d+\.\d+)\.|\.data$|[%+-]@.*\.name$|'
