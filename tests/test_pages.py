@@ -3,7 +3,6 @@ can be begun and solved; the notebook finds the project. No file runs a stranger
 import ast
 import codeop
 import functools
-import json
 import re
 import shlex
 import subprocess
@@ -215,14 +214,6 @@ def test_it_prints_the_values_of_two_models_of_the_reader_below_ours(tmp_path):
     theirs = re.findall(rf'{YOURS}\n\n```\n(.+?)```\n\n{OURS}', page, re.S)
     assert 'ln V: 5.5607\n' in ''.join(theirs)         # of 260 tokens
     mistake(run('learn/tour.py'), 'bash run.sh tour')
-
-
-def test_the_notebook_finds_the_project_or_asks_where_it_is(tmp_path):
-    first = ''.join(json.loads(text_of('docs/chain.ipynb'))['cells'][1]['source'])
-    for folder, said in (ROOT / 'docs', f'at {ROOT}\n'), (tmp_path, 'REPOSITORY'):
-        done = subprocess.run([sys.executable, '-c', f'{first}\nprint("at", os.getcwd())'], cwd=folder,
-                              capture_output=True, text=True)
-        assert said in done.stdout + done.stderr
 
 
 # --- exercises ------------------------------------------------------------------------------------
