@@ -108,6 +108,8 @@ def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path)
                         'adapter_config.json': 'adapter of PEFT.*merge_and_unload'}.items():
         (tmp_path / file).write_text('{}')
         refused(words, GPT.load, tmp_path)
+        if file.endswith('.gguf'):
+            refused(words, GPT.load, tmp_path / file)
         (tmp_path / file).unlink()
 
 
