@@ -1,8 +1,7 @@
 """
 Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, single characters.
 
-    python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json      # train
-    python tokenizer.py --input=FOLDER --load=tokenizer.json        # does it fit that text?
+    python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json
 
 It reads text and writes one JSON file. With --input=stdlib, Python's standard library, you should
 see 4.7 bytes/token: that text has 4.7 times as many bytes as tokens.
@@ -430,7 +429,6 @@ class Answer:
 
 # --- the command ----------------------------------------------------------------------------------
 input = 'stdlib'                # text: stdlib, a file, a folder, or lines {"text"} of .jsonl(.gz)
-load = ''                       # a tokenizer.json to measure on it, instead of training one
 vocab_size = 32_768             # bytes, merges and special tokens
 out = 'tokenizer.json'          # where it is written
 
@@ -463,16 +461,9 @@ if __name__ == '__main__':
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e9)})
     require(not os.path.isdir(out), f'{out} is a folder; name a file in it')
     try:
-        if load:
-            tokenizer = Tokenizer.load(load)
-            sizes = [(len(to_utf8(t)), len(tokenizer.encode(t))) for t in read_texts(input)]
-            require(any(n for n, _ in sizes), 'no text to measure')
-            n_bytes, n_tokens = map(sum, zip(*sizes))
-            tokenizer.bytes_per_token = n_bytes / n_tokens
-        else:
-            tokenizer = Tokenizer.train(read_texts(input), vocab_size)
-            tokenizer.save(out)
+        tokenizer = Tokenizer.train(read_texts(input), vocab_size)
+        tokenizer.save(out)
     except (ValueError, KeyError, EOFError, OSError) as error:      # 'text': a line without it
         raise Mistake(f'--input={input}: {error} ({type(error).__name__})') from None
-    print(f'{load or out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} '
+    print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} '
           f'bytes/token, {tokenizer.hash}')

@@ -235,9 +235,7 @@ FLAGS = '''
 --input=c/b.jsonl => 'text' & b.jsonl
 --input=cut.txt.gz => cut.txt.gz & EOFError
 --input=empty.txt => no text to train
---input=empty.txt --load=good.json => no text to measure
---input=none --load=good.json => no text to measure
---input=c --load=gone.json => gone.json is not a tokenizer of ours
+--input=none => no text to train
 --input=c --vocab_size=300 => vocab_size'''
 
 
@@ -255,9 +253,7 @@ def test_a_tokenizer_json_is_the_same_to_the_last_byte_as_ever(tmp_path):
     said = ok(run('tokenizer.py', *flags, f'--out={tmp_path}/t.json'))
     digest = hashlib.sha256((tmp_path / 't.json').read_bytes()).hexdigest()
     assert digest[:16] == '2f43ae522ec82955' and 'text/e.png' in said
-    again = ok(run('tokenizer.py', *flags, f'--load={tmp_path}/t.json'))
-    size = re.compile(r'[\d.]+ bytes/token, \w{16}')
-    assert size.findall(again) == size.findall(said) != []
+    assert re.search(r'330 tokens, [\d.]+ bytes/token, \w{16}', said)
 
 
 def test_the_command_names_mistakes(tmp_path):
@@ -266,7 +262,6 @@ def test_the_command_names_mistakes(tmp_path):
     (tmp_path / 'cut.txt.gz').write_bytes(gzip.compress(random.Random(0).randbytes(9000))[:-900])
     (tmp_path / 'empty.txt').write_text('')
     (tmp_path / 'none').mkdir()
-    Tokenizer.byte(SPECIAL_TOKENS).save(tmp_path / 'good.json')
     each_is_a_mistake(FLAGS, lambda *flags: run('tokenizer.py', *flags, cwd=tmp_path))
 
 
