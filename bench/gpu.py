@@ -1,22 +1,18 @@
 """
-Everything that needs a GPU, in three commands of at most ten minutes each, most important first. Each result
-is a line of JSON on stdout and in FOLDER/results.jsonl as soon as it is known, so a run that is cut keeps
-what it has. A measurement that fails is a line with its error, and the next begins. Please send us
-results.jsonl in an issue. Needs no network.
+Everything that needs a GPU, in twenty minutes, most important first. Each result is a line of JSON on stdout
+and in FOLDER/results.jsonl as soon as it is known, so a run that is cut keeps what it has. A measurement that
+fails is a line with its error, and the next begins. Please send us results.jsonl in an issue. Needs no network.
 
-    python bench/gpu.py --part=1 --out=FOLDER           # on a machine with an NVIDIA GPU
-    python bench/gpu.py --part=2 --out=FOLDER
-    python bench/gpu.py --part=3 --out=FOLDER
+    python bench/gpu.py --out=FOLDER                    # on a machine with an NVIDIA GPU
     python bench/gpu.py --out=FOLDER --only=generate    # some of them, such as one that failed
     python bench/gpu.py --out=FOLDER --tiny=True        # all at toy sizes, on a CPU too: is it whole?
 
-    1   machine         the GPU's own rate, measured: a matrix product
-        generate        batch 1, 16, 256, next to transformers
-        train           110M by train.py: a step, MFU, memory next to the plan's
-    2   large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
-        equal           does it compute what the CPU computes, in float32 and in bfloat16?
-    3   shard           fsdp, zero2, float16 and resuming with real runs of train.py, one process over NCCL
-        llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
+    machine         the GPU's own rate, measured: a matrix product
+    generate        batch 1, 16, 256, next to transformers
+    train           110M by train.py: a step, MFU, memory next to the plan's
+    large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
+    shard           fsdp, zero2, float16 and resuming with real runs of train.py, one process over NCCL
+    llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
 
 Each measurement is a process of its own with a limit of time. FOLDER/log.txt has what they said. It needs
 torch with CUDA, a C compiler and Python's headers for Triton, and transformers for the comparisons.
@@ -25,20 +21,19 @@ import collections, contextlib, glob, json, math, os, pathlib, re, shutil, signa
 import traceback
 import numpy as np
 import torch
-from peers import HALF, ROOT, autocast, work_of
-from configurator import Mistake, configure
-from model import GPT, GPTConfig
+from peers import ROOT, work_of
+from configurator import configure, require
+from model import GPTConfig
 from extras.tasks import chain_report
 from extras.training import planner
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt
-part = 0                    # the measurements of one command, 1 to 3; 0 = all
-only = ''                   # names of measurements, with commas, instead of a part
+only = ''                   # names of measurements, with commas; '' = all
 tiny: bool | None = None    # True: toy sizes; None = where there is no CUDA
 work = ''                   # set by the script itself: a temporary folder for runs
 measure = ''                # set by the script itself: the measurement that this process makes
-config = configure(globals(), {'part': (0, 3)})
+config = configure(globals())
 
 on_gpu = torch.cuda.is_available()      # then also with torch.compile
 device = 'cuda' if on_gpu else 'cpu'
@@ -216,48 +211,6 @@ def large():
         shutil.rmtree(f'{work}/large', ignore_errors=True)      # 18 GB
 
 
-# --- is it right? -------------------------------------------------------------------------------------------
-def apart(a, b):
-    """The norm of the difference of two lists of tensors over the norm of the second, in float64."""
-    a, b = (torch.cat([t.detach().cpu().double().flatten() for t in tensors]) for tensors in (a, b))
-    return float((a - b).norm() / b.norm())
-
-
-def loss_and_gradients(model, batch, context=None, net=None):
-    where = next(model.parameters()).device
-    model.zero_grad(set_to_none=True)
-    with context or contextlib.nullcontext():
-        loss = (model if net is None else net)(*[t.to(where) for t in batch])[1]
-    loss.backward()
-    return loss.item(), [p.grad.clone() for p in model.parameters()]
-
-
-def same_pass(pair, batch, **other):
-    """The pass of the second model, in another way, beside that of the first."""
-    (x, a), (y, b) = loss_and_gradients(pair[0], batch), loss_and_gradients(pair[1], batch, **other)
-    found = {'loss': x, 'loss_there': y, 'loss_apart': abs(y - x) / x, 'gradients_apart': apart(b, a)}
-    limit = 5e-2 if 'context' in other else 1e-3
-    return found | {'ok': max(found['loss_apart'], found['gradients_apart']) < limit}
-
-
-def equal():
-    torch.set_float32_matmul_precision('highest')           # no TF32
-    torch.manual_seed(0)
-    bf16 = autocast(device, HALF)
-    c = GPTConfig(512, 64, 2, 4, 2, 64 if tiny else 256)    # grouped heads
-    pair = GPT(c), GPT(c)
-    pair[1].load_state_dict(pair[0].state_dict())
-    pair[1].to(device)
-    x = torch.randint(c.vocab_size, (4, 65))
-    x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()
-    ways = {'grouped heads': {}, 'in bfloat16': {'context': bf16}}
-    if on_gpu:
-        net = torch.compile(pair[1])
-        ways |= {'compiled': {'net': net}, 'compiled, in bfloat16': {'net': net, 'context': bf16}}
-    for name, how in ways.items():
-        attempt(f'equal: {name}', same_pass, pair, (x, y), **how)
-
-
 # --- several processes, other dtypes, resuming --------------------------------------------------------------
 def shard():
     """The same small run in several ways, all at once, because none of them is timed."""
@@ -333,24 +286,22 @@ def generate():
 
 
 # --- one process for each measurement -----------------------------------------------------------------------
-ALL = {     # the part, the call, and the seconds that it gets at most
-    'machine': (1, lambda: attempt('machine', the_machine), 60), 'generate': (1, generate, 180),
-    'train': (1, train, 300), 'large': (2, large, 420), 'equal': (2, equal, 150),
-    'shard': (3, shard, 150), 'llama': (3, llama, 150)}
+ALL = {     # the call, and the seconds that it gets at most
+    'machine': (lambda: attempt('machine', the_machine), 60), 'generate': (generate, 180),
+    'train': (train, 300), 'large': (large, 420), 'shard': (shard, 150), 'llama': (llama, 150)}
 
 
 def main():
     global work
-    names = [*filter(None, only.split(','))] or [name for name in ALL if part in (0, ALL[name][0])]
-    if unknown := set(names) - set(ALL):
-        raise Mistake(f'only={only}: there is no {", ".join(sorted(unknown))}; there are {", ".join(ALL)}')
+    names = [*filter(None, only.split(','))] or [*ALL]
+    require({*names} <= {*ALL}, f'--only={only}: the measurements are {", ".join(ALL)}')
     os.makedirs(out, exist_ok=True)
     work = tempfile.mkdtemp(prefix='gpu-bench-')
     env = {**os.environ, 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1' if tiny else '8'),
            'TORCH_LOGS': 'recompiles'}
     with open(f'{out}/log.txt', 'ab') as log:
         for name in names:
-            most = ALL[name][2] * (4 if tiny else 1)        # other work may share a CPU
+            most = ALL[name][1] * (4 if tiny else 1)        # other work may share a CPU
             flags = {**config, 'measure': name, 'work': work, 'tiny': tiny, 'only': ''}
             flags = [f'--{key}={value}' for key, value in flags.items() if key != 'preset']
             command = [sys.executable, os.path.abspath(__file__), *flags]
@@ -369,6 +320,6 @@ def main():
 
 
 if measure:
-    ALL[measure][1]()
+    ALL[measure][0]()
 else:
     main()
