@@ -9,12 +9,7 @@ call of configure(). They apply from left to right, so the last one wins.
 A config file is Python. A misspelled setting in it is refused, because a run of days would use the
 default. Other names begin with _, or are those of functions, classes and modules.
 
-Four more functions, for the trainers:
-
-    changed = go_on(config, 'out/a/last.pt', saved)     # a run that is resumed keeps its settings
-    check_folder(config, 'out/base')                    # nothing is written over another run
-    write_folder(config)
-    device_type, device, dtype, rank, world = machine('auto', 'auto')
+Below are four functions of the trainers, too: go_on, check_folder, write_folder and machine.
 """
 import ast, contextlib, difflib, json, os, pathlib, re, runpy, sys, time, traceback, typing
 
@@ -23,7 +18,6 @@ RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt data.j
            'samples.jsonl compare.json').split()
 
 typed = set()       # the settings that config files and flags have set
-advice = []         # (words of an error, what to do then), from the script
 
 
 class Mistake(ValueError):
@@ -181,9 +175,9 @@ def end(error_type, error, trace):
         print('error:', *str(error).split(), file=sys.stderr)
     else:
         sys.__excepthook__(error_type, error, trace)
-        for words, sentence in advice:
-            if re.search(words, f'{error_type.__name__}: {error}'):
-                print('error:', sentence, file=sys.stderr)
+        if re.search('out of memory|allocate|MemoryError', f'{error_type.__name__}: {error}'):
+            print('error: out of memory; lower --micro_batch_size, or what docs/trouble.md names; '
+                  'does another process use it?', file=sys.stderr)
     sys.stdout.flush()
     if is_mistake or 'RANK' in os.environ:      # without torch.distributed's threads, which go on
         os._exit(2 if is_mistake else 1)

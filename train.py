@@ -13,8 +13,7 @@ Without dropout they differ by rounding only: by 1e-6 in float32.
 """
 import contextlib, copy, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
-from configurator import (advice, check_folder, configure, go_on, machine, require, typed,
-                          write_folder)
+from configurator import check_folder, configure, go_on, machine, require, typed, write_folder
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -74,9 +73,6 @@ plan = ''                       # 8xH100, 16xA100, 4x312:80 (TFLOPs:GB): print m
 BOUNDS = dict.fromkeys(('n_layer', 'n_head', 'n_embd', 'block_size', 'vocab_multiple', 'max_steps',
                         'batch_size', 'log_interval', 'eval_interval', 'save_interval'), (1, 1e12))
 BOUNDS |= {'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999), 'seed': (0, 4e9)}
-advice.append(('out of memory|allocate|MemoryError', 'out of memory; lower --micro_batch_size to '
-               '4, 2, 1, then try --grad_checkpoint, on several GPUs --shard=zero2 or fsdp, then a '
-               'smaller block_size, n_layer or n_embd; does another process use this memory?'))
 
 
 # --- which text a step reads, and how far it goes -------------------------------------------------

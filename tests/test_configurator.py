@@ -12,7 +12,7 @@ HEAD = '''"""A throw-away script.
 It says what it was told."""
 import json
 from typing import Literal
-from configurator import Mistake, advice, configure, typed
+from configurator import Mistake, configure, typed
 
 steps = 10                  # optimizer steps
 rate = 0.5                  # >= 11: [0, 9**9**9], open(x)
