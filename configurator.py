@@ -123,6 +123,8 @@ def check_folder(config, begins_with=None, goes_on=False):
         folder = origin if origin.is_dir() else origin.parent
         require(out.resolve() != folder.resolve(),
                 f'{out} has the model that this run begins with; choose another --out_dir')
+    require(not config['overwrite'] or os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') == '0',
+            'leave --overwrite out: after a crash, torchrun would begin anew and delete this run')
     has_run = any((out / name).exists() for name in ('last.pt', 'last-1.pt', 'best.pt'))
     require(not has_run or goes_on != config['overwrite'], f'{out} has a run: either '
             '--init_from=resume goes on, or --overwrite deletes it')

@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import configure, machine, require
+from configurator import Mistake, configure, machine, require
 from model import GPT
 from tokenizer import Tokenizer
 
@@ -222,7 +222,8 @@ ks = sorted({1, *map(int, k.split(','))})               # always with 1: the int
 require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs as many answers to a question, or more: --num_samples={ks[-1]}')
 paths = [] if completions else [        # a pattern without a file is refused later
-    path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
+    os.path.normpath(path) for pattern in ckpt.split(',')
+    for path in sorted(glob.glob(pattern)) or [pattern]]
 require(not completions or os.path.isfile(completions),
         f'{completions} is no file of answers, such as samples.jsonl')
 home = folder_of(completions or paths[0])
@@ -289,7 +290,7 @@ os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
 if asking:
     if overwrite or completions:        # given answers can be judged again
         pathlib.Path(samples_path).unlink(missing_ok=True)
-    require(all(row['ckpt'] in paths and row['task'] in asking
+    require(all(row.get('ckpt') in paths and row.get('task') in asking
                 for row in answers.read_rows(samples_path)), answers.REFUSED % samples_path)
 
 
@@ -317,7 +318,10 @@ def score(task, rows, who):
 
 # --- 8. answers that are there already ------------------------------------------------------------
 if completions:
-    given = [json.loads(line) for line in pathlib.Path(completions).read_bytes().splitlines()]
+    try:
+        given = [dict(json.loads(line)) for line in open(completions, 'rb')]
+    except (ValueError, TypeError) as error:
+        raise Mistake(f'{completions} must have a record of JSON in each line ({error})') from None
     needed = {'task_id', 'completion'} if asking else {'task_id'}
     needed |= {'prompt', 'outcome'} if 'judged' in all_tasks else set()
     require(all(needed <= row.keys() for row in given)

@@ -463,7 +463,7 @@ if __name__ == '__main__':
     try:
         tokenizer = Tokenizer.train(read_texts(input), vocab_size)
         tokenizer.save(out)
-    except (ValueError, KeyError, EOFError, OSError) as error:      # 'text': a line without it
+    except (ValueError, LookupError, TypeError, EOFError, OSError) as error:    # a line's 'text'
         raise Mistake(f'--input={input}: {error} ({type(error).__name__})') from None
     print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} '
           f'bytes/token, {tokenizer.hash}')

@@ -122,8 +122,6 @@ changed = go_on(config, source, state.get('config', {}),
                        'seed', 'eval_tokens'))         # best.pt compares equal measurements
 globals().update(config)
 check_folder(config, begins_with=None if source == 'scratch' else source, goes_on=bool(state))
-require(not overwrite or os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') == '0',
-        'after a crash, torchrun would delete the run with --overwrite; use --init_from=auto')
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
 min_lr = learning_rate / 10 if min_lr is None else min_lr
 require(min_lr <= learning_rate, f'{min_lr=} is above {learning_rate=}, so the rate would rise')

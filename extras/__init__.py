@@ -7,6 +7,6 @@ training/   how a model or a tokenizer trains in another way
 tasks/      questions, answers, and programs that run to see whether an answer is right
 models/     models and tokenizers of others, and files for other programs
 
-Each room's __init__.py says in a line a file what it is and who opens it. Five files are commands,
+Each room's __init__.py says in a line a file what it is and who opens it. Some files are commands,
 too: python -m extras.ROOM.NAME --help
 """

@@ -339,6 +339,7 @@ REFUSED = """
 --tasks=own --data=own.jsonl --completions=samples.jsonl --out=eval.json => would replace a file
 --tasks=own --data=samples.jsonl --completions=given.jsonl --out=eval.json => would replace a file
 --tasks=judged --completions=x.json --out=./x.json => would replace a file
+--tasks=judged --completions=notes.txt => notes.txt must have a record of JSON in each line
 --tasks=judged --completions=given.jsonl => each line of given.jsonl must have outcome, prompt, task_id
 """
 
@@ -346,4 +347,5 @@ REFUSED = """
 def test_mistakes_are_one_sentence(tmp_path):
     for name in 'given.jsonl', 'samples.jsonl', 'x.json':
         write(tmp_path / name, [{'task_id': 1}])
+    (tmp_path / 'notes.txt').write_text('What is missing?')
     each_is_a_mistake(REFUSED, lambda *flags: run('eval.py', '--ckpt=.', *flags, cwd=tmp_path))

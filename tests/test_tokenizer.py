@@ -233,6 +233,7 @@ FLAGS = '''
 --input=gone => No such file & gone
 --input=c --out=c => c is a folder
 --input=c/b.jsonl => 'text' & b.jsonl
+--input=list.jsonl => list.jsonl & TypeError
 --input=cut.txt.gz => cut.txt.gz & EOFError
 --input=empty.txt => no text to train
 --input=none => no text to train
@@ -260,6 +261,7 @@ def test_the_command_names_mistakes(tmp_path):
     (tmp_path / 'c').mkdir()
     (tmp_path / 'c/b.jsonl').write_text('{"title": "no text"}')
     (tmp_path / 'cut.txt.gz').write_bytes(gzip.compress(random.Random(0).randbytes(9000))[:-900])
+    (tmp_path / 'list.jsonl').write_text('[1, 2]')
     (tmp_path / 'empty.txt').write_text('')
     (tmp_path / 'none').mkdir()
     each_is_a_mistake(FLAGS, lambda *flags: run('tokenizer.py', *flags, cwd=tmp_path))

@@ -170,7 +170,7 @@ def ask(path, task, questions, model, tokenizer, who, n, *how):
     rows = rows_of(task, questions, [[''] * n] * len(names), who)
     known = {}          # {number of the row: text}
     for row in read_rows(path):
-        if (row['ckpt'], row['task']) == (who['ckpt'], task):
+        if (row.get('ckpt'), row.get('task')) == (who['ckpt'], task):
             require(row.get('hash') == who['hash'], REFUSED % path)
             known[names.index(row['task_id']) * n + row['sample']] = row['completion']
     replace_rows(path, [])      # without half a line
