@@ -5,7 +5,6 @@ base model, SFT, and all that follows.
     python bench/practice.py                            # the tables of what ran already; runs nothing
     python clean.py && python prepare.py --vocab_size=4096
     python bench/practice.py --seeds=5,6 --examples=2000
-    python bench/practice.py --seeds=5,6 --pattern=symbol       # another split pattern: any symbol joins a word
 
 SFT comes first. The others go on from it, for about as many seconds as it took on 2,000 examples or fewer:
 
@@ -13,11 +12,12 @@ SFT comes first. The others go on from it, for about as many seconds as it took 
     rl              rl.py, 60 steps with Muon, on problems that have tests and no answers
     rejection       two rounds of SFT on its own answers that passed, beside up to 2,000 of the examples
 
-What has a line in --rows is not run again. The settings were chosen on validation problems: the pattern `space`,
-2,000 examples, and EPOCHS for 15,000. A run takes one thread; seconds are those of the processor.
+What has a line in --rows is not run again. The settings were chosen on validation problems: 2,000 examples, and
+EPOCHS for 15,000. A run takes one thread; seconds are those of the processor.
 One greedy answer to each of 1,000 practice tasks, 500 example tasks and 500 unseen combinations; pass@8 is of eight
 answers at temperature 0.8 to 200 practice tasks, and pass@1 the mean of these eight. An interval is Student's t over
-the bases, 95%, for these problems. DPO and the bugs in SFT were run by this file at commit b8a4b560.
+the bases, 95%, for these problems. Older forms of this file ran DPO and the bugs in SFT (commit b8a4b560), and the
+older tokenizer, whose rows have the pattern `symbol` (c4ee48bb).
 """
 import argparse, concurrent.futures, json, pathlib, shutil
 import numpy as np
@@ -25,16 +25,16 @@ import torch
 from arms import ROOT, python
 from extras.tasks import chain_report
 from extras.tasks.problems import problems, to_messages
-from tokenizer import PATTERN, SMALL_PATTERN, SPECIAL_TOKENS, Tokenizer
+from tokenizer import SMALL_PATTERN, SPECIAL_TOKENS, Tokenizer
 
-PATTERNS = {'space': SMALL_PATTERN, 'symbol': PATTERN}
 RUNS = 'sft', 'more', 'rl', 'rejection'
 EPOCHS = {500: 24, 1500: 8, 2000: 6, 5000: 4, 15_000: 2}        # of SFT
 ROWS = pathlib.Path(ROOT, 'bench/practice.jsonl')
 ROUNDS, PROMPTS = 2, 2400       # rejection: an answer to each of so many prompts in a round
 KINDS = {'practice tasks': ('feedback_variation', 1000), 'example tasks': ('variation', 500),
          'unseen combinations': ('cell', 500)}
-T_95 = 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26       # of 2 bases, 3 ...
+# Student's t of a 95% interval, by degrees of freedom
+T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 8: 2.31, 12: 2.18, 30: 2.04, 1e9: 1.96}
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def asked(p):
 
 
 # --- the models of one base and one number of examples: each is made when it is asked for -------------------
-def make_base(folder, pattern, seed):
+def make_base(folder, seed):
     """The tokenizer is trained on nine tenths of the documents, which the seed draws."""
     tokenizer = Tokenizer.load(f'{ROOT}/data/quickstart/tokenizer.json')
     ids = np.fromfile(f'{ROOT}/data/quickstart/train.bin', np.uint16)
@@ -61,7 +61,7 @@ def make_base(folder, pattern, seed):
     drawn = np.random.default_rng(seed).random(len(documents)) < 0.9
     some = [tokenizer.decode(ids[1:].tolist()) for ids, kept in zip(documents, drawn) if kept and len(ids)]
     folder.mkdir(parents=True, exist_ok=True)
-    Tokenizer.train(some, 4096, SPECIAL_TOKENS, PATTERNS[pattern], 1).save(folder / 'tokenizer.json')
+    Tokenizer.train(some, 4096, SPECIAL_TOKENS, SMALL_PATTERN, 1).save(folder / 'tokenizer.json')
     python('prepare.py', f'--tokenizer={folder}/tokenizer.json', f'--out_dir={folder}/data', '--overwrite=True')
     python('train.py', 'config/quickstart.py', f'--data_dir={folder}/data', f'--seed={seed}',
            f'--out_dir={folder}/model', '--overwrite=True', '--eval_interval=500')
@@ -94,7 +94,8 @@ def sft(start, data, out, seed, *flags):
 def answer(model, prompts, out, *flags):
     """Return the seconds, and the rows of answers that are judged."""
     seconds = python('eval.py', '--tasks=own', f'--ckpt={model}', f'--data={prompts}', f'--out={out}/eval.json',
-                     '--allow_code_execution=True', '--batch_size=128', '--max_new_tokens=64', *flags)
+                     '--overwrite=True', '--allow_code_execution=True', '--batch_size=128', '--max_new_tokens=64',
+                     *flags)
     return seconds, read(out / 'samples.jsonl')
 
 
@@ -112,7 +113,7 @@ def make(folder, run, examples, seed):
     if run == 'sft':
         start = folder.parent / 'model'
         if not (start / 'done').exists():
-            make_base(start.parent, start.parent.parent.name, seed)
+            make_base(start.parent, seed)
         make_data(folder, examples, seed)
         seconds = sft(start, data, out, seed, f'--epochs={EPOCHS[examples]}')
     else:
@@ -137,9 +138,9 @@ def make(folder, run, examples, seed):
     return seconds
 
 
-def measure(pattern, examples, run, seed):
+def measure(examples, run, seed):
     """Return a line of ROWS: a model's pass rates in percent."""
-    folder = pathlib.Path(ROOT, 'out/practice', pattern, str(seed), str(examples))
+    folder = pathlib.Path(ROOT, f'out/practice/{seed}/{examples}')
     seconds = make(folder, run, examples, seed)
     _, rows = answer(folder / run, folder / 'test.jsonl', folder / run / 'greedy')
     passed = [row['outcome'] == 'passed' for row in rows]
@@ -148,7 +149,7 @@ def measure(pattern, examples, run, seed):
                      '--temperature=0.8')
     eight = np.reshape([row['outcome'] == 'passed' for row in rows], (200, 8))
     rates |= {'pass@1': 100 * eight.mean(), 'pass@8': 100 * eight.any(1).mean()}
-    return {'seed': seed, 'pattern': pattern, 'examples': examples, 'run': run, 'seconds': round(seconds),
+    return {'seed': seed, 'pattern': 'space', 'examples': examples, 'run': run, 'seconds': round(seconds),
             **{kind: round(float(rate), 2) for kind, rate in rates.items()},
             'machine': f'{chain_report.machine()}, commit {chain_report.commit()}'}
 
@@ -159,12 +160,32 @@ def found(path):
     return {(row['pattern'], row['examples'], row['run'], row['seed']): row for row in read(path)}
 
 
-def interval(values):
-    """Return '+5.5 (2.9 to 8.1)', the mean over bases and its interval; of one base '+5.5'. NaN: not run."""
-    values = values[~np.isnan(values)]
-    mean, n = values.sum() / max(1, len(values)), len(values)
-    half = T_95[n - 2] * np.std(values, ddof=1) / n ** 0.5 if n > 1 else 0
-    return (n > 0) * f'{mean:+.1f}' + (n > 1) * f' ({mean - half:.1f} to {mean + half:.1f})'
+def mean_and_half(x):
+    """Return the mean of x and half of its 95% interval (Student's t). x: (bases,), for other bases and these
+    problems; or (seeds, problems), for other seeds and other problems, where all seeds answered the same ones.
+    Then a number is its seed's part, its problem's part and a rest, whose variances are at least 0, and the
+    degrees of freedom are Satterthwaite's, at least those of the seeds."""
+    n, m = np.shape(x)[0], np.size(x[0])
+    x = np.reshape(x, (n, m))
+    freedom = np.array([n - 1, max(1, m - 1), (n - 1) * max(1, m - 1)])
+    mean, of_seeds, of_problems = x.mean(), x.mean(1, keepdims=True), x.mean(0)
+    rest = x - of_seeds - of_problems + mean
+    squares = m * ((of_seeds - mean) ** 2).sum(), n * ((of_problems - mean) ** 2).sum(), (rest ** 2).sum()
+    seed, problem, alone = parts = squares / freedom / x.size
+    variance = max(seed, alone) + max(problem, alone) - alone
+    free = max(n - 1, variance ** 2 / ((parts ** 2 / freedom).sum() or 1))
+    # between two rows of T_95, t is nearly linear in 1 / freedom
+    t = np.interp(1 / free, sorted(1 / n for n in T_95), sorted(T_95.values()))
+    return mean, t * variance ** 0.5
+
+
+def interval(x):
+    """Return '+5.5 (2.9 to 8.1)', the mean and its interval; of one base '+5.5'. NaN: not run."""
+    x = [row for row in x if np.isfinite(row).all()]
+    if len(x) < 2:
+        return ''.join(f'{np.mean(row):+.1f}' for row in x)
+    mean, half = mean_and_half(x)
+    return f'{mean:+.1f} ({mean - half:.1f} to {mean + half:.1f})'
 
 
 def tell(path):
@@ -186,7 +207,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--seeds', default='', help='of the bases to run; none: only the tables')
     parser.add_argument('--examples', type=int, choices=EPOCHS, default=2000, help='of SFT')
-    parser.add_argument('--pattern', choices=PATTERNS, default='space', help='what may join a word: a space, or any symbol')
     parser.add_argument('--rows', type=pathlib.Path, default=ROWS, help='results')
     parser.add_argument('--workers', type=int, default=2, help='bases at a time')
     args = parser.parse_args()
@@ -194,8 +214,8 @@ def main():
 
     def race(seed):
         for run in RUNS:
-            if (args.pattern, args.examples, run, seed) not in found(args.rows):
-                row = json.dumps(measure(args.pattern, args.examples, run, seed))
+            if ('space', args.examples, run, seed) not in found(args.rows):
+                row = json.dumps(measure(args.examples, run, seed))
                 with open(args.rows, 'a', encoding='utf-8') as f:
                     f.write(row + '\n')
                 print(row, flush=True)

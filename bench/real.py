@@ -1,45 +1,52 @@
 """
-What does practice add to a model that others have published? From SmolLM2-135M-Instruct, on a
-laptop.
+What is SmolLM2 worth after more examples that somebody wrote, and after answers that nobody wrote?
 
-    python bench/real.py                        # the table of what ran already; runs nothing
-    python bench/real.py --model=smollm2 --data=FOLDER --runs=unaided,sft,more,rejection,rl
+    python bench/real.py                        # the tables of what ran already; runs nothing
+    python bench/real.py --model=smollm2 --data=FOLDER --seed=30 --runs=sft,more,rejection,rl,fresh
+    python bench/real.py --picture=docs/img/practice.svg
 
-    unaided         the published model (docs/real.md says where to get it)
-    sft             STEPS steps of SFT on the built-in examples, 8 of them in each
-    more            as many steps again on the same 400, at a third of the rate
-    rejection       SFT on those of its answers to PROMPTS new problems that passed the tests, and
-                    on 200 examples
-    rl              RL_STEPS steps of rl.py on such problems
-    mbpp_rejection  from the published model: its answers to the first 300 problems of MBPP
-    mbpp_rl         from there, too
+    unaided     SmolLM2-135M-Instruct as published (docs/real.md says where to get it)
+    sft         50 steps of SFT, each on 8 of 400 built-in examples
+    more        from sft, 50 * times steps on the same 400, at a third of the rate
+    rejection   as more, with those of its answers to 240 * times problems that passed the tests
+    rl          from sft, 6 * times steps of rl.py, each with 8 answers to 8 of these problems
+    fresh       as more, on 400 * times new examples instead
 
-more, rejection and rl go on from sft, for about as many seconds of one core as it took. One greedy
-answer to each of 60 problems in README's three kinds, to HumanEval, and to the last 127 of MBPP,
-which are in no training. FOLDER has HumanEval.jsonl.gz and mbpp_sanitized.jsonl. Learning rates
-were not searched for. A run takes half an hour of one core.
+One greedy answer to each of 300 problems of README's three kinds, to HumanEval, and to the last 127
+of MBPP, which are in no training. FOLDER has HumanEval.jsonl.gz and mbpp_sanitized.jsonl. Learning
+rates were not searched for. What has a row in real.jsonl is not run again. Its rows with times = 1
+are from a laptop, with 60 problems of each kind, by an older form of this file
+(git show 07e38d58:bench/real.py).
+
+A range behind a rate is Student's 95% interval over seeds, for these problems. A range behind a
+difference, which is taken seed by seed and problem by problem, is also for other problems like them.
 """
-import json, pathlib
+import collections, itertools, json, pathlib
+import numpy as np
 import torch
 from arms import ROOT
 from configurator import configure, require
 from extras.tasks import chain_report
 from extras.tasks.problems import problems, to_messages
-from practice import KINDS, answer, asked, of_both, passed_in, python, read, write
+from practice import (KINDS, answer, asked, interval, mean_and_half, of_both, passed_in, python,
+                      read, write)
 
 # --- settings -------------------------------------------------------------------------------------
 model = 'smollm2'       # folder of the published model
 data = '.'              # folder with HumanEval.jsonl.gz and mbpp_sanitized.jsonl
-runs = ''               # names from above; what has a row in real.jsonl is not run again
+runs = ''               # names from above, with commas between them
+times = 4               # how long all but sft are; with 1, a seed takes two hours of one core
 seed = 0                # of problems, order and answers
-configure(globals(), {})
+picture = ''            # draw practice tasks over examples, of this model and ours: FILE.svg
+configure(globals(), {'times': (1, 40)})
 
-RUNS = 'unaided', 'sft', 'more', 'rejection', 'rl', 'mbpp_rejection', 'mbpp_rl'
+NAMES = {'unaided': 'no training', 'sft': 'SFT', 'rl': 'RL', 'more': 'more SFT',
+         'rejection': 'rejection sampling', 'fresh': 'new examples'}
+ALL_KINDS = *KINDS, 'HumanEval', 'MBPP'
 runs = [*filter(None, runs.split(','))]
-require({*runs} <= {*RUNS}, f'--runs={",".join(runs)}: the runs are {", ".join(RUNS)}')
-STEPS, PROMPTS, RL_STEPS = 50, 240, 6
-ROWS = pathlib.Path(ROOT, 'bench/real.jsonl')
-here = pathlib.Path(ROOT, 'out/real', str(seed))
+require({*runs} <= {*NAMES}, f'--runs={",".join(runs)}: the runs are {", ".join(NAMES)}')
+ROWS, OURS = (pathlib.Path(ROOT, f'bench/{name}.jsonl') for name in ('real', 'practice'))
+here = pathlib.Path(ROOT, f'out/real/{times}/{seed}')
 data = pathlib.Path(data).resolve()     # the runs have another working folder
 model = pathlib.Path(model).resolve()
 torch.set_num_threads(1)                # as the runs have: a row says so
@@ -47,82 +54,128 @@ torch.set_num_threads(1)                # as the runs have: a row says so
 
 # --- data -----------------------------------------------------------------------------------------
 def make_data():
-    mbpp = read(data / 'mbpp_sanitized.jsonl')
-    write(here / 'mbpp_test.jsonl', mbpp[300:])
-    # a chat is asked for these; rl.py gets tests, and no answers
-    write(here / 'mbpp.jsonl', [
-        {'prompt': f'Complete:\n{row["prompt"].rstrip()}',
-         'tests': f'import math\n{row["test"]}\ncheck({row["entry_point"]})\n'}
-        for row in mbpp[:300]])
-    write(here / 'prompts.jsonl', [*map(asked, of_both(1000, seed, 'review', 'feedback'))])
+    some = [{'messages': to_messages(p)} for p in problems(400 + 400 * times, seed)]
+    exam = of_both(10, seed, 'validation', 'feedback_validation')
+    for name, lines in ('examples', some[:400]), ('fresh', some[400:]):
+        write(here / name / 'train.jsonl', lines)
+        write(here / name / 'val.jsonl', [{'messages': to_messages(p)} for p in exam])
+    write(here / 'prompts.jsonl', [*map(asked, of_both(150 * times, seed, 'review', 'feedback'))])
     write(here / 'test.jsonl', [
-        asked(p) for split, _ in KINDS.values() for p in problems(60, 0, split)])
-    for side, some in (('train', problems(2000, seed)),
-                       ('val', of_both(20, seed, 'validation', 'feedback_validation'))):
-        write(here / f'examples/{side}.jsonl', [{'messages': to_messages(p)} for p in some])
+        asked(p) for split, _ in KINDS.values() for p in problems(300, 0, split)])
+    write(here / 'mbpp.jsonl', read(data / 'mbpp_sanitized.jsonl')[300:])
 
 
 # --- models: each is made when it is asked for ----------------------------------------------------
 def made(run):
-    """Return where a model is, and the seconds that it took, without those of its start."""
-    out, is_mbpp, seconds = here / run, run.startswith('mbpp'), 0
-    if run == 'unaided':
-        return model, 0
-    if (out / 'seconds').exists():
-        return out, float((out / 'seconds').read_text())
-    start = model if is_mbpp or run == 'sft' else made('sft')[0]
-    prompts = here / ('mbpp.jsonl' if is_mbpp else 'prompts.jsonl')
-    length = '--max_new_tokens=128' if is_mbpp else '--max_new_tokens=96'
+    """Return the folder of a model."""
+    out, learned = here / run, here / ('fresh' if run == 'fresh' else 'examples')
+    if run == 'unaided' or (out / 'done').exists():
+        return model if run == 'unaided' else out
+    start = model if run == 'sft' else made('sft')
     flags = [f'--init_from={start}', f'--out_dir={out}', f'--seed={seed}', '--overwrite=True',
-             '--eval_interval=1000']
-    if run.endswith('rl'):
-        seconds = python('rl.py', *flags, f'--reward={prompts}', '--allow_code_execution=True',
-                         '--batch_size=8', '--num_samples=8', '--micro_batch_size=4', length,
-                         f'--max_steps={RL_STEPS}', '--eval_prompts=16', '--learning_rate=1e-5')
+             '--eval_interval=1000', '--batch_size=8']
+    if run == 'rl':
+        python('rl.py', *flags, f'--reward={here}/prompts.jsonl', '--allow_code_execution=True',
+               '--num_samples=8', '--micro_batch_size=4', '--max_new_tokens=96',
+               f'--max_steps={6 * times}', '--eval_prompts=16', '--learning_rate=1e-5')
     else:
-        learned, how = here / 'examples', f'--max_steps={STEPS}'
-        if run.endswith('rejection'):
-            learned, how = here / f'{run}_data', '--epochs=1'
-            n = 300 if is_mbpp else PROMPTS
-            seconds, rows = answer(start, prompts, here / f'{run}_answers', '--batch_size=32',
-                                   length, f'--n_problems={n}', '--temperature=0.8',
-                                   f'--seed={seed}')
-            examples = [] if is_mbpp else read(here / 'examples/train.jsonl')[:200]
-            write(learned / 'train.jsonl', passed_in(rows) + examples)
-            write(learned / 'val.jsonl', read(here / 'examples/val.jsonl'))
-        seconds += python('sft.py', *flags, how, f'--data_dir={learned}', '--batch_size=8',
-                          f'--learning_rate={1e-4 if run == "sft" else 3e-5}')
-    (out / 'seconds').write_text(f'{seconds:.0f}')
-    return out, seconds
+        if run == 'rejection':
+            _, rows = answer(start, here / 'prompts.jsonl', here / 'answers', '--batch_size=32',
+                             '--max_new_tokens=96', f'--n_problems={240 * times}',
+                             '--temperature=0.8', f'--seed={seed}')
+            write(here / 'mined/train.jsonl', passed_in(rows) + read(learned / 'train.jsonl'))
+            write(here / 'mined/val.jsonl', read(learned / 'val.jsonl'))
+            learned = here / 'mined'
+        steps, rate = (50, 1e-4) if run == 'sft' else (50 * times, 3e-5)
+        python('sft.py', *flags, f'--data_dir={learned}', f'--max_steps={steps}',
+               f'--learning_rate={rate}')
+    (out / 'done').touch()
+    return out
 
 
 # --- what they can do -----------------------------------------------------------------------------
 def measured(run):
-    """Return a row: of each kind, how many answers of how many passed."""
-    ckpt, seconds = made(run)
-    passed = {}
-    for kind, asked_for, n_tokens in (('own', here / 'test.jsonl', 96),
-                                      ('humaneval', data / 'HumanEval.jsonl.gz', 128),
-                                      ('mbpp', here / 'mbpp_test.jsonl', 128)):
-        rows = answer(ckpt, asked_for, here / run / kind, f'--tasks={kind}', '--batch_size=32',
-                      f'--max_new_tokens={n_tokens}')[1]
-        passed[kind] = [row['outcome'] == 'passed' for row in rows]
-    own = passed.pop('own')
-    passed = {name: own[60 * i:60 * i + 60] for i, name in enumerate(KINDS)} | passed
-    return {'run': run, 'seed': seed, 'seconds': round(seconds), 'steps': STEPS,
-            **{kind: [sum(some), len(some)] for kind, some in passed.items()},
+    """Return a row: of each kind a 1 or 0 for each problem, behind a first 1, in base 16."""
+    tests = f'{here}/test.jsonl,{data}/HumanEval.jsonl.gz,{here}/mbpp.jsonl'
+    _, rows = answer(made(run), tests, here / run / 'answers', '--tasks=own,humaneval,mbpp',
+                     '--batch_size=32', '--max_new_tokens=96')
+    digits = ''.join('01'[row['outcome'] == 'passed'] for row in rows)
+    ends = 0, 300, 600, 900, 1064, 1191
+    return {'run': run, 'seed': seed, 'times': times,
+            **{kind: f'{int("1" + digits[a:b], 2):x}'
+               for kind, a, b in zip(ALL_KINDS, ends, ends[1:])},
             'machine': f'{chain_report.machine()}, commit {chain_report.commit()}'}
 
 
-if runs and not (here / 'examples/val.jsonl').exists():
+def verdicts(row, kind):
+    """Return 100 for each problem that is solved, else 0; of the laptop, whose verdicts nobody
+    kept, only the mean."""
+    digits = f'{int(row[kind], 16):b}'[1:] if isinstance(row[kind], str) else ''
+    return np.array([100.0 * int(digit) for digit in digits] or [row[kind]])
+
+
+def tell(rows):
+    """Print what each way solves, and the difference of each two of them."""
+    of = {run: {row['seed']: row for row in rows if row['run'] == run} for run in NAMES}
+    print('', *sorted({f'times = {row["times"]}, {row["machine"]}' for row in rows}), '', sep='\n')
+    print('| percent |', ' | '.join(ALL_KINDS), '|\n' + '|---' * (1 + len(ALL_KINDS)) + '|')
+    for run, name in NAMES.items():
+        rates = [interval([verdicts(row, kind).mean() for row in of[run].values()])[1:]
+                 for kind in ALL_KINDS]
+        print(f'| {name} |', ' | '.join(rates), '|')
+    for b, a in itertools.combinations(NAMES, 2):
+        seeds = sorted({*of[a]} & {*of[b]})
+        more = [interval([verdicts(of[a][i], kind) - verdicts(of[b][i], kind) for i in seeds])
+                for kind in ALL_KINDS]
+        if len(seeds) > 1:
+            print(f'| {NAMES[a]} minus {NAMES[b]} |', ' | '.join(more), '|')
+
+
+# --- a picture ------------------------------------------------------------------------------------
+def draw(rows):
+    """Practice tasks over the examples that somebody wrote, of SmolLM2 and of our own model."""
+    from matplotlib import figure, rcParams
+    rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': 'real'})
+    solved = collections.defaultdict(list)      # {(model, run, examples): of each seed}
+    for row in rows:
+        key = ('sft', 2000) if row['run'] == 'fresh' else (row['run'], 400)
+        solved['SmolLM2, 135M', *key].append(verdicts(row, 'practice tasks').mean())
+    for row in read(OURS):
+        if row['pattern'] == 'space':
+            solved['ours, 5M', row['run'], row['examples']].append(row['practice tasks'])
+    ways = {'sft': 'SFT on them', 'more': 'more SFT on the same ones',
+            'rl': 'RL on 192 problems with tests (ours: 960)',
+            'rejection': 'rejection sampling on 960 (ours: 4,800)'}
+    ticks = 400, 500, 1500, 2000, 15_000
+    fig = figure.Figure((8, 4.8), layout='constrained')
+    ax = fig.add_subplot(xscale='log', ylim=(0, 100), xlabel='examples that somebody wrote',
+                         ylabel='practice tasks solved, %; lines: 95% intervals')
+    ax.set_xticks(ticks, [f'{n:,}' for n in ticks])
+    ax.minorticks_off()
+    ax.set_title('What practice adds to examples that somebody wrote', loc='left')
+    for color, name, beside in ('C1', 'SmolLM2, 135M', (620, 83)), ('C0', 'ours, 5M', (900, 17)):
+        ax.text(*beside, name, color=color, weight='bold')
+        for i, run in enumerate(ways):
+            keys = sorted(key for key in solved if key[:2] == (name, run))
+            means, halves = zip(*(mean_and_half(solved[key]) for key in keys))
+            ax.errorbar([key[2] * 1.05 ** i for key in keys], means, halves, color=color,
+                        fmt='os^D'[i], label=ways[run] if color == 'C0' else '',
+                        elinewidth=1)
+    ax.legend(loc='lower right', fontsize=9)
+    fig.savefig(picture, metadata={'Date': None})       # the same rows make the same file
+
+
+if runs and not (here / 'mbpp.jsonl').exists():
     make_data()
 for run in runs:
-    if not any((row['run'], row['seed']) == (run, seed) for row in read(ROWS)):
+    if not any((row['run'], row['seed'], row['times']) == (run, seed, times) for row in read(ROWS)):
         row = json.dumps(measured(run))
         with open(ROWS, 'a', encoding='utf-8') as f:
             f.write(row + '\n')
-kinds = [*KINDS, 'humaneval', 'mbpp']
-print('| run | seed | seconds |', ' | '.join(kinds), '|\n' + '|---' * (3 + len(kinds)) + '|')
+groups = collections.defaultdict(list)
 for row in read(ROWS):
-    cells = [f'{row[kind][0]} of {row[kind][1]}' for kind in kinds]
-    print(f'| {row["run"]} | {row["seed"]} | {row["seconds"]} |', ' | '.join(cells), '|')
+    groups[row['times']].append(row)
+for rows in groups.values():
+    tell(rows)
+if picture:
+    draw(groups[4])
