@@ -9,7 +9,7 @@ import dedup
 import numpy as np
 import pytest
 from dedup import find_copies, jaccard, minhash, ngrams, shingles, simhash, words_of
-from preparing import clean, dropped, prose, report, write_records
+from preparing import clean, dropped, kept, prose, report, write_records
 
 
 # --- words and n-grams ----------------------------------------------------------------------------
@@ -114,6 +114,17 @@ def test_ngrams_of_a_pair_are_compared_once_and_what_50_rounds_leave_is_counted(
         assert len(copies) == 0 == found['copies of copies'] and {*compared.values()} == {1}
         assert (found['groups left after 50 rounds'] > 0) == is_left
     assert {*compared} <= {*itertools.combinations(range(51), 2)} and len(compared) > 1000
+
+
+def test_simhash_finds_what_differs_in_capitals_and_the_report_names_no_chain_where_none_is(tmp_path):
+    texts, out = [prose(i) for i in range(9)], tmp_path / 'out'
+    path = write_records(tmp_path / 'a.jsonl', [{'text': text} for text in (
+        *texts, *(text.upper() for text in texts[:4]))])
+    for method in 'simhash', 'minhash':
+        said = clean(out, path, f'--dedup={method}')
+        assert dropped(out) == {'near duplicate': 4} and kept(out) == sorted(texts), method
+        assert report(out)['counts']['copies']['copies of copies'] == 0
+        assert 'lowest similarity' not in (out / 'report.md').read_text() + said
 
 
 def test_a_copy_of_a_copy_goes_and_a_reader_sees_what_stays(tmp_path):
