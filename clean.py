@@ -164,6 +164,7 @@ OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .js
 LINES = '.jsonl', '.ndjson', '.jsonlines'
 TABLES = '.json', '.parquet', '.csv', '.tsv', '.ipynb'      # extras/text/formats.py reads these
 PACKED = '.zst', '.bz2', '.xz'                              # and these; .gz needs no help
+OF_COMMANDS = 'val.bin', 'last.pt', 'best.pt', 'model.safetensors', 'tokenizer_config.json'
 OF_OTHERS = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
 
 
@@ -210,6 +211,8 @@ def find_files(source, max_files=0, out_dir=None):
     top, _, pattern = top.partition('**')
     require('**' not in pattern, f'{source!r} has more than one **: give one at a time')
     top, pattern = top or '.', pattern.strip('/') or '*'
+    kinds = [name for name in OF_COMMANDS if os.path.exists(os.path.join(top, name))]
+    require(not kinds, f'{source} has {" and ".join(kinds)}, so it is no folder of text')
     found = [top] if os.path.exists(top) else glob.glob(top)
     passed_over = collections.Counter()
     unread = lambda error: passed_over.update(["folders that can't be read"])
@@ -328,7 +331,10 @@ def share(name, jobs, config):
     if config.cluster:              # its machines find a function in clean, not in __main__
         import clean
         from dask.distributed import Client
-        function, pool = getattr(clean, name), Client(config.cluster).get_executor()
+        try:
+            function, pool = getattr(clean, name), Client(config.cluster).get_executor()
+        except (OSError, ValueError) as error:
+            raise Mistake(f'--cluster={config.cluster}: {error}') from None
     else:               # forked processes share the models of the stages; only Linux forks well
         n = min(config.num_workers or os.cpu_count(), max(1, len(jobs)))
         context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')

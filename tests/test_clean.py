@@ -624,7 +624,8 @@ clean.py --source=00*.txt --encoding=cp12500 | --encoding=cp12500
 clean.py --source=short | no documents are left | short: short/000.txt
 clean.py --source=shakespeare | https:// | data/raw/shakespeare.txt
 clean.py --source=null.jsonl | --text_field=NAME
-clean.py --source=. --url_block=no | no can't be read | No such file
+clean.py --source=. --url_block=no | no is no file
+clean.py --source=. --decontaminate=short | short is no file of a benchmark: can't be read (Is a directory)
 clean.py --source=. --mode=chat | mode
 clean.py --source=. --licences=mit | licenses
 clean.py --source=. --bands=0 | bands
