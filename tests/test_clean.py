@@ -467,6 +467,7 @@ def test_a_long_text_comes_in_pieces_and_lines_of_endoftext_divide_it(tmp_path):
         text = f'{book}<|endoftext|> \n<|endoftext|>\nshort\n'
         *pieces, empty, short = program.texts_in(text.splitlines(True))
         assert ''.join(pieces) == book and len(pieces) > 20 and pieces[1][0] == begin
+        assert max(map(len, pieces)) < 2.01 * program.PIECE
         assert (empty, short) == ('', 'short\n')
     # a record is as long as it likes
     path = str(write_records(tmp_path / 'a.jsonl', [{'text': book}]))

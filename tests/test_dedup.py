@@ -99,6 +99,15 @@ def test_families_are_those_of_comparing_each_with_each_and_simhash_finds_some(s
     assert limit > 0.7 or all(wanted[i] == wanted[first] for i, first in enumerate(found))
 
 
+def test_a_chain_is_a_family_also_if_its_texts_meet_in_one_band_only():
+    """Each is like the next one, 0.89, and not like the one after that, 0.79."""
+    sets = [np.arange(6 * i, 6 * i + 100, dtype=np.uint64) for i in range(5)]
+    for order in itertools.permutations(range(5)):
+        first = np.arange(5)
+        dedup.near_copies(first, np.zeros((5, 4), np.uint8), [sets[i] for i in order].__getitem__, bands=1)
+        assert not first.any(), order
+
+
 def test_ngrams_of_a_pair_are_compared_once_and_what_50_rounds_leave_is_counted(monkeypatch):
     """80 texts share 180 of 200 words, so all are like all, but no copies."""
     frame, compared = prose(0, 180), collections.Counter()
