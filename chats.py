@@ -21,7 +21,7 @@ many records stayed, and why others did not. The decision made here is what a mo
 it copies the length, tone and faults of these answers. So what would change them is read, or
 refused by name, and what is not used is counted.
 """
-import collections, contextlib, glob, hashlib, io, json, math, os, pathlib, re, shlex
+import collections, contextlib, glob, hashlib, json, math, os, pathlib, re, shlex
 import unicodedata, zlib
 from typing import Literal
 from configurator import configure, require, typed
@@ -193,16 +193,35 @@ def line_of(messages, answers, facts):
     return json.dumps(record, ensure_ascii=False) + '\n'
 
 
-# --- split: a hash of one of two texts decides whether an example is held out ---------------------
-def split_texts(messages, answers, line):
-    """Return the first question of an example, so that all answers to it are on one side, and the
-    whole of it, because "Hi!", which has fewer than three words, begins many. The whole of a pair
-    is its prompt, so that no prompt is on both sides."""
+# --- split: a hash of a text decides whether an example is held out -------------------------------
+def split_text(messages, answers, line):
+    """Return the text that decides for an example: the prompt of a pair, so that no prompt is on
+    both sides. Of a conversation it is the first question, so that all answers to it are on one
+    side, or, because "Hi!", which has fewer than three words, begins many, the whole line."""
     said = [m['content'].strip() for m in messages if m['role'] != 'system']
-    whole = '\n'.join(said) if answers else line
     # two characters of a script without spaces make about a word
     is_short = len(re.findall('[\u0e01-\U0010ffff]{1,2}|\\S+', said[0])) < 3
-    return whole if is_short else said[0], whole
+    return '\n'.join(said) if answers else line if is_short else said[0]
+
+
+def held_out(texts, val_fraction):
+    """Return which texts are held out, a set, and how many examples have one that is too common for
+    that. texts: of each example. Held out are those whose hash, as a number in [0, 1), is below
+    val_fraction, but so many that the examples differ by no more than three standard deviations
+    from that fraction: of 200, at least 8 and at most 32. At least one text is, and not all."""
+    n = collections.Counter(texts)
+    wanted = len(texts) * val_fraction
+    slack = 3 * (wanted * (1 - val_fraction)) ** 0.5
+    place = {text: int(hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), 16) / 2 ** 64
+             for text in n}
+    order, held, n_held = sorted(n, key=place.get), set(), 0
+    for text in order[:-1]:
+        is_next = place[text] < val_fraction or n_held < wanted - slack
+        if is_next and n_held + n[text] <= wanted + slack:
+            held.add(text)
+            n_held += n[text]
+    held = held or {min(order, key=n.get)}
+    return held, sum(n[text] for text in n.keys() - held if n[text] > wanted + slack)
 
 
 # --- files become records -------------------------------------------------------------------------
@@ -222,20 +241,17 @@ def records_in(path, results):
                 if name[0] != '.':
                     yield from records_in(os.path.join(path, name), results)
             return
-        with open(path, 'rb') as f:
-            require(not f.read(40).startswith(b'version https://git-lfs'),
-                    'a pointer of Git LFS: git lfs pull')
+        require(not os.path.isdir(path), 'a linked folder')
         ending = RECORDS.search(path.lower())
         require(ending, 'no .jsonl, .json, .csv, .tsv or .parquet')
         if ending[0] in ('.jsonl', '.ndjson'):
             records = map(record_of, open(path, 'rb'))
         else:
             from extras.text import formats
-            file = formats.unpack(path)
-            lines = io.TextIOWrapper(file, 'utf-8-sig', 'surrogateescape', '\n')
-            records = map(record_of, file) if ending[1] in ('jsonl', 'ndjson') else (
+            is_packed = ending[1] in ('jsonl', 'ndjson')
+            records = map(record_of, formats.unpack(path)) if is_packed else (
                 record if isinstance(record, dict) else ValueError(record)
-                for record in formats.records_of(path, lines))
+                for record in formats.records_of(path, formats.lines_of(path)))
         for number, record in enumerate(records, 1):
             if record:          # no blank line
                 yield f'{path}:{number}', record
@@ -284,10 +300,10 @@ def write_results(out, results):
 
 # --- the job --------------------------------------------------------------------------------------
 config = configure(globals(), BOUNDS)       # config files and flags replace settings
-useless = typed & ({'n_examples'} if source else {*config} - {'out_dir', 'overwrite', 'n_examples'})
-require(not useless, f'{", ".join(useless)}: only {"without" if source else "with"} --source=FILE')
+useless = typed - {'out_dir', 'overwrite', 'n_examples'}
+require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
 paths, out = set(), pathlib.Path(out_dir)
-for name in [source] if os.path.exists(source) else filter(None, source.split(',')):
+for name in filter(None, source.split(',')):
     some = [f'{name}/'] if os.path.isdir(name) else [name] if os.path.exists(name) else [
         path for path in glob.glob(name, recursive=True) if not os.path.isdir(path)]
     require(some, f'no file at {name!r}; --source is a file, a folder or a glob, or several with '
@@ -297,7 +313,7 @@ check_out_dir(out, overwrite)
 
 # 1. read
 left_out, n_bytes, changed, unused = (collections.Counter() for _ in range(4))
-first, examples, has_thumbs = {}, {}, False     # {name in a counter: its place}, {line: two texts}
+first, examples, has_thumbs = {}, {}, False     # {name in a counter: its place}, {line: text}
 entries = (entry for path in sorted(paths) for entry in records_in(path, os.path.realpath(out)))
 if prefer:
     from extras.text import judged_answers
@@ -323,7 +339,7 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
         check_rules(messages, answers, facts)
         line = line_of(messages, answers, facts)
         require(line not in examples, 'exact duplicate')
-        examples[line] = split_texts(messages, answers, line)
+        examples[line] = split_text(messages, answers, line)
         has_thumbs |= shape == 'thumb'
     except UNREADABLE as error:
         why, _, words = str(getattr(error, 'strerror', None) or error).partition(': ')
@@ -334,42 +350,44 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
     for name in [*+changed, *unused]:
         first.setdefault(name, place)
 
-# 2. split: a hash of a text decides, so an example keeps its side in every run
-n = collections.Counter(question for question, _ in examples.values())
-hashes, n_all = {}, len(examples)
-for line, (question, whole) in examples.items():
-    # a question that begins more would move the fraction that is held out
-    text = whole if n[question] > min(n_all / 2, max(10, n_all / 100)) else question
-    hashes[line] = int(hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), 16)
-if not source:
-    from extras.tasks import problems
-    for split, n, number in ('train', n_examples, 1), ('validation', 300, 0):
-        text = problems.to_jsonl(problems.problems(n, 0, split, with_tests=False))
-        hashes |= dict.fromkeys(text.splitlines(True), number)
-        n_bytes['read'] += len(text)
 notes = ('left out', left_out), ('changed', +changed), ('not used', unused)
 report = [f'{title}, {name}: {n:,}, first {first[name]}'
           for title, some in notes for name, n in some.items()]
-different = sorted({*hashes.values()})
-require(len(different) > 1, '; '.join([
-    f'{source} has {len(different)} different questions to learn from, and at least two are '
-    'needed, because one is held out: add conversations', *report]))
-limit = min(max(different[0], val_fraction * 2 ** 64), different[-2])   # each side has one
-train = [line for line, number in hashes.items() if number > limit]
-val = [line for line, number in hashes.items() if number <= limit]
+
+# 2. split: a text decides for its examples, so they keep their side in every run
+if source:
+    if kind == 'sft':           # what begins more would move the fraction that is held out
+        n, n_all = collections.Counter(examples.values()), len(examples)
+        most = min(n_all / 2, max(10, n_all / 100))
+        examples = {line: line if n[text] > most else text for line, text in examples.items()}
+    n = len({*examples.values()})
+    require(n > 1, '; '.join([*report, f'{source} has {n} different questions to learn from, and '
+                              'at least two are needed, because one is held out: add some']))
+    held, n_common = held_out(examples.values(), val_fraction)
+    if n_common:
+        report += [f'{n_common:,} have prompts that are too common to be held out: all to train on']
+else:
+    from extras.tasks import problems
+    for split, n in ('train', n_examples), ('validation', 300):
+        text = problems.to_jsonl(problems.problems(n, 0, split, with_tests=False))
+        examples |= dict.fromkeys(text.splitlines(True), split)
+        n_bytes['read'] += len(text)
+    held = {'validation'}
+train = [line for line, text in examples.items() if text not in held]
+val = [line for line, text in examples.items() if text in held]
 
 # 3. report
-n_read = len(hashes) + left_out.total()
+n_read = len(examples) + left_out.total()
 write_results(out, {
     'train.jsonl': ''.join(train), 'val.jsonl': ''.join(val),
     'meta.json': json.dumps({**config, 'format': 'nanoparrot-chats-1', 'kind': kind or 'sft'},
                             indent=1),
     'report.json': json.dumps({
-        'read': n_read, 'kept': len(hashes), 'changed': +changed, 'unused_columns': unused,
+        'read': n_read, 'kept': len(examples), 'changed': +changed, 'unused_columns': unused,
         'left_out': {why: [n, first[why]] for why, n in left_out.items()}, 'bytes': n_bytes,
         'first': first}, indent=1)})
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
 n, n_kept = n_bytes['read'], n_bytes['read'] - n_bytes['left out']
-print(f'{n_read:,} records ({n:,} bytes), {len(hashes):,} kept ({n_kept:,} bytes): '
+print(f'{n_read:,} records ({n:,} bytes), {len(examples):,} kept ({n_kept:,} bytes): '
       f'{len(train):,} to train on, {len(val):,} held out', *report,
       f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

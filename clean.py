@@ -50,7 +50,6 @@ num_workers = 0                 # processes that share the work; 0 = all cores
 # options: a line that imports extras/ asks for what not everybody needs
 pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
 markup: Literal['auto', 'none', 'html', 'latex'] = 'auto'   # what goes; auto: of .html and .tex
-download_dir = 'data/raw'       # folder for downloads
 cluster = ''                    # address of a Dask scheduler, whose machines share this disk
 url_block = ''                  # file of domains to drop, one a line
 url_allow = ''                  # file of domains that are never dropped
@@ -80,12 +79,9 @@ def clean(config):
         'a'.encode(config.encoding or 'utf-8')
     except LookupError as error:
         raise Mistake(f'--encoding={config.encoding}: {error}; name another') from None
-    out_dir = pathlib.Path(os.path.realpath(config.out_dir))
-    sources = find_sources(config)      # {name: {'path', 'weight', 'paths', ...}}
+    out_dir = pathlib.Path(config.out_dir).resolve()
+    sources, shards = find_sources(config)      # {name: {'path', 'weight', ...}}, [(name, paths)]
     check_out_dir(out_dir, sources, config.overwrite)
-    files_of = {name: source.pop('paths') for name, source in sources.items()}
-    shards = cut_into_shards(files_of)
-    prefix = {name: f'{name}-' if config.sources else '' for name in sources}
     settings = json.dumps({name: value for name, value in vars(config).items()
                            if name not in HARMLESS})
     # A file or a package that an option lacks ends the run here, before the work begins.
@@ -101,15 +97,16 @@ def clean(config):
 
     # 2. With all the others: of documents that say the same, the first one stays.
     notes, first = add_up(folders)
-    begin, ends = numbers_of(folders, 'begin')
+    parts = [np.load(folder / 'numbers.npy') for folder in folders]             # (documents, 3)
+    begin, size, exact = np.concatenate(parts).T                                # (n,) each
+    ends = np.cumsum([*map(len, parts)])
 
     def document(i):
         with open(folders[np.searchsorted(ends, i, 'right')] / 'documents.jsonl', 'rb') as f:
             f.seek(begin[i])
             return json.loads(f.readline())
 
-    copies, stays, notes['copies'] = find_copies(folders, document, config)
-    size, _ = numbers_of(folders, 'size')
+    copies, stays, notes['copies'] = find_copies(exact, folders, document, config)
     kept = np.ones(len(size), bool)
     for reason, which in copies.items():
         kept[which] = False
@@ -122,29 +119,32 @@ def clean(config):
             first[reason] = document(which[0])['path']
 
     # 3. Shards of what is left.
-    (work / 'new/shards').mkdir(parents=True)
-    digests = share('write_shard', [
-        (str(folder), str(work / f'new/shards/{prefix[name]}{i:05}.jsonl.gz'), some)
-        for i, ((name, _), folder, some) in enumerate(zip(shards, folders, np.split(kept, ends)))
-        if some.any()], config)
+    new = work / 'new'
+    (new / 'shards').mkdir(parents=True)
+    jobs = []
+    for i, (some, sizes) in enumerate(zip(np.split(kept, ends)[:-1], np.split(size, ends))):
+        name, _ = shards[i]
+        sources[name]['documents'] += int(some.sum())
+        sources[name]['bytes'] += int(sizes[some].sum())
+        if some.any():
+            file = f'{name}-{i:05}.jsonl.gz' if config.sources else f'{i:05}.jsonl.gz'
+            jobs.append((str(folders[i]), str(new / 'shards' / file), some))
+    digests = share('write_shard', jobs, config)
 
     # 4. The report.
-    for (name, _), some, sizes in zip(shards, np.split(kept, ends), np.split(size, ends)):
-        source = sources[name]
-        source['documents'] = source.get('documents', 0) + int(some.sum())
-        source['bytes'] = source.get('bytes', 0) + int(sizes[some].sum())
     card, more = None, {'licenses': {}}
     if any(vars(config)[name] for name in OPTIONS):
         from extras.text import filters
-        card, more = filters.report(work / 'new', vars(config), notes, copies, stays, document,
+        card, more = filters.report(new, vars(config), notes, copies, stays, document,
                                     np.flatnonzero(kept), size, mode_of)
-    write_report(work / 'new', out_dir, notes, first, sources, card)
+    write_report(new, out_dir, notes, first, sources, card)
     empty = [name for name, source in sources.items() if not source['documents']]
-    require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(first)}; give '
+    dropped = {reason: first[reason] for reason in notes['dropped']}
+    require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(dropped)}; give '
             'more, or drop fewer')
     meta = {'format': FORMAT, 'sources': sources, 'config': json.loads(settings), **more,
             'sha256': hashlib.sha256(''.join(digests).encode()).hexdigest()}
-    (work / 'new/meta.json').write_text(json.dumps(meta, indent=1))
+    (new / 'meta.json').write_text(json.dumps(meta, indent=1))
     publish(work, out_dir)
     lock.release()
     print(f'next: python prepare.py --source={shlex.quote(os.path.relpath(out_dir))}')
@@ -155,7 +155,7 @@ FORMAT = 'nanoparrot-text-1'
 RESULTS = 'shards', 'audit.md', 'report.md', 'report.json', 'meta.json'
 WORK, LOCK = '.nanoparrot-clean', 'lock'        # in out_dir: what is not done
 # settings that change no text
-HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'cluster', 'download_dir', 'preset'}
+HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'cluster', 'preset'}
 HTML = '.html', '.htm', '.xhtml'
 PROSE = '.txt', '.md', '.markdown', '.rst', '.tex', '.org', '.adoc', *HTML
 OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .jsx .ts .tsx .go .rs '
@@ -164,6 +164,7 @@ OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .js
 LINES = '.jsonl', '.ndjson', '.jsonlines'
 TABLES = '.json', '.parquet', '.csv', '.tsv', '.ipynb'      # extras/text/formats.py reads these
 PACKED = '.zst', '.bz2', '.xz'                              # and these; .gz needs no help
+OF_COMMANDS = 'val.bin', 'last.pt', 'best.pt', 'model.safetensors', 'tokenizer_config.json'
 OF_OTHERS = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
 
 
@@ -173,59 +174,66 @@ def ends_with(path, endings):
 
 
 def find_sources(config):
-    """Return {name: {'path', 'weight', 'files', 'passed over', 'paths'}}. The name of a lone source
-    is its path."""
+    """Return {name: {'path', 'weight', 'files', ...}}, where the name of a lone source is its path,
+    and the shards, [(name, [path, ...]), ...]: 16 MB of texts, or a file of records, whatever its
+    size."""
     sources = {config.source: {'path': config.source}}
     if config.sources is not None:
         from extras.training import mixture
         sources = mixture.sources_of(config.sources)
+    shards = collections.defaultdict(list)
     for name, source in sources.items():
-        paths, others, hidden = find_files(source['path'], config.max_files, config.download_dir,
-                                           config.out_dir)
-        source |= {'files': len(paths), 'passed over': shown({**hidden, **others}),
-                   'paths': paths}
-        print(f'{name}: {len(paths):,} files; passed over: {shown(others)}',
-              *(f'{name}: {what}: {n:,}' for what, n in hidden.items()), sep='\n')
-    return sources
+        paths, passed_over = find_files(source['path'], config.max_files, config.out_dir)
+        source |= {'files': len(paths), 'passed over': shown(passed_over), 'documents': 0,
+                   'bytes': 0}
+        print(f'{name}: {len(paths):,} files', *(f'passed over: {what}: {n:,}'
+                                                 for what, n in passed_over.items()), sep='\n')
+        total = 0
+        for path in paths:
+            shards[name, total // SHARD].append(path)
+            total += SHARD if ends_with(path, LINES + TABLES) else os.path.getsize(path)
+    return sources, [(name, paths) for (name, _), paths in shards.items()]
 
 
-def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
+def find_files(source, max_files=0, out_dir=None):
     """Return the files of a folder, glob or name, sorted, so that the same files give the same
-    text everywhere, how many of each ending are passed over, and what a folder hides. Those in
-    out_dir, which are the results of an earlier run, are left out."""
+    text everywhere, and {what is passed over: how many}. Those in out_dir, which are the results of
+    an earlier run, are left out."""
     if re.match('hf:|shakespeare$|codeparrot$', source):
         from extras.text import hub
-        found = hub.find_files(source, download_dir)[:max_files or None]
-        return [hub.fetch(*file) for file in found], {}, {}
+        found = hub.find_files(source, 'data/raw')[:max_files or None]
+        return [hub.fetch(*file) for file in found], {}
     top, endings, skipped = source, (*PROSE, '.py', *OTHER_CODE, *LINES, *TABLES), OF_OTHERS
     if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
         skipped = skipped | {'test', 'tests', 'idle_test'}
     # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
-    top, *inside = re.split(r'(?<![^/])\*\*(?:/|$)', top, maxsplit=1)
-    require('**' not in ''.join(inside), f'{source!r} has more than one **: give one at a time')
-    top = top or '.'
+    top, _, pattern = top.partition('**')
+    require('**' not in pattern, f'{source!r} has more than one **: give one at a time')
+    top, pattern = top or '.', pattern.strip('/') or '*'
+    kinds = [name for name in OF_COMMANDS if os.path.exists(os.path.join(top, name))]
+    require(not kinds, f'{source} has {" and ".join(kinds)}, so it is no folder of text')
     found = [top] if os.path.exists(top) else glob.glob(top)
-    folders = [*found] if inside or os.path.isdir(top) else []
-    hidden = collections.Counter()
-    unread = lambda error: hidden.update(["folders that can't be read"])
-    for folder, inner, names in itertools.chain(*(os.walk(top, onerror=unread) for top in folders)):
-        links = filter(os.path.islink, (os.path.join(folder, name) for name in inner))
-        hidden['linked folders'] += len([*links])
+    passed_over = collections.Counter()
+    unread = lambda error: passed_over.update(["folders that can't be read"])
+    for folder, inner, names in os.walk(top, onerror=unread) if os.path.isdir(top) else ():
+        passed_over['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
         inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
         found += [os.path.join(folder, name) for name in names if name[0] != '.']
-    hidden['links without a target'] += sum(not os.path.exists(path) for path in found)
+    passed_over['links without a target'] += sum(not os.path.exists(path) for path in found)
     results = os.path.realpath(out_dir) + os.sep if out_dir else '\0'
     found = sorted(path for path in found if os.path.isfile(path)
                    and not os.path.realpath(path).startswith(results)
-                   and (not any(inside) or pathlib.PurePath(path).match(inside[0])))
+                   and pathlib.PurePath(path).match(pattern))
     paths = [path for path in found if path == source or ends_with(path, endings)]
-    others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
-                                 for path in {*found} - {*paths})
-    require(paths, f'no text at {source!r}, which has {shown(others + hidden)} (without --out_dir)'
-            '; it can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob '
-            f'of {" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
-    return paths[:max_files or None], {} if source == 'stdlib' else others, +hidden
+    if source != 'stdlib':
+        passed_over.update(os.path.splitext(path)[1] or 'no ending'
+                           for path in sorted({*found} - {*paths}))
+    passed_over = +passed_over
+    require(paths, f'no text at {source!r}, which has {shown(passed_over)} (without --out_dir); it '
+            'can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob of '
+            f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
+    return paths[:max_files or None], passed_over
 
 
 def check_out_dir(out_dir, sources, overwrite):
@@ -235,7 +243,7 @@ def check_out_dir(out_dir, sources, overwrite):
     with contextlib.suppress(OSError, ValueError, TypeError):   # not there, or somebody else's
         meta = dict(json.loads((out_dir / 'meta.json').read_bytes()))
     # without meta.json: a kill while they were published
-    is_ours = meta.get('format') == FORMAT or not meta and (out_dir / WORK).exists()
+    is_ours = meta.get('format') == FORMAT or not meta and WORK in names
     others = names - {'.DS_Store', 'lost+found', WORK, *(RESULTS if is_ours else ())}
     require(not others, f'{out_dir} has {min(others, default="")}, which clean.py did not write '
             'there; choose another --out_dir')
@@ -293,18 +301,6 @@ def shown(values):
 SHARD = 16_000_000              # bytes
 
 
-def cut_into_shards(files_of):
-    """Return the shards of {source: its files}: [(source, [path, ...]), ...]: 16 MB of texts, or a
-    file of records, whatever its size."""
-    shards = collections.defaultdict(list)
-    for source, paths in files_of.items():
-        total = 0
-        for path in paths:
-            shards[source, total // SHARD].append(path)
-            total += SHARD if ends_with(path, LINES + TABLES) else os.path.getsize(path)
-    return [(source, paths) for (source, _), paths in shards.items()]
-
-
 def state_of(config, settings, source, paths):
     """Return the name of a clean shard, a hash of all that decides about it: settings, its files,
     the lists that settings name, and our programs. After an edit or with another flag it has
@@ -335,7 +331,10 @@ def share(name, jobs, config):
     if config.cluster:              # its machines find a function in clean, not in __main__
         import clean
         from dask.distributed import Client
-        function, pool = getattr(clean, name), Client(config.cluster).get_executor()
+        try:
+            function, pool = getattr(clean, name), Client(config.cluster).get_executor()
+        except (OSError, ValueError) as error:
+            raise Mistake(f'--cluster={config.cluster}: {error}') from None
     else:               # forked processes share the models of the stages; only Linux forks well
         n = min(config.num_workers or os.cpu_count(), max(1, len(jobs)))
         context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
@@ -375,8 +374,8 @@ def clean_shard(source, paths, folder, settings):
     """Send the documents of a shard through the stages. If FOLDER is there, a run has done it:
 
         documents.jsonl     the documents that passed, one a line
-        begin, size, exact  .npy, of each: where its line begins, its bytes, a hash that copies
-                            share, whatever their white space, uint64 (documents,)
+        numbers.npy         of each: where its line begins, its bytes, a hash that copies share,
+                            whatever their white space, uint64 (documents, 3)
         signatures          of each, what near-copies share, bytes
         notes.json          what came in, what was dropped or changed, the first document of each
                             reason, and what else the stages noted"""
@@ -408,7 +407,7 @@ def clean_shard(source, paths, folder, settings):
                 notes['documents'][name] += 1
                 notes['bytes'][name] += size
             for what in notes['changed'].keys() - first.keys():
-                first[what] = document.get(what, document['path'])
+                first[what] = document['path']
             if not reason:
                 exact = hash64(data.translate(None, b' \t\n\r\f\v'))    # blanks may differ
                 numbers.extend((f.tell(), len(data), exact))
@@ -416,8 +415,7 @@ def clean_shard(source, paths, folder, settings):
                     signatures.write(signature(data, config.dedup, config.bands * config.rows))
                 line = {name: document[name] for name in KEPT if name in document}
                 f.write(json.dumps(line).encode() + b'\n')
-    for i, name in enumerate(['begin', 'size', 'exact']):
-        np.save(new / f'{name}.npy', np.array(numbers[i::3], np.uint64))
+    np.save(new / 'numbers.npy', np.array(numbers, np.uint64).reshape(-1, 3))
     (new / 'notes.json').write_text(json.dumps([notes, first]))
     with contextlib.suppress(OSError):          # a cluster may do a thing twice
         new.rename(folder)
@@ -432,13 +430,6 @@ def add_up(folders):
         for title, counter in some.items():
             notes[title].update(counter)
     return notes, first
-
-
-def numbers_of(folders, name):
-    """Return the numbers of this name of all documents, (n,), and where each shard ends, (shards,).
-    """
-    parts = [np.load(folder / f'{name}.npy') for folder in folders]
-    return np.concatenate(parts), np.cumsum([*map(len, parts)])
 
 
 def write_shard(folder, path, kept):
@@ -467,7 +458,7 @@ NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
 NOT_UTF8 = ('not UTF-8, nor what --encoding=NAME says (cp1252: Western, cp1251: Cyrillic, '
             'shift_jis, gb18030, utf-16-le ...)')
 # A byte that means nothing is read as \udc80 to \udcff, half of a pair; others are from JSON.
-HALF, UNDECODED = re.compile('[\ud800-\udfff]'), 'undecodable bytes'
+HALF = re.compile('[\ud800-\udfff]')
 
 
 def texts_at(source, text_field=''):
@@ -483,6 +474,7 @@ def read(path, text_field='', encoding=''):
     is None; 'lost' is how many bytes that takes away. Nothing is raised: of a thousand files, one
     is damaged. text_field None: records, with all columns."""
     names = TEXT_NAMES if text_field == '' else [text_field]
+    has_records = ends_with(path, LINES + TABLES)
     number = n_read = 0         # of the last text, line or row; bytes since then
 
     def counted(lines):
@@ -496,26 +488,24 @@ def read(path, text_field='', encoding=''):
         if ends_with(path, TABLES):
             from extras.text import formats
             columns = None if text_field is None else [*names, *PLACES, *FACTS]
-            entries = enumerate(formats.records_of(path, lines, columns), 1)
+            entries = formats.records_of(path, lines, columns)
             n_read = 0          # a list is read before its first record
-        elif ends_with(path, LINES):
-            entries = enumerate(map(record_of, lines), 1)
         else:
-            entries = texts_in(lines)
-        for number, entry in entries:
+            entries = map(record_of, lines) if has_records else texts_in(lines)
+        for number, entry in enumerate(entries, 1):
             lost, n_read = n_read, 0
-            if not ends_with(path, LINES + TABLES):
-                yield {'text': entry, 'path': path, 'record': {}, 'why': None, 'line': number}
-            else:
+            if has_records:
                 yield from documents_in(entry, names, f'{path}:{number}', lost)
+            else:
+                yield {'text': entry, 'path': path, 'record': {}, 'why': None}
     except Mistake:             # a package that is missing
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
         # the words of a library, without the numbers in which files differ
         words = re.sub(r'0x[\da-f]+|\d+', 'N', getattr(error, 'strerror', '') or str(error))
         why = str(error) if isinstance(error, ValueError) else f"can't be read ({words})"
-        yield {'text': '', 'path': f'{path}:{number + 1}' if number else path, 'record': {},
-               'why': why, 'lost': n_read if number else os.path.getsize(path)}
+        yield {'text': '', 'path': f'{path}:{number + 1}' if has_records and number else path,
+               'record': {}, 'why': why, 'lost': n_read if number else os.path.getsize(path)}
 
 
 def documents_in(record, names, path, lost):
@@ -529,8 +519,8 @@ def documents_in(record, names, path, lost):
         place, why = (place, None) if texts else (f'it has {", ".join(record)}'[:200], NO_TEXT)
         path = f'{path} {place}'.strip()
         facts = {'record': record, **{name: record[name] for name in FACTS if record.get(name)}}
-    parts = texts_in(io.StringIO(text)) if len(text) > LONG else [(1, text)] * (record != '')
-    for _, part in parts:
+    parts = texts_in(io.StringIO(text)) if len(text) > LONG else [text] * (record != '')
+    for part in parts:
         yield {'text': part, 'path': path, 'why': why, 'lost': lost, **facts}
 
 
@@ -557,14 +547,14 @@ def lines_of(path, encoding):
 
 
 def texts_in(lines):
-    """Yield the texts of a file, and the line where each begins: one, unless lines <|endoftext|>
-    divide it. A text above 4 million characters might not fit into memory: it comes in pieces of
-    100,000, cut before an empty line, or where there is none, before another one."""
-    start, pieces, size, total = 1, [[]], 0, 0  # of a text; characters of the last piece, of all
-    for number, line in enumerate(lines, 1):
+    """Yield the texts of a file: one, unless lines <|endoftext|> divide it. A text above 4 million
+    characters might not fit into memory: it comes in pieces of 100,000, cut before an empty line,
+    or where there is none, before another one."""
+    pieces, size, total = [[]], 0, 0        # of a text; characters of its last piece, of all
+    for line in lines:
         if line.rstrip() == '<|endoftext|>':
-            yield start, ''.join(itertools.chain(*pieces))
-            start, pieces, size, total = number + 1, [[]], 0, 0
+            yield ''.join(itertools.chain(*pieces))
+            pieces, size, total = [[]], 0, 0
             continue
         if size > PIECE and (line.isspace() or size > 2 * PIECE):
             pieces.append([])
@@ -573,9 +563,8 @@ def texts_in(lines):
         size += len(line)
         total += len(line)
         while total > LONG and len(pieces) > 1:     # it is too long: whole pieces leave
-            yield start, ''.join(pieces[0])
-            start += len(pieces.pop(0))
-    yield start, ''.join(itertools.chain(*pieces))      # the text of an empty file is empty
+            yield ''.join(pieces.pop(0))
+    yield ''.join(itertools.chain(*pieces))         # the text of an empty file is empty
 
 
 def n_bytes(text):
@@ -597,11 +586,8 @@ def check_text(document, notes):
         return NOT_UTF8
     if halves:
         document['text'] = HALF.sub('\ufffd', text)
-        notes['changed'][UNDECODED] += 1
-        notes['changed bytes'][UNDECODED] += len(halves)
-        if 'line' in document:          # of a file of text: the first place
-            line = document['line'] + text.count('\n', 0, text.index(halves[0]))
-            document[UNDECODED] = f'{document["path"]}:{line}'
+        notes['changed']['undecodable bytes'] += 1
+        notes['changed bytes']['undecodable bytes'] += len(halves)
 
 
 # --- one form: a text gets one form, whatever its source ------------------------------------------
@@ -612,8 +598,7 @@ CONTROL = re.compile(
     '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]'
     r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~]))?')
 PLAIN = bytes([*range(32, 127), *b'\t\n\r'])     # of ASCII, what needs no look at each character
-ODD_SPACE = re.compile('[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
-ACCENT = re.compile('[\u0300-\u036f]')
+ODD_SPACE = '[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]'
 LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
 # A block of code in a text. Directly below a line, ~~~ makes a heading of it.
 FENCED = re.compile(r'^(?:(?<!\S\n)|(?![ \t>]*~))((?:[ \t>*+-]|\d+[.)])*'
@@ -669,10 +654,9 @@ def mode_of(text, path):
         if ends_with(path, endings):
             return mode
     tree = None if SENTENCE.match(text) else compiles(text, ast.PyCF_ONLY_AST)
-    body = tree.body if tree else []
-    idle = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
-            and not isinstance(node.value, ast.Call)]
-    return 'code' if len(idle) < len(body) else 'prose'
+    busy = [node for node in (tree.body if tree else ())
+            if not isinstance(node, ast.Expr | ast.AnnAssign) or isinstance(node.value, ast.Call)]
+    return 'code' if busy else 'prose'
 
 
 def compiles(program, flags=0):
@@ -708,7 +692,7 @@ def normalise(text, mode):
     if mode != 'prose':
         return text
     if not text.isascii():
-        if ACCENT.search(text):     # a pile of them would take NFC hours
+        if re.search('[\u0300-\u036f]', text):     # a pile of accents would take NFC hours
             text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
         text = unicodedata.normalize('NFC', text)
     pieces = FENCED.split(text) if '```' in text or '~~~' in text else [text]
@@ -719,7 +703,7 @@ def normalise(text, mode):
 
 def one_space(text):
     """Put one space or empty line in place of several, but leave the indentation of lines."""
-    if '  ' in text or ODD_SPACE.search(text):
+    if '  ' in text or re.search(ODD_SPACE, text):
         # (?<=\S.) means: not at the beginning of a line. A lone space, (?<! ), needs no change.
         text = re.sub(r'[^\S\n](?<=\S.)(?:[^\S\n]+|(?<! ))', ' ', text)
     return re.sub(r'\n\s*\n', '\n\n', text.replace(' \n', '\n'))
@@ -849,10 +833,10 @@ def hide_personal_data(hide, document, notes):
 NEAR = 'minhash', 'simhash'
 
 
-def find_copies(folders, document, config):
+def find_copies(exact, folders, document, config):
     """Return {reason: numbers of the documents that are copies of earlier ones}, the number of what
     stays in place of each, (n,), and {what: number} for the report. document(i) reads one."""
-    stays = exact_copies(numbers_of(folders, 'exact')[0])
+    stays = exact_copies(exact)
     if config.dedup == 'none':
         return {}, stays, {}
     copies, found = {'exact duplicate': np.flatnonzero(stays != np.arange(len(stays)))}, {}
@@ -878,25 +862,22 @@ def find_copies(folders, document, config):
 def write_report(folder, title, notes, first, sources, card):
     """Write report.json and report.md, whose first part is printed."""
     documents, n_bytes = notes.pop('documents'), notes.pop('bytes')
-    stages = [{'name': name, 'docs_in': documents[before], 'docs_out': documents[name],
-               'bytes_in': n_bytes[before], 'bytes_out': n_bytes[name],
-               'dropped': dict(notes[f'dropped by {name}'].most_common())}
-              for before, name in itertools.pairwise(documents)]
+    stages, rows = [], ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
+                        '|---|---|---|---|---|---|']
+    for before, name in itertools.pairwise(documents):
+        dropped = dict(notes[f'dropped by {name}'].most_common())
+        stages.append({'name': name, 'docs_in': documents[before], 'docs_out': documents[name],
+                       'bytes_in': n_bytes[before], 'bytes_out': n_bytes[name],
+                       'dropped': dropped})
+        reasons = ', '.join(f'{reason}: {n:,} ({n / documents[before]:.1%})'
+                            for reason, n in dropped.items())
+        rows.append(f'| {name} | {documents[before]:,} | {documents[name]:,} | '
+                    f'{n_bytes[before]:,} | {n_bytes[name]:,} | {reasons} |')
     tables = {how: {what: {'documents': n, 'bytes': notes[f'{how} bytes'][what] or None,
                            'example': first[what]} for what, n in notes[how].most_common()}
               for how in ('changed', 'dropped')}
-    for what in tables['changed']:
-        del first[what]
     counts = {title: counter for title, counter in notes.items()
               if not title.startswith(('changed', 'dropped'))}
-    rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
-            '|---|---|---|---|---|---|']
-    for stage in stages:
-        reasons = ', '.join(f'{reason}: {n:,} ({n / stage["docs_in"]:.1%}, '
-                            f'{notes["dropped bytes"][reason]:,} bytes)'
-                            for reason, n in stage['dropped'].items())
-        rows.append('| {name} | {docs_in:,} | {docs_out:,} | {bytes_in:,} | {bytes_out:,} | '
-                    '{reasons} |'.format(**stage, reasons=reasons))
     rows += ['', *(f'- {how}: {what}: {shown(values)}' for how, table in tables.items()
                    for what, values in table.items())]
     print(*rows, sep='\n')

@@ -201,9 +201,9 @@ def near_copies(first, signatures, shingles_of, method='minhash', bands=32, min_
     first[:] = first_of(first, first)
     copies = different[first[different] != different]
     far = copies[similarity(first[copies], copies) < min_similarity]
-    lowest = min(map(jaccard_of, first[far], far), default=1)
-    return copies, {'copies of copies': len(far), 'their lowest similarity': round(lowest, 2),
-                    'groups left after 50 rounds': n_open}
+    alike = [round(jaccard_of(first[i], i), 2) for i in far]
+    return copies, {'copies of copies': len(far), 'groups left after 50 rounds': n_open,
+                    'their lowest similarity': min(alike, default=None)}
 
 
 def find_copies(texts, method='minhash', bands=32, rows=8, min_similarity=0.85):

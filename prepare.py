@@ -41,6 +41,11 @@ BOUNDS = {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e7), 'val_fraction': (1e-9,
           'temperature': (0.05, 1e6)}
 RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer|report)\.json|(report|audit)\.md'
 WORK = '.nanoparrot-prepare'    # in out_dir: what is not done
+# what a folder is, by a file in it or the format in its meta.json
+KINDS = {'nanoparrot-text-1': 'a report of cleaned text', 'nanoparrot-data-2': 'tokens',
+         'nanoparrot-chats-1': 'chats', 'last.pt': 'a run', 'best.pt': 'a run',
+         **dict.fromkeys('tokenizer_config.json model.safetensors model.safetensors.index.json '
+                         'pytorch_model.bin'.split(), 'a model of Hugging Face')}
 
 
 # --- files, and documents: whole texts, or lines {"text": ...} ------------------------------------
@@ -68,44 +73,44 @@ def identity_of(meta):
     return (meta.get('cleaned') or {}).get('hash') or os.path.normpath(meta.get('source', ''))
 
 
-def find_files(source, out_dir):
+def find_files(source):
     """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json, or {}
-    for text that clean.py did not write: all of it is one source. Files in out_dir, which are the
-    results of an earlier run, are left out."""
-    if os.path.isdir(f'{source}/shards'):
-        cleaned = meta_in(source)
-        require('sha256' in cleaned, f'{source} has shards, but no meta.json of clean.py; run it '
-                f'again, or take them as they are: --source={source}/shards')
+    for text that clean.py did not write: all of it is one source."""
+    cleaned = meta_in(source)
+    if cleaned.get('format') == 'nanoparrot-text-1':
         files_of = {name: [] for name in cleaned['sources']}
         for path in sorted(glob.glob(f'{glob.escape(source)}/shards/*.jsonl.gz')):
             # web-00012.jsonl.gz, or of one source 00012.jsonl.gz
             name = os.path.basename(path).rpartition('-')[0] or [*files_of][0]
             files_of[name].append(path)
         return files_of, cleaned
-    found = {source} if os.path.isfile(source) else {*glob.glob(source, recursive=True)}
-    others = collections.Counter()          # what is passed over
-    unread = lambda error: others.update([f'folders: {error.strerror}'])
-    walk = os.walk(source, onerror=unread) if os.path.isdir(source) else []
-    for folder, inner, names in walk:       # no links, which may lead in circles
+    is_folder = os.path.isdir(source)
+    found = {source} if os.path.isfile(source) else {*glob.glob(source, recursive=True)} - {source}
+    passed_over = collections.Counter()
+    unread = lambda error: passed_over.update([error.strerror])
+    for folder, inner, names in os.walk(source, onerror=unread) if is_folder else ():
         inner[:] = [name for name in inner if name[0] != '.']
-        others['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
-        if 'nanoparrot' in str(meta_in(folder).get('format')):
-            others['results of clean.py, prepare.py or chats.py'] += len(names)
+        # os.walk follows no links, which may lead in circles
+        names += [name for name in inner if os.path.islink(f'{folder}/{name}')]
+        signs = str(meta_in(folder).get('format')), *names
+        kind = next((KINDS[sign] for sign in signs if sign in KINDS), '')
+        require(not kind or folder != source, f'{source} has {kind}, and --source must be text')
+        if kind:
+            passed_over[f'files of {kind}'] += len(names)
         else:
             found.update(os.path.join(folder, name) for name in names if name[0] != '.')
-    others['links without a target'] += sum(not os.path.exists(path) for path in found)
-    results = f'{os.path.realpath(out_dir)}{os.sep}'
-    found = sorted(path for path in found if os.path.isfile(path)
-                   and not os.path.realpath(path).startswith(results))
-    paths = [path for path in found if not os.path.isdir(source)
-             or path.lower().removesuffix('.gz').endswith(ENDINGS)]
-    others.update(os.path.splitext(path)[1] or 'no ending' for path in sorted({*found} - {*paths}))
-    passed_over = f'passed over: {shown(+others) or "nothing"}'
-    require(paths, f'no text at {source}, or only in --out_dir ({passed_over}); name a file, '
-            'folder or glob of text or .jsonl, or run python clean.py first, which writes to '
-            'data/clean')
-    if +others:
-        print(passed_over)
+    paths = []
+    for path in sorted(found):
+        if not os.path.isfile(path):
+            passed_over['folders, and links without a file'] += 1
+        elif is_folder and not path.lower().removesuffix('.gz').endswith(ENDINGS):
+            passed_over[os.path.splitext(path)[1] or 'no ending'] += 1
+        else:
+            paths.append(path)
+    words = f'passed over: {shown(passed_over) or "nothing"}'
+    require(paths, f'no text at {source} ({words}); name a file, folder or glob of text or .jsonl, '
+            'or run python clean.py first, which writes to data/clean')
+    print(words)
     return {source: paths}, {}
 
 
@@ -243,15 +248,15 @@ if __name__ == '__main__':
     if source == 'shakespeare':
         from extras.text import hub
         source = hub.fetch(*hub.find_files(source, 'data/raw')[0])
-    files_of, cleaned = find_files(source, out_dir)
+    files_of, cleaned = find_files(source)
     sources = {name: {'path': name, **cleaned.get('sources', {}).get(name, {}), 'files': len(paths)}
                for name, paths in files_of.items()}
     if len(sources) > 1 or weights or temperature != 1:
         from extras.training import mixture
         mixture.check(sources, weights, temperature, write)
-    told = {'hash': cleaned.get('sha256'), 'licenses': cleaned.get('licenses'),
-            'decontaminated': cleaned.get('decontaminated')}
-    meta = {'format': 'nanoparrot-data-2', 'source': source, 'cleaned': told if cleaned else None}
+    told = cleaned and {'hash': cleaned['sha256'], **{
+        name: cleaned.get(name) for name in ('licenses', 'decontaminated')}}
+    meta = {'format': 'nanoparrot-data-2', 'source': source, 'cleaned': told or None}
 
     out_dir = pathlib.Path(os.path.realpath(out_dir))
     check_out_dir(out_dir, meta, overwrite)
@@ -269,8 +274,6 @@ if __name__ == '__main__':
     new.mkdir()
 
     # 1. read
-    stamps = lambda: [*map(os.path.getmtime, itertools.chain(*files_of.values()))]
-    before = stamps()
     read = lambda: documents(files_of)          # each call reads the files again
     owners, hashes, sizes = measure(read())                             # (n documents,) each
     require(len(hashes), f'{source} has no text')
@@ -292,8 +295,9 @@ if __name__ == '__main__':
     masks = {'train': ~in_val, 'val': in_val}
     if len(sources) > 1:
         masks |= {f'val_{name}': in_val & (owners == i) for i, name in enumerate(sources)}
-    for i, name in enumerate(sources):
-        require((~in_val & (owners == i)).any(), f'no documents to train on from {name}; give more')
+    train_of = {name: ~in_val & (owners == i) for i, name in enumerate(sources)}
+    for name, mask in train_of.items():
+        require(mask.any(), f'no documents to train on from {name}; give more')
 
     def texts(mask):
         return itertools.compress((text for _, text in read()), mask)
@@ -317,19 +321,17 @@ if __name__ == '__main__':
                                  [tok.special[name] for name in ends])
     if write == 'val':          # train isn't tokenized: an estimate from val's tokens per byte
         lengths[~in_val] = np.round(sizes[~in_val] * (lengths.sum() / sizes[in_val].sum()))
-    require(stamps() == before, 'a file changed while it was read; run the same command again')
     tok.save(new / 'tokenizer.json')
 
     # 5. report
     sums = lambda mask: {'documents': int(mask.sum()), 'tokens': int(lengths[mask].sum()),
                          'bytes': int(sizes[mask].sum())}
     sizes_of = {name: sums(mask) for name, mask in masks.items()}
-    for i, name in enumerate(sources):
-        sources[name] |= sums(~in_val & (owners == i))
+    for name, mask in train_of.items():
+        sources[name] |= sums(mask)
     if len(sources) > 1:
         mixture.add_passes(sources, weights, temperature)
-    more = sources if len(sources) > 1 else {}
-    rows = [f'- {name}: {shown(values)}' for name, values in [*sizes_of.items(), *more.items()]]
+    rows = [f'- {name}: {shown(some)}' for name, some in [*sizes_of.items(), *sources.items()]]
     part = sizes[in_val].sum() / sizes.sum()            # of the bytes
     if not val_fraction / 2 < part < 2 * val_fraction:
         rows += [f'- {part:.1%} of the bytes are held out, not {val_fraction:.0%}, because a text '

@@ -414,11 +414,11 @@ def test_every_record_of_real_files_arrives(tmp_path):
 
 
 WHY_LEFT_OUT = [
-    r'no JSON object.*, 2, .*/a.jsonl:11 \({oops\)', r'Error -3 .*, 2, .*:1 \(invalid',
+    r'no JSON object.*, 5, .*/a.jsonl:11 \({oops\)', r'Error -3 .*, 2, .*:1 \(invalid',
     r'Compressed file ended before the end-of-stream marker.*, 1, .*/cut.jsonl.gz:\d\d+',
     r'no list .*Expecting.*, 1, .*/cut.json:1', r'not UTF-8.*iconv.*, 1, .*/latin.jsonl:1',
     r'not as many cells.*, 1, .*/b.csv:2', r'no .jsonl.*, 1, .*/note.txt', r'exact duplicate, 2, ',
-    r'a pointer of Git LFS, 2, .*/lfs.csv:1 \(git lfs pull\)', r'Is a directory, 1, .*/link:1',
+    r'a pointer of Git LFS, without the data, 1, .*/lfs.csv:1 \(git lfs pull\)', r'a linked folder, 1, .*/link:1',
     r'No such file or directory, 1, .*/lost.jsonl:1', r'Permission denied, 1, .*/closed:1']
 # not even root may read it
 CLOSED = """
@@ -464,8 +464,8 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tm
         assert any(re.search(words, place) for place in places), (words, sorted(places))
     assert made['unused_columns'] == {'n': 1} and made['changed'] == {'undecodable bytes': 1}
     assert made['first']['undecodable bytes'] == f'{folder}/long.jsonl:1'
-    assert made['bytes'] == {'read': (n := made['bytes']['read']), 'left out': 113}
-    assert 100_000 < n < 120_000 and f'({n:,} bytes), {made["kept"]:,} kept ({n - 113:,} bytes)' in said
+    assert made['bytes'] == {'read': (n := made['bytes']['read']), 'left out': 180}
+    assert 100_000 < n < 120_000 and f'({n:,} bytes), {made["kept"]:,} kept ({n - 180:,} bytes)' in said
 
 
 def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_are_not(tmp_path):
@@ -473,7 +473,7 @@ def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_a
         write(tmp_path / 'in' / path, [{'prompt': f'{path} {i}', 'completion': 'a'} for i in (1, 2)])
     (tmp_path / 'mine').symlink_to('in')
     for source, n in (('in', 8), ('in/', 8), ('in/**', 8), ('in/**/*.jsonl', 8), ('in/b/**', 4),
-                      ('in/*', 4), ('mine', 8), ('in/h,i.jsonl', 2), ('in/a.jsonl,in/b', 6),
+                      ('in/*', 4), ('mine', 8), ('in/a.jsonl,in/b', 6),
                       ('in/b/*.jsonl,in/a.jsonl,in/b', 6)):
         chats('in/out', source, cwd=tmp_path)
         assert len(kept(tmp_path / 'in/out')) == n, source
@@ -506,8 +506,40 @@ def test_about_a_tenth_is_held_out_however_conversations_begin(name, tmp_path):
                                       '介绍一下你自己'])
 def test_a_question_of_fewer_than_three_words_is_no_sign_of_a_conversation(question):
     is_short = question not in ('How are you?', '介绍一下你自己')
-    texts = CHATS['split_texts']([say('system', 's'), say('user', f'{question}\n')], {}, 'all')
-    assert texts == ('all' if is_short else question, 'all')
+    messages = [say('system', 's'), say('user', f'{question}\n')]
+    assert CHATS['split_text'](messages, {}, 'all') == ('all' if is_short else question)
+    assert CHATS['split_text'](messages, {'chosen': 'a'}, 'all') == question
+
+
+def test_of_pairs_whose_prompts_repeat_a_tenth_is_held_out_and_no_prompt_is_on_both_sides(tmp_path):
+    """Of 200, from 8 to 32; a prompt of too many is trained on, and the report says so."""
+    prompt = next(text for text in map('How are you, {}?'.format, range(99)) if int(hashlib.blake2b(
+        text.encode(), digest_size=8).hexdigest(), 16) < 0.1 * 2 ** 64)        # it would be held out
+    for name, n_common, prompt_of in [
+            ('half', 100, lambda i: prompt if i % 2 else f'q{i}'),
+            ('twenty', 0, lambda i: f'q{i % 20}'), ('some', 60, lambda i: prompt if i < 60 else f'q{i}'),
+            ('all but two', 198, lambda i: prompt if i < 198 else f'q{i}'), ('two', 100, lambda i: f'q{i % 2}')]:
+        rows = [{'prompt': prompt_of(i), 'chosen': f'a{i}', 'rejected': 'b'} for i in range(200)]
+        said = chats(tmp_path / 'out', write(tmp_path / 'x.jsonl', rows))
+        train, val = ([row['prompt'] for row in read_rows(tmp_path / f'out/{side}.jsonl')]
+                      for side in ('train', 'val'))
+        assert len(train + val) == 200 and not {*train} & {*val}, name
+        assert (f'{n_common} have prompts that are too common' in said) == (n_common > 0), name
+        least, most = {'all but two': (1, 2), 'two': (100, 100)}.get(name, (8, 32))
+        assert least <= len(val) <= most, (name, len(val))
+
+
+def test_a_text_is_held_out_by_its_hash_and_as_few_others_as_that_allows():
+    for seed in range(30):
+        texts = [f'{seed} {i}' for i in range(400)]
+        held, n_common = CHATS['held_out'](texts, 0.1)
+        low = {text for text in texts if int(hashlib.blake2b(
+            text.encode(), digest_size=8).hexdigest(), 16) < 0.1 * 2 ** 64}
+        assert held == low and n_common == 0 and 22 <= len(held) <= 58
+        # with so many copies of some, these alone would be too many, or too few
+        more = texts + [text for text in texts[:20] for _ in range(18)]
+        again, _ = CHATS['held_out'](more, 0.1)
+        assert abs(sum(map(again.__contains__, more)) - 76) <= 3 * (760 * 0.09) ** 0.5
 
 
 def test_answers_to_one_question_are_on_one_side_in_every_run(tmp_path):
@@ -552,7 +584,6 @@ MISTAKES = """
 --source=one.jsonl => one.jsonl has 1 different questions & at least two & no output & one.jsonl:2 (prompt)
 --source=samples.jsonl => an answer that eval.py judged: 2 & samples.jsonl:1 & --prefer
 --source=samples.jsonl --prefer=passed => none of 2 judged answers
---source=one.jsonl --n_examples=9 => n_examples
 --source=one.jsonl --val_fraction=1 => val_fraction=1 must be
 --source=one.jsonl --kind=chat => kind='chat' must be
 --source=one.jsonl --prefer => --prefer needs a value

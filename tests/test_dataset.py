@@ -81,7 +81,7 @@ def test_a_data_set_arrives_from_a_busy_server_with_broken_transfers_then_withou
 
     def from_hub(*flags):
         direct = dict.fromkeys(('NO_PROXY', 'no_proxy'), '127.0.0.1')
-        return run('clean.py', '--source=codeparrot', '--download_dir=raw', '--out_dir=out', *RAW,
+        return run('clean.py', '--source=codeparrot', '--out_dir=out', *RAW,
                    '--num_workers=2', *flags, env={'HF_ENDPOINT': server.address, **direct})
 
     ok(from_hub('--max_files=2'))

@@ -9,7 +9,7 @@ import dedup
 import numpy as np
 import pytest
 from dedup import find_copies, jaccard, minhash, ngrams, shingles, simhash, words_of
-from preparing import clean, dropped, prose, report, write_records
+from preparing import clean, dropped, kept, prose, report, write_records
 
 
 # --- words and n-grams ----------------------------------------------------------------------------
@@ -99,6 +99,15 @@ def test_families_are_those_of_comparing_each_with_each_and_simhash_finds_some(s
     assert limit > 0.7 or all(wanted[i] == wanted[first] for i, first in enumerate(found))
 
 
+def test_a_chain_is_a_family_also_if_its_texts_meet_in_one_band_only():
+    """Each is like the next one, 0.89, and not like the one after that, 0.79."""
+    sets = [np.arange(6 * i, 6 * i + 100, dtype=np.uint64) for i in range(5)]
+    for order in itertools.permutations(range(5)):
+        first = np.arange(5)
+        dedup.near_copies(first, np.zeros((5, 4), np.uint8), [sets[i] for i in order].__getitem__, bands=1)
+        assert not first.any(), order
+
+
 def test_ngrams_of_a_pair_are_compared_once_and_what_50_rounds_leave_is_counted(monkeypatch):
     """80 texts share 180 of 200 words, so all are like all, but no copies."""
     frame, compared = prose(0, 180), collections.Counter()
@@ -114,6 +123,17 @@ def test_ngrams_of_a_pair_are_compared_once_and_what_50_rounds_leave_is_counted(
         assert len(copies) == 0 == found['copies of copies'] and {*compared.values()} == {1}
         assert (found['groups left after 50 rounds'] > 0) == is_left
     assert {*compared} <= {*itertools.combinations(range(51), 2)} and len(compared) > 1000
+
+
+def test_simhash_finds_what_differs_in_capitals_and_the_report_names_no_chain_where_none_is(tmp_path):
+    texts, out = [prose(i) for i in range(9)], tmp_path / 'out'
+    path = write_records(tmp_path / 'a.jsonl', [{'text': text} for text in (
+        *texts, *(text.upper() for text in texts[:4]))])
+    for method in 'simhash', 'minhash':
+        said = clean(out, path, f'--dedup={method}')
+        assert dropped(out) == {'near duplicate': 4} and kept(out) == sorted(texts), method
+        assert report(out)['counts']['copies']['copies of copies'] == 0
+        assert 'lowest similarity' not in (out / 'report.md').read_text() + said
 
 
 def test_a_copy_of_a_copy_goes_and_a_reader_sees_what_stays(tmp_path):

@@ -47,6 +47,24 @@ def place(sft_model, tmp_path_factory):
     return base
 
 
+def test_a_folder_that_a_command_wrote_is_no_source_of_text_and_is_named(place, tmp_path):
+    out = f'--out_dir={tmp_path}/out'
+    for kind, words in [('tokens', 'tokens'), ('chats', 'chats'), ('run', 'a run'),
+                        ('hf', 'a model of Hugging Face'), ('model', 'a run')]:
+        mistake(run('prepare.py', f'--source={kind}', '--tokenizer=byte', out, cwd=place),
+                f'{kind} has {words}, and --source must be text')
+    for kind, words in ('tokens', 'val.bin'), ('run', 'last.pt'), ('hf', 'model.safetensors'):
+        mistake(run('clean.py', f'--source={kind}', out, cwd=place), f'{kind} has {words}', 'no folder of')
+    assert not [*tmp_path.glob('out/[!.]*')]
+    # in a folder of text, they are passed over
+    write(tmp_path / 'in/text.jsonl', [{'text': f'{i} and {i + 1}'} for i in range(9)])
+    for kind in 'tokens', 'run', 'hf':
+        shutil.copytree(place / kind, tmp_path / 'in' / kind)
+    said = ok(run('prepare.py', f'--source={tmp_path}/in', '--tokenizer=byte', out))
+    for words in 'files of tokens: 5', 'files of a run: ', 'files of a model of Hugging Face: 4':
+        assert words in said, said
+
+
 @pytest.mark.parametrize('line', COMMANDS, ids=lambda line: line.split()[0])
 def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, tmp_path):
     script, own, *flags = line.split()

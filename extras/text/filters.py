@@ -73,7 +73,7 @@ def lines_of(path):
     comment. The set is empty for ''."""
     if not path:
         return set()
-    require(os.path.isfile(path), f"{path} can't be read: No such file")
+    require(os.path.isfile(path), f'{path} is no file')
     text = pathlib.Path(path).read_text('utf-8-sig', 'replace')
     require('\ufffd' not in text, f'{path} is not UTF-8: iconv -f ENCODING -t utf-8 makes it so')
     lines = text.lower().splitlines()
@@ -202,7 +202,7 @@ def benchmarks(paths, read, check_text, normalise):
         for problem in read(path, None):
             why = check_text(problem, collections.defaultdict(collections.Counter))
             require(problem['record'] or not why,
-                    f"{problem['path']} can't be read ({why}); it must be the file of a benchmark")
+                    f"{problem['path']} is no file of a benchmark: {why}")
             grams = [grams_of(form) for part in strings_in(problem['record'] or problem['text'])
                      for form in forms_of(part, normalise)]
             known += grams
