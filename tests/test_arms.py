@@ -2,8 +2,7 @@
 import subprocess
 import sys
 
-import pytest
-from conftest import ROOT, read_rows
+from conftest import ROOT, read_rows, slow
 
 sys.path.append(str(ROOT / 'bench'))
 import arms  # noqa: E402
@@ -17,7 +16,7 @@ def test_a_difference_counts_from_two_standard_errors_over_five_seeds():
         assert arms.verdict(before[:len(after)], after) == said
 
 
-@pytest.mark.skipif('not config.getoption("--slow")', reason='it takes minutes: --slow')
+@slow
 def test_the_measurements_of_a_gpu_run_whole_at_toy_sizes_on_a_cpu(tmp_path):
     subprocess.run([sys.executable, ROOT / 'bench/gpu.py', '--tiny=True', f'--out={tmp_path}'],
                    check=True)
