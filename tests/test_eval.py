@@ -139,6 +139,7 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
         row['completion'] = f'Sure!\n```python\n{row["prompt"]}{row["completion"]}\n```\nIt works.'
     again = evaluate(tmp_path / 'b', flags, f'--completions={write(tmp_path / "b.jsonl", samples)}')
     assert [again[name]['pass@1'] for name in tasks] == [task['pass@1'] for task in tasks.values()]
+    assert all(row['messages'] for row in read_rows(tmp_path / 'b/samples.jsonl'))
 
 
 def test_a_judge_gives_a_grade_and_no_answer_or_grade_is_lost(babbler, tmp_path):
