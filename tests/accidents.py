@@ -15,13 +15,11 @@ seed = torch:manual_seed
 forward = model:GPT.forward
 compile = torch:compile
 shard = extras.training.sharding:shard
-hidden states = model:GPT.backbone
 clean a shard = pathlib:Path.rename
 build a tokenizer = tokenizer:Tokenizer.save
 take a token = tokenizer:Tokenizer.decode_bytes
 throw dice = random:Random
 answer a batch = extras.tasks.answers:write_batch
-listen = socketserver:TCPServer.server_activate
 """.strip().splitlines())}
 
 # With `n` calls of that place before this one, and `gradient`, a tensor that the update will use.

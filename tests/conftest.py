@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shlex
 import shutil
 import subprocess
@@ -59,11 +60,12 @@ def server():
 
 
 def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', grace=2):
-    """A script of this checkout, or with python -m a module, as its user runs it; paths in
-    arguments are relative to cwd. `before` is executed in each process first. grace: seconds that
-    the other processes have when one has failed."""
+    """A script of this checkout, or with python -m a module, as its user runs it. An argument may be
+    several flags, '--n=2 --name=a b'. Paths in them are relative to cwd. `before` is executed in each
+    process first. grace: seconds that the other processes have when one has failed."""
+    arguments = [flag for flags in arguments for flag in re.split(' (?=--)', str(flags)) if flag]
     job = {'script': str(ROOT / script) if str(script).endswith('.py') else script,
-           'arguments': [*map(str, arguments)], 'before': before, 'env': env or {},
+           'arguments': arguments, 'before': before, 'env': env or {},
            'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout,
            'grace': grace}
     print(json.dumps(job), file=server().stdin, flush=True)
@@ -95,11 +97,15 @@ def mistake(result, *words):
         assert word in lines[0], (word, lines[0])
 
 
-def each_is_a_mistake(table, call):
-    """In each line of the table, `flags => words`, call(*flags) ends as a mistake with the words,
+def table(text, between=' => '):
+    """The rows of a table, each a list of its cells; None: between them is white space."""
+    return [line.split(between) for line in text.strip().splitlines()]
+
+
+def each_is_a_mistake(text, call):
+    """In each line of this table, `flags => words`, call(*flags) ends as a mistake with the words,
     which ` & ` separates."""
-    for line in table.strip().splitlines():
-        flags, words = line.split('=> ')
+    for flags, words in table(text, '=> '):
         mistake(call(*shlex.split(flags)), *words.split(' & '))
 
 
@@ -114,11 +120,13 @@ def pytest_addoption(parser):
     parser.addoption('--slow', action='store_true', help='also the tests that take minutes')
 
 
+slow = pytest.mark.skipif('not config.getoption("--slow")', reason='it takes minutes: --slow')
+
+
 # figures that no two runs share
-TIMES = ('dt', 'tok_s', 'data_s', 'memory_mb', 'mfu', 'sample_s', 'score_s', 'train_s',
-         'minutes_left')
-RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'metrics.jsonl',
-             'samples.txt', 'tokenizer.json', 'train.log'}
+TIMES = 'dt tok_s data_s memory_mb mfu sample_s score_s train_s minutes_left'.split()
+RUN_FILES = {*('best.pt last.pt last-1.pt config.json data.json metrics.jsonl samples.txt '
+               'tokenizer.json train.log').split()}
 
 
 def metrics(out_dir):
@@ -243,10 +251,11 @@ def base_text(folder, sentences):
 def make_pairs(folder):
     """Of unequal lengths; whether an answer holds sun or fog makes it better or worse."""
     dice = random.Random(0)
-    some = lambda: ''.join(dice.choices('abcdefgh', k=dice.randint(1, 5)))
+    some = lambda word='': ''.join(dice.choices('abcdefgh', k=dice.randint(1, 5))) + word
     for side, k in (('train', 64), ('val', 32)):
-        write(folder / f'{side}.jsonl', [{'prompt': some(), 'chosen': f'{some()} sun {some()}',
-                                          'rejected': f'{some()} fog {some()}'} for _ in range(k)])
+        write(folder / f'{side}.jsonl', [
+            {'prompt': some(), 'chosen': some(' sun ') + some(), 'rejected': some(' fog ') + some()}
+            for _ in range(k)])
     return folder
 
 
@@ -317,19 +326,19 @@ def data_dir(python_files, tmp_path_factory):
     """That folder, prepared: a vocabulary of 512."""
     def make(out):
         text = out.with_name('data_text')
-        ok(run('clean.py', f'--source={python_files}', f'--out_dir={text}'))
-        ok(run('prepare.py', f'--source={text}', f'--out_dir={out}', '--vocab_size=512'))
+        ok(run('clean.py', f'--source={python_files} --out_dir={text}'))
+        ok(run('prepare.py', f'--source={text} --out_dir={out} --vocab_size=512'))
     return once(tmp_path_factory, 'data', make)
 
 
 # a training run of seconds; tests add what they are about
-TINY = ['--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_size=8',
-        '--max_steps=12', '--warmup_steps=4', '--eval_interval=4', '--save_interval=4',
-        '--log_interval=1', '--eval_tokens=2048', '--device=cpu']
+TINY = ('--n_layer=2 --n_head=2 --n_embd=32 --block_size=32 --batch_size=8 --max_steps=12 '
+        '--warmup_steps=4 --eval_interval=4 --save_interval=4 --log_interval=1 --eval_tokens=2048 '
+        '--device=cpu')
 
 
 def train(data_dir, out, *flags, **how):
-    return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TINY, *flags, **how)
+    return run('train.py', f'--data_dir={data_dir} --out_dir={out}', TINY, *flags, **how)
 
 
 def square_numbers(folder):

@@ -19,7 +19,7 @@ chats.py --source=talks/train.jsonl --out_dir=chats --pii=False
 chats.py --source=liked/train.jsonl --out_dir=pairs --pii=False
 chats.py --source=usual.jsonl --out_dir=usual --pii=False
 clean.py --source=page.html --out_dir=page --min_words=0 --pii=False
-train.py --data_dir=data --out_dir=base {" ".join(TINY)} --block_size=128 --micro_batch_size=4
+train.py --data_dir=data --out_dir=base {TINY} --block_size=128 --micro_batch_size=4
 train.py --out_dir=base --init_from=resume --max_steps=14
 sft.py --init_from=base --data_dir=chats --out_dir=sft STEPS
 dpo.py --init_from=sft --data_dir=pairs --out_dir=dpo STEPS
@@ -89,12 +89,12 @@ def typed(tmp_path):
     make_pairs(tmp_path / 'liked')
     write(tmp_path / 'judged.jsonl', [{'task_id': i, 'prompt': '?', 'outcome': 'passed'}
                                       for i in range(4)])
-    (tmp_path / 'mine.py').write_text(PAID)
-    (tmp_path / 'page.html').write_text('<p>The sum of one and two is three, and it is so.</p>')
+    for name, text in (('mine.py', PAID), ('t.csv', 'text\nabc\n'),
+                       ('page.html', '<p>The sum of one and two is three, and it is so.</p>'),
+                       ('mix.py', "sources = {'a': 'text', 'b': 'mine.py'}")):
+        (tmp_path / name).write_text(text)
     write(tmp_path / 'odd.jsonl', [{'prompt': 'a', 'context': 'b', 'answer': 'c'}] * 5)
     write(tmp_path / 'usual.jsonl', json.loads(USUAL) * 3)
-    (tmp_path / 't.csv').write_text('text\nabc\n')
-    (tmp_path / 'mix.py').write_text("sources = {'a': 'text', 'b': 'mine.py'}")
 
     def typed(script, *flags):
         folder = tmp_path / f'of_{script[:-3]}'
@@ -117,6 +117,12 @@ def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed,
     assert not [*tmp_path.glob('no/*.json')]            # nothing that looks like a run or data
 
 
+BEGIN = """
+import sys
+sys.path.insert(0, '.')
+import model
+assert 'torch._dynamo' not in sys.modules
+"""
 USE = """
 import sandbox, torch
 assert tok.decode(ids) == 'def f(x):\\n    return x'
@@ -130,8 +136,8 @@ assert sandbox.run_code('def f(): return 1', 'assert f() == 1').outcome == 'pass
 """
 
 
-def test_the_python_of_the_page_works_on_copied_files(tmp_path):
-    """The Python of docs/use.md, and more."""
+def test_the_python_of_the_page_works_on_copied_files_and_no_compiler_is_loaded(tmp_path):
+    """The Python of docs/use.md, and more. A compiler would take longer to import than torch."""
     here = copied(tmp_path / 'empty', *TRAINERS, 'dedup.py', 'extras/tasks/sandbox.py')
     (here / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40)
     page = (ROOT / 'docs/use.md').read_text()
@@ -139,5 +145,5 @@ def test_the_python_of_the_page_works_on_copied_files(tmp_path):
              if 'import Tokenizer' in code]
     code = re.sub(".*GPT.load\\('path.*", '', code)
     code = re.sub(r'^(jaccard.*\)) +# (\S+)$', r'assert \1 == \2', code, flags=re.M)
-    code = f'import sys\nsys.path.insert(0, ".")\n{code}{USE}'
+    code = f'{BEGIN}{code}{USE}'
     ok(subprocess.run([sys.executable, '-I', '-c', code], cwd=here, capture_output=True, text=True))

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, ok, read_rows, run
+from conftest import ROOT, ok, read_rows, run, slow
 
 sys.path.append(str(ROOT / 'bench'))
 import arms  # noqa: E402
@@ -55,7 +55,7 @@ def test_an_interval_by_hand_and_what_the_page_says_is_what_the_command_prints()
     assert len(rows) > 9 and not {*rows} - {*printed.splitlines()}
 
 
-@pytest.mark.skipif('not config.getoption("--slow")', reason='it takes minutes: --slow')
+@slow
 def test_the_measurements_of_a_gpu_run_whole_at_toy_sizes_on_a_cpu(tmp_path):
     subprocess.run([sys.executable, ROOT / 'bench/gpu.py', '--tiny=True', f'--out={tmp_path}'],
                    check=True)

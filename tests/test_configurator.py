@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from conftest import FORGET, ROOT, each_is_a_mistake, mistake, ok, run
+from conftest import FORGET, ROOT, each_is_a_mistake, mistake, ok, run, table
 
 HEAD = '''"""A throw-away script.
 
@@ -97,15 +97,14 @@ VALUES = '''--rate=2 => 2.0
 
 def test_a_value_takes_the_type_of_its_setting(play):
     defaults = result(play())
-    for line in VALUES.splitlines():
-        flag, value = line.split(' => ')
+    for flag, value in table(VALUES):
         got, key = result(play(flag)), re.match('--([a-z]+)', flag)[1]
         assert repr(got[key]) == value, flag
         assert got == defaults | {key: got[key], 'typed': [key]}
 
 
 def test_a_tilde_is_the_home_folder_in_paths_and_itself_in_a_text(play):
-    got, home = result(play('--name=~/a,~/b', '--prompt=~/c')), os.path.expanduser('~')
+    got, home = result(play('--name=~/a,~/b --prompt=~/c')), os.path.expanduser('~')
     assert (got['name'], got['prompt']) == (f'{home}/a,{home}/b', '~/c')
     assert result(play('a.py', a='name = "~/a"'))['name'] == f'{home}/a'
     assert result(play('--name=a~/b'))['name'] == 'a~/b'
@@ -161,7 +160,7 @@ def test_what_cannot_be_a_setting_is_one_line_that_names_it_its_value_and_where(
 
 def test_help_prints_the_settings_with_their_comments_and_types(play):
     """A comment is prose, whatever it looks like."""
-    said = ok(play('--steps=3', '--help'))
+    said = ok(play('--steps=3 --help'))
     assert said.startswith('A throw-away script.\n\nIt says what it was told.')
     assert '''
 steps = 10                  # optimizer steps
@@ -215,13 +214,13 @@ chats.py out_dir -> sft.py data_dir
 
 
 def test_each_script_reads_by_default_what_the_one_before_it_writes():
-    for line in CHAIN.strip().split('\n'):
+    for ends in table(CHAIN, ' -> '):
         first, second = (re.search(rf"^{name} = '(.*?)'", (ROOT / script).read_text(), re.M)[1]
-                         for script, name in (end.split() for end in line.split(' -> ')))
-        assert first == second, line
+                         for script, name in map(str.split, ends))
+        assert first == second, ends
 
 
 # --- elsewhere ------------------------------------------------------------------------------------
 def test_where_eval_py_cannot_write_it_says_so_before_anything_is_measured(base_run, data_dir):
-    result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/no/eval.json')
+    result = run('eval.py', f'--ckpt={base_run} --data_dir={data_dir} --out=/proc/no/eval.json')
     assert result.returncode == 1 and '/proc/no' in result.stderr and 'nats' not in result.stdout

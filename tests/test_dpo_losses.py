@@ -3,16 +3,26 @@ import itertools
 import math
 
 import torch
-from conftest import lift
+from conftest import lift, table
 from pytest import approx
 
 preference_loss = lift('dpo.py', 'preference_loss')
 # log p of chosen and rejected, of the policy and of the reference; their lengths
-NUMBERS = [(-10, -12, -11, -11, 5, 4), (-7.5, -3.25, -7, -4, 3, 9), (-1, -80, -60, -2, 4, 40),
-           (-4, -4, -4, -4, 2, 2)]
+NUMBERS = '''
+-10 -12 -11 -11 5 4
+-7.5 -3.25 -7 -4 3 9
+-1 -80 -60 -2 4 40
+-4 -4 -4 -4 2 2'''
+NUMBERS = [[*map(float, row)] for row in table(NUMBERS, None)]
 # the first of them by hand, as in the docstring: the rewards and the loss
-BY_HAND = {'dpo': (0.1, -0.1, 0.598), 'ipo': (0.1, -0.1, 9), 'kto': (0.1, -0.1, 0.475),
-           'orpo': (-0.2, -0.3, 2.029), 'simpo': (-0.2, -0.3, 1.241), 'rm': (-10, -12, 0.127)}
+BY_HAND = '''
+dpo 0.1 -0.1 0.598
+ipo 0.1 -0.1 9
+kto 0.1 -0.1 0.475
+orpo -0.2 -0.3 2.029
+simpo -0.2 -0.3 1.241
+rm -10 -12 0.127'''
+BY_HAND = {kind: [*map(float, row)] for kind, *row in table(BY_HAND, None)}
 
 
 def slow(pc, pr, rc, rr, nc, nr, kind, beta, gamma=1.0, kl=0.0):

@@ -25,7 +25,7 @@ pass_at_k, interval, _ = lift('eval.py', 'pass_at_k', 'interval', 'mean')
 
 def evaluate(out, *flags, **how):
     """The tasks in eval.json."""
-    ok(run('eval.py', '--device=cpu', f'--out={out}/eval.json', *flags, **how))
+    ok(run('eval.py', f'--device=cpu --out={out}/eval.json', *flags, **how))
     return read_json(out / 'eval.json')['tasks']
 
 
@@ -58,25 +58,15 @@ def test_intervals_hold_the_truth_19_times_in_20():
 
 
 # --- the loss -------------------------------------------------------------------------------------
-@torch.no_grad()
-def slow_loss(model, ids):
-    """The nats of ids[1:], one by one: token i, from the tokens before it in its block of 32."""
-    nats = 0.0
-    for i in range(1, len(ids)):
-        context = torch.from_numpy(ids[(i - 1) // 32 * 32:i])[None]
-        nats -= model(context)[0][0, -1].double().log_softmax(-1)[ids[i]].item()
-    return nats
-
-
 def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_path):
-    """Of the first 300 tokens; the last block is a short one."""
+    """Of the first 300 tokens, in blocks of 32; the last block is a short one."""
     n = 299
-    val = np.fromfile(data_dir / 'val.bin', 'uint16').astype(np.int64)[:n + 1]
-    tok = Tokenizer.load(data_dir / 'tokenizer.json')
-    n_bytes = sum(len(tok.decode_bytes([i])) for i in val[1:] if i not in tok.special.values())
-    nats = slow_loss(GPT.load(base_run).eval(), val)
-    rows = evaluate(tmp_path, f'--ckpt={base_run}', f'--data_dir={data_dir}',
-                    f'--loss_tokens={n}')['loss']
+    val = torch.from_numpy(np.fromfile(data_dir / 'val.bin', 'uint16').astype(np.int64)[:n + 1])
+    tok, model = Tokenizer.load(data_dir / 'tokenizer.json'), GPT.load(base_run).eval()
+    n_bytes = sum(len(tok.all_bytes[i]) for i in val[1:] if i not in tok.special.values())
+    nats = -sum(model.log_p(x[None], y[None]).sum().item()
+                for x, y in zip(val[:-1].split(32), val[1:].split(32)))
+    rows = evaluate(tmp_path, f'--ckpt={base_run} --data_dir={data_dir} --loss_tokens={n}')['loss']
     row = rows['trained']
     assert row['tokens'] == n and row['bytes'] == n_bytes
     assert row['nats'] == pytest.approx(nats / n, abs=1e-5)         # sums in float32
@@ -84,24 +74,21 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
     assert abs(rows['untrained']['nats'] - math.log(512)) < 0.05
 
 
-def test_text_that_does_not_fit_is_refused(base_run, tmp_path):
-    made = write_bins(tmp_path, np.arange(100, dtype=np.uint16), BYTES)
-    flags = f'--ckpt={base_run}', f'--data_dir={made}'
-    mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
-    os.truncate(made / 'val.bin', 50)
-    mistake(run('eval.py', *flags), 'val.bin has too few tokens')
-
-
 def test_without_data_dir_the_text_of_the_base_of_a_run_is_measured(base_run, data_dir, tmp_path):
-    """Also of what was tuned since: the data of sft.py are no text."""
+    """Also of what was tuned since: the data of sft.py are no text. Other data are refused."""
     for name, begun in ('sft', f'{base_run}/best.pt'), ('rl', f'{tmp_path}/sft'):
         save_run(tmp_path / name, GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json'))
         write(tmp_path / name / 'config.json', [{'stage': name, 'init_from': begun, 'data_dir': 'chats'}])
     for ckpt in base_run, 'rl':
-        said = ok(run('eval.py', f'--ckpt={ckpt}', '--out=x.json', '--loss_tokens=9', cwd=tmp_path))
+        said = ok(run('eval.py', f'--ckpt={ckpt} --out=x.json --loss_tokens=9', cwd=tmp_path))
         assert f'the loss is measured on {data_dir}; --data_dir=FOLDER' in said
         assert read_json(tmp_path / 'x.json')['settings']['data_dir'] == str(data_dir)
     mistake(run('eval.py', '--ckpt=.', cwd=tmp_path), 'data/quickstart has no prepared text')
+    made = write_bins(tmp_path / 'other', np.arange(100, dtype=np.uint16), BYTES)
+    flags = f'--ckpt={base_run}', f'--data_dir={made}'
+    mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
+    os.truncate(made / 'val.bin', 50)
+    mistake(run('eval.py', *flags), 'val.bin has too few tokens')
 
 
 # --- answers that are there: each outcome is told and kept ----------------------------------------
@@ -132,8 +119,8 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     found = {'ngram': 13, 'problems': ['Q']}
     write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
     flags = ('--tasks=problems,humaneval --splits=variation --n_problems=2 --k=1,2,4 --timeout=4 '
-             f'--allow_code_execution --data={functions}').split()
-    tasks = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
+             f'--allow_code_execution --data={functions}')
+    tasks = evaluate(tmp_path / 'a', flags, f'--completions={given}')
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
     assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (2, 8)
@@ -145,28 +132,22 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     assert (report['left_out'], report['decontaminated']) == (['broken'], found)
     kinds = {row.get('kind') for row in read_rows(tmp_path / 'a/samples.jsonl')}
     assert kinds == {'example tasks', None}
-    # All samples were kept, and can be scored again.
-    assert evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl') == tasks
-    judged = evaluate(tmp_path / 'c', '--tasks=judged', f'--completions={tmp_path}/a/samples.jsonl')
-    assert judged['judged']['by_split']['variation']['pass@1'] == ours['pass@1']
-
-
-def test_answers_of_a_chat_are_judged_as_such(tmp_path):
-    [p] = problems(1, 0, 'variation')
-    given = write(tmp_path / 'given.jsonl', [
-        {'task_id': p['task_id'], 'messages': [{'role': 'user', 'content': 'q'}],
-         'completion': f'Sure!\n```python\n{p["prompt"]}{p["canonical_solution"]}```\nIt works.'}])
-    flags = f'--tasks=problems --splits=variation --n_problems=1 --allow_code_execution --completions={given}'
-    assert evaluate(tmp_path / 'chat', *flags.split())['problems']['pass@1'] == 1
-    assert all(row['messages'] for row in read_rows(tmp_path / 'chat/samples.jsonl'))
+    # All samples were kept, and can be scored again: here, as if they were those of a chat.
+    samples = read_rows(tmp_path / 'a/samples.jsonl')
+    for row in samples:
+        row['messages'] = [say('user', 'q')]
+        row['completion'] = f'Sure!\n```python\n{row["prompt"]}{row["completion"]}\n```\nIt works.'
+    again = evaluate(tmp_path / 'b', flags, f'--completions={write(tmp_path / "b.jsonl", samples)}')
+    assert [again[name]['pass@1'] for name in tasks] == [task['pass@1'] for task in tasks.values()]
+    assert all(row['messages'] for row in read_rows(tmp_path / 'b/samples.jsonl'))
 
 
 def test_a_judge_gives_a_grade_and_no_answer_or_grade_is_lost(babbler, tmp_path):
     """It goes on when it was killed; its own kills it at the second question."""
     (tmp_path / 'ask.sh').write_text('echo >> $1; [ $(wc -l < $1) = 2 ] && kill -9 $PPID; echo 7')
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
-    ask = lambda judge: run('extras.tasks.judge', f'--ckpt={babbler}', f'--data={data}', '--device=cpu',
-                            f'--judge={judge}', '--max_new_tokens=4', f'--out_dir={tmp_path}/j')
+    flags = f'--ckpt={babbler} --data={data} --device=cpu --max_new_tokens=4 --out_dir={tmp_path}/j'
+    ask = lambda judge: run('extras.tasks.judge', f'{flags} --judge={judge}')
     count = tmp_path / 'count'
     assert ask(f'sh {tmp_path}/ask.sh {count}').returncode == -9
     printed = ok(ask(f'sh {tmp_path}/ask.sh {count}'))
@@ -191,11 +172,11 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
     data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for'.split()])
     flags = (f'--tasks=loss,own --data={data} --max_new_tokens=5 --loss_tokens=99 --random_init=False '
-             f'--data_dir={data_dir},{zeros}').split()
-    together = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', *flags)
+             f'--data_dir={data_dir},{zeros}')
+    together = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', flags)
     series, rows = together['own']['series'], together['loss']
     assert [result['ckpt'] for result in series] == [first, tuned, late]
-    assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)['own']
+    assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', flags)['own']
     asked = read_rows(tmp_path / 'all/samples.jsonl')
     assert {row['ckpt'] for row in asked if row['messages']} == {tuned}
     assert {*rows} == {f'{name} {data}' for name in names for data in (data_dir, zeros)}
@@ -203,7 +184,7 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
 
 
 ASKED = ('--tasks=own,gsm8k --data=own.jsonl,gsm8k.jsonl --ckpt=model --num_samples=2 --k=1,2 --batch_size=3 '
-         '--max_new_tokens=6 --out=scores/eval.json --device=cpu').split()
+         '--max_new_tokens=6 --out=scores/eval.json --device=cpu')
 OTHERS = """
 --seed=2 => settings
 --tasks=own --data=own.jsonl => questions
@@ -218,11 +199,9 @@ def asking(babbler, tmp_path):
     model, tokenizer = GPT.load(babbler), Tokenizer.load(babbler / 'tokenizer.json')
     save_run(tmp_path / 'model', model, tokenizer, step=1)
     save_run(tmp_path / 'reward', model, tokenizer, reward_head=torch.zeros(1, 32))
-    model.norm.weight.data[3] += 1e-6
-    save_run(tmp_path / 'changed', model, tokenizer, step=1)
     for name, words in ('own', 'def x self for in'), ('other', 'def x self for if'), ('gsm8k', 'a bc d'):
         write(tmp_path / f'{name}.jsonl', [{'prompt': word, 'answer': 1} for word in words.split()])
-    return tmp_path / 'scores', lambda *more, **how: run('eval.py', *ASKED, *more, cwd=tmp_path, **how)
+    return tmp_path / 'scores', lambda *more, **how: run('eval.py', ASKED, *more, cwd=tmp_path, **how)
 
 
 def test_a_killed_evaluation_goes_on_and_equals_one_that_was_never_ended(asking):
@@ -231,11 +210,11 @@ def test_a_killed_evaluation_goes_on_and_equals_one_that_was_never_ended(asking)
     ok(evaluate())
     straight = contents(scores)
     assert straight['samples.jsonl'].count(b'"ungraded"') == 0 and len(straight['samples.jsonl'].splitlines()) == 16
-    ok(evaluate('--overwrite', '--seed=2'))
+    ok(evaluate('--overwrite --seed=2'))
     assert contents(scores)['samples.jsonl'] != straight['samples.jsonl']
     counted = before('answer a batch', 'print("a batch")')
-    for n, more in (3, ['--overwrite']), (2, []), (3, []):
-        assert evaluate(*more, before=killed_after('answer a batch', n)).returncode == -9
+    for n, more in (3, '--overwrite'), (2, ''), (3, ''):
+        assert evaluate(more, before=killed_after('answer a batch', n)).returncode == -9
         text = (scores / 'samples.jsonl').read_text()
         text = text[:-20] if more else f'{text}{{"task_id": "own/'      # a batch, or a line, less
         (scores / 'samples.jsonl').write_text(text)
@@ -254,9 +233,10 @@ def test_answers_of_another_evaluation_are_replaced_only_if_that_is_typed(asking
     ok(evaluate())
     assert read_json(scores / 'eval.json')['tasks'] == results
     each_is_a_mistake(OTHERS, evaluate)
-    (scores / '../changed').rename(scores / '../new')
-    (scores / '../model').rename(scores / '../changed')
-    (scores / '../new').rename(scores / '../model')
+    file = scores.with_name('model') / 'best.pt'
+    changed = GPT.load(file)
+    changed.norm.weight.data[3] += 1e-6
+    changed.save(file, **changed.saved)
     mistake(evaluate(), 'scores/samples.jsonl has answers of other weights, questions or settings; choose')
     assert contents(scores)['samples.jsonl'] == kept
     ok(evaluate('--overwrite'))

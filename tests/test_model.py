@@ -2,7 +2,6 @@
 import dataclasses
 import functools
 import itertools
-import subprocess
 import sys
 import types
 
@@ -232,25 +231,17 @@ def test_what_a_gpu_records_writes_the_same_rows():
     other = types.ModuleType('other')
     sys.modules['other'] = other            # dataclasses look there
     exec(text.partition("if __name__")[0] + AGAIN, vars(other))
-    for block, kv, stop in itertools.product((12, 40), (4, 2, 1), ((), range(12))):
+    for block, kv, stop in (12, 4, range(12)), (12, 2, ()), (40, 2, range(12)), (40, 1, ()):
         model = small(n_kv_head=kv, block_size=block)
         twin = other.GPT(other.GPTConfig(**vars(model.config))).eval()
         twin.load_state_dict(model.state_dict())
-        for how in (0,), (1.3, 30, 0.9):
+        for (*how, graph) in (0, True), (1.3, 30, 0.9, True), (1.3, 30, 0.9, False):
             given = dict(stop=stop, seeds=range(8), with_log_p=True)
             rows, log_p = model.generate(RAGGED, 20, *how, **given)
+            twin.use_graph = graph
             found, twins = twin.generate(RAGGED, 20, *how, **given)
-            assert found.equal(rows)
+            assert found.equal(rows), (block, kv, graph)
             close(twins, log_p, atol=1e-5)
-            twin.use_graph = False
-            assert twin.generate(RAGGED, 20, *how, **given)[0].equal(rows)
-            twin.use_graph = True
-
-
-def test_importing_the_model_loads_no_compiler():
-    """It would take longer than torch itself."""
-    code = 'import sys, model; sys.exit("torch._dynamo" in sys.modules)'
-    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -56,19 +56,21 @@ def test_a_packed_document_is_read_as_if_it_were_alone():
     assert torch.allclose(logits, alone, atol=1e-5)     # sums of other kernels, float32
 
 
+FLAGS = ('--max_steps=100 --n_embd=64 --batch_size=16 --optimizer=muon --learning_rate=1e-2 '
+         '--eval_interval=100 --save_interval=100 --dtype=float32')
+
+
 @pytest.mark.parametrize('objective', ['mlm', 'span'])
 def test_a_model_that_fills_gaps_fills_them(tmp_path, objective):
     ids = np.array(TOKENIZER.encode('abcdefgh ' * 9000), np.uint16)
     data, out = write_bins(tmp_path / 'data', ids, TOKENIZER), tmp_path / 'run'
-    ok(train(data, out, f'--objective={objective}', '--max_steps=100', '--n_embd=64',
-             '--batch_size=16', '--optimizer=muon', '--learning_rate=1e-2', '--eval_interval=100',
-             '--save_interval=100'))
+    ok(train(data, out, f'--objective={objective}', FLAGS))
     first, last = series(out, 'val_loss')
     assert last < first / 2
     assert all(row.get('val_bpb') is None for row in read_rows(out / 'metrics.jsonl'))
     gap = 'c<|mask|>e<|mask|>' if objective == 'mlm' else '<|mask|>'    # a span has 4 of 30
-    fill = lambda prompt: run('extras.models.fill', f'--ckpt={out}', f'--prompt={prompt}')
+    fill = lambda prompt: run('extras.models.fill', f'--ckpt={out} --prompt={prompt}')
     text = ok(fill(f'fgh ab{gap}gh abcdefgh abcdefgh'))
     assert text.splitlines()[-1] == 'fgh abcdefgh abcdefgh abcdefgh'
     mistake(fill('aaa'), objective, '<|mask|>')
-    mistake(run('eval.py', f'--ckpt={out}', f'--data_dir={data}'), objective)
+    mistake(run('eval.py', f'--ckpt={out} --data_dir={data}'), objective)

@@ -109,7 +109,7 @@ $('prompt').value = 'def naïve(x):'
 $('prompt').dispatchEvent(new Event('input'))
 $('mode').value = 'text'
 $('form').requestSubmit()
-setInterval(() => document.body.dataset.wider = document.documentElement.scrollWidth - innerWidth, 20)
+setInterval(() => document.body.dataset.wider = document.documentElement.scrollWidth - innerWidth, 1000)
 </script>"""
 
 
@@ -187,10 +187,10 @@ def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp
     save_run(tmp_path / 'chat', chain('\nok', '<|im_end|>'), TOKENIZER, config={'stage': 'sft'})
     save_run(tmp_path / 'odd', lively(vocab_size=2), Tokenizer.char('ab'))
     export = lambda *flags: run('extras.models.export', *flags, cwd=tmp_path)
-    ok(export('--to=html', '--ckpt=chat', '--out=a.html'))
+    ok(export('--to=html --ckpt=chat --out=a.html'))
     model, = in_page((tmp_path / 'a.html').read_text())['models']
     assert (model['chat'], model['judged']) == (True, {})       # programs run only if that is typed
-    mistake(export('--to=html', '--ckpt=odd'), 'our own bpe', '--to=hf, and transformers serve')
+    mistake(export('--to=html --ckpt=odd'), 'our own bpe', '--to=hf, and transformers serve')
     mistake(export('--ckpt=odd,chat'), 'takes one --ckpt')
     for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
         refused('our own bpe', exports.publish_html, tmp_path / 'no.html',

@@ -4,7 +4,7 @@ import pathlib
 import sysconfig
 
 import pytest
-from conftest import read_rows
+from conftest import read_rows, table
 
 from extras.text.personal import hide
 
@@ -21,8 +21,7 @@ key: AKIAIOSFODNN7EXAMPLE | ghp_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3 | glpat-abc
 key: AIzaSy_-xSy_-xSy_-xSy_-xSy_-xSy_-xSy_-x | hf_abcdeFGHIJabcdeFGHIJabcdeFGHIJ
 key: sk-abCD12_-abCD12_-abCD12_-abCD12_-abCD12_-a | xoxb-123456789012-abcdefghijkl
 key: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"""
-PERSONAL = [(kind, text) for line in PERSONAL.strip().split('\n')
-            for kind, texts in [line.split(': ')] for text in texts.split(' | ')]
+PERSONAL = [(kind, text) for kind, texts in table(PERSONAL, ': ') for text in texts.split(' | ')]
 PERSONAL += [('key', PEM), ('key', PEM.replace('KEY-----\nM', 'KEY-----\nDEK-Info: AES,AB12\n\nM'))]
 
 

@@ -44,7 +44,7 @@ def test_the_picture_has_the_sentences_on_each_run_and_panels_for_each_stage(tmp
     home(tmp_path / 'a', history())
     home(tmp_path / 'b', POLICY, RL)
     home(tmp_path / 'c', history(200, loss=NAN, val_loss=NAN), {})
-    result = run('plot.py', '--runs=a,b,c', '--out=a.svg', cwd=tmp_path)
+    result = run('plot.py', '--runs=a,b,c --out=a.svg', cwd=tmp_path)
     assert 'b (rl, step 100 of 100)\n\nc (base, step 200 of 200)\n' in ok(result)
     assert result.stderr == ''
     drawn = (tmp_path / 'a.svg').read_text()

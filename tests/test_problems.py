@@ -79,7 +79,7 @@ def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed():
 def test_each_stage_reads_the_splits_that_are_its_own(monkeypatch, tmp_path):
     """DPO and rejection sampling read answers that run.sh's command writes, and the preset repeats
     it. RL asks those, and holds out two others."""
-    ok(run('chats.py', '--n_examples=20', f'--out_dir={tmp_path}'))
+    ok(run('chats.py', f'--n_examples=20 --out_dir={tmp_path}'))
     for side, split, n in ('train', 'train', 20), ('val', 'validation', 300):
         assert [row['split'] for row in read_rows(tmp_path / f'{side}.jsonl')] == [split] * n
     for path in 'run.sh', 'config/quickstart_dpo.py':

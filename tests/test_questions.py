@@ -4,7 +4,7 @@ import gzip
 import json
 import textwrap
 
-from conftest import refused, shared, write
+from conftest import refused, shared, table, write
 from test_records import say
 
 from extras.tasks import questions
@@ -33,7 +33,7 @@ def only(outcome, record, answers, chat=False):
     assert answers and {*found} == {outcome}, [*zip(found, answers)]
 
 
-def table(text):
+def json_rows(text):
     """The lines of a table, JSON each."""
     return map(json.loads, text.strip().splitlines())
 
@@ -101,14 +101,13 @@ JUDGED = r"""
 
 
 def test_a_record_on_which_no_answer_could_fail_is_refused(tmp_path):
-    for line in REFUSED.strip().splitlines():
-        checks, words = line.split(' => ')
+    for checks, words in table(REFUSED):
         data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', **json.loads(checks)}])
         refused(f'own.jsonl, line 1: .*{words}', of_tasks, ['own'], str(data), 0, [])
 
 
 def test_right_answers_pass_and_wrong_ones_do_not():
-    for checks, *answers in table(JUDGED):
+    for checks, *answers in json_rows(JUDGED):
         found = outcomes({'question': '?', **checks}, answers)
         assert found == ['passed'] + ['wrong'] * (len(answers) - 1), checks
 
@@ -131,7 +130,7 @@ def test_a_pattern_that_needs_years_ends_and_says_so(monkeypatch):
 
 
 def test_a_question_of_any_source_is_asked_alike():
-    for record, chat, base in table(ASKED):
+    for record, chat, base in json_rows(ASKED):
         question = to_question(record)
         assert question['messages'] == [say('user', chat)] and question['prompt'] == base
 
@@ -146,7 +145,7 @@ ROWS = """
 def test_answers_are_counted_by_task_id_so_none_occurs_twice():
     refused("g.jsonl has the task_id 'a' twice", identified, 'gsm8k', 'g.jsonl', [{'task_id': 'a'}] * 2)
     questions = identified('own', 'o.jsonl', [{}, {'question_id': 9}])
-    rows = [*table(ROWS)]
+    rows = [*json_rows(ROWS)]
     assert given_answers('own', questions, rows, 1) == [['d'], ['a']]
     refused('2 completions of own/0 are needed', given_answers, 'own', questions, rows, 2)
 
@@ -587,9 +586,9 @@ MBPP = r'''
 
 def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
     """Answers fail if they are wrong, and both a chat and a base model are shown the tests."""
-    records = [record for record, _ in table(MBPP)]
+    records = [record for record, _ in json_rows(MBPP)]
     of_tasks(['mbpp'], str(write(tmp_path / 'mbpp.json', [records])), 0, [])      # also one list
-    for record, wrong in table(MBPP):
+    for record, wrong in json_rows(MBPP):
         question = to_question(record)
         for shown in question['messages'][0]['content'], question['prompt']:
             assert 'Write a function ' in shown and record['test_list'][0].splitlines()[0] in shown
@@ -614,7 +613,7 @@ REPLIES = """
 def test_only_a_lone_number_from_1_to_10_is_a_grade():
     """A model wrote the answer, and may have learned to ask for a 10."""
     question = {'messages': [say('user', 'Twice 5?')], 'reference': '10'}
-    for reply, score in table(REPLIES):
+    for reply, score in json_rows(REPLIES):
         row = graded(f"echo '{reply}'", question, 'So')
         assert (row['score'], row['outcome']) == (score, 'judged' if score else 'infrastructure'), reply
     assert '"reference": "10"' in graded('cat', question, 'ten')['message']     # the conversation, as JSON

@@ -10,8 +10,8 @@ from conftest import TINY, contents, expect_same_run, metrics, mistake, ok, run,
 from conftest import state, write
 
 # dropout, so that lost random state would show; saves and evaluations at different steps
-FLAGS = [*TINY, '--max_steps=18', '--save_interval=4', '--eval_interval=6', '--warmup_steps=0.2',
-         '--log_interval=1', '--learning_rate=1e-2', '--dtype=float32', '--dropout=0.1']
+FLAGS = (f'{TINY} --max_steps=18 --save_interval=4 --eval_interval=6 --warmup_steps=0.2 '
+         '--log_interval=1 --learning_rate=1e-2 --dtype=float32 --dropout=0.1')
 CASES = {'plain': '', 'stream': '--streaming=shards',
          'muon': '--optimizer=muon --dtype=bfloat16 '
                  '--tie_embeddings=False --embedding_lr=10 --document_mask=True'}
@@ -33,7 +33,7 @@ def place(numbers, tmp_path_factory):
 def begin(place):
     """begin(case, its folder, *flags)"""
     return lambda case, out, *more, before='', **how: run(
-        'train.py', '--data_dir=data', *FLAGS, *CASES[case].split(), f'--out_dir={out}', *more,
+        'train.py', f'--data_dir=data --out_dir={out}', FLAGS, CASES[case], *more,
         cwd=place, before=SHORT_SAMPLES + before, **how)
 
 
@@ -51,7 +51,7 @@ def straight(begin, tmp_path_factory):
 @pytest.fixture(scope='module')
 def resume(place):
     """The folder is enough. Relative paths are those of the first command."""
-    return lambda out, *more, before='': run('train.py', f'--out_dir={out}', '--init_from=resume',
+    return lambda out, *more, before='': run('train.py', f'--out_dir={out} --init_from=resume',
                                              *more, cwd=place, before=SHORT_SAMPLES + before)
 
 

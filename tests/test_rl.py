@@ -19,7 +19,7 @@ from tokenizer import Tokenizer
 advantages, policy_loss = lift('rl.py', 'advantages', 'policy_loss')
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 '
          '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --eval_interval=12 '
-         '--eval_prompts=4').split()
+         '--eval_prompts=4')
 
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -59,8 +59,8 @@ def rl(sft_model, out, tmp_path):
     """rl(*flags, paid=the text of its reward file)"""
     def rl(*more, paid=PAID, **how):
         (tmp_path / 'paid.py').write_text(paid)
-        return run('rl.py', f'--init_from={sft_model}', f'--reward={tmp_path}/paid.py',
-                   f'--out_dir={out}', *FLAGS, *more, **how)
+        return run('rl.py', f'--init_from={sft_model} --reward={tmp_path}/paid.py --out_dir={out}',
+                   FLAGS, *more, **how)
     return rl
 
 
@@ -69,7 +69,7 @@ def rl(sft_model, out, tmp_path):
     '--updates=2 --optimizer=muon --max_steps=36 --learning_rate=2e-2'])
 def test_the_reward_rises(rl, out, more):
     """Of fresh answers, sampling and training say the same log p, so no ratio leaves 1 by 1e-4."""
-    ok(rl(*more.split()))
+    ok(rl(more))
     paid = series(out, 'reward')
     assert sum(paid[-4:]) > sum(paid[:4]) + 4 * 0.1 and series(out, 'val_reward')[-1] > 0.9, paid
     assert any(series(out, 'clip_fraction')) == ('updates=2' in more)
@@ -83,26 +83,26 @@ def test_no_answer_has_a_token_that_only_prompts_have(rl, tmp_path):
     saved = torch.load(path, weights_only=True)
     saved['model']['embedding.weight'][start] *= 50         # now the likeliest id, or the least
     torch.save(saved, path)
-    ok(rl(f'--init_from={model}', '--max_steps=2', '--clip=1e-4', '--learning_rate=0'))
-    assert '<|im_start|>' not in ''.join((tmp_path / 'run/samples.txt').read_text('utf-8').split(
-        '<|im_start|>user')).replace('<|im_start|>assistant', '')
+    ok(rl(f'--init_from={model} --max_steps=2 --clip=1e-4 --learning_rate=0'))
+    text = (tmp_path / 'run/samples.txt').read_text('utf-8')
+    assert not re.search(r'<\|im_start\|>(?!user|assistant)', text)
     assert not any(series(tmp_path / 'run', 'clip_fraction'))
 
 
 def test_a_reward_that_was_edited_is_said_and_the_pull_neither_begins_nor_ends(rl, out, tmp_path):
     ok(rl('--max_steps=2'))
-    again = ['--init_from=resume', f'--reward={tmp_path}/paid.py']
-    assert 'is not what it was' not in ok(run('rl.py', f'--out_dir={out}', *again, '--max_steps=3'))
+    again = f'--out_dir={out} --init_from=resume --reward={tmp_path}/paid.py --max_steps='
+    assert 'is not what it was' not in ok(run('rl.py', f'{again}3'))
     with open(tmp_path / 'paid.py', 'a') as f:
         f.write('# an edit\n')
-    assert 'is not what it was' in ok(run('rl.py', f'--out_dir={out}', *again, '--max_steps=4'))
-    mistake(run('rl.py', f'--out_dir={out}', *again, '--kl_coef=0.1'), 'leave --kl_coef out')
+    assert 'is not what it was' in ok(run('rl.py', f'{again}4'))
+    mistake(run('rl.py', f'{again}5 --kl_coef=0.1'), 'leave --kl_coef out')
 
 
 def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
     model = make_sft(tmp_path / 'sft', dropout=0.3)
     for coef in '1e-6', '3':        # the reference has no dropout, or the first KL would not be 0
-        ok(rl(f'--kl_coef={coef}', f'--init_from={model}', f'--out_dir={tmp_path}/{coef}'))
+        ok(rl(f'--kl_coef={coef} --init_from={model} --out_dir={tmp_path}/{coef}'))
     free, held = series(tmp_path / '1e-6', 'kl'), series(tmp_path / '3', 'kl')
     assert abs(free[0]) < 1e-6 and free[-1] > 3 * held[-1] > 0
 
@@ -110,30 +110,29 @@ def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
 def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, out, tmp_path):
     """Its scores are those of the run that made it, whatever is next to an answer."""
     folder = tmp_path / 'reward'
-    ok(run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', '--loss_type=rm',
-           '--device=cpu', f'--out_dir={folder}', '--max_steps=24', '--learning_rate=1e-2',
-           '--dtype=float32'))
+    ok(run('dpo.py', f'--init_from={sft_model} --data_dir={pairs} --out_dir={folder}',
+           '--loss_type=rm --device=cpu --max_steps=24 --learning_rate=1e-2 --dtype=float32'))
     scores = lambda tokenizer: open_scores(str(folder), tokenizer, 'cpu', contextlib.nullcontext())
     prompts, held_out, judge = scores(BYTES)
-    rows = read_rows(pairs / 'val.jsonl')
-    assert (len(prompts), held_out) == (64, [row['prompt'] for row in rows])
-    good, bad = ([*judge(held_out, [row[side] for row in rows])] for side in ('chosen', 'rejected'))
-    assert np.subtract(good, bad).mean() == approx(series(folder, 'val_margin')[-1], abs=1e-5)
+    asked, good, bad = zip(*map(dict.values, read_rows(pairs / 'val.jsonl')))
+    assert (len(prompts), held_out) == (64, [*asked])
+    margin = np.subtract([*judge(held_out, good)], [*judge(held_out, bad)]).mean()
+    assert margin == approx(series(folder, 'val_margin')[-1], abs=1e-5)
     # in a context of 96, the end is read
     one, same, other = judge(['b' * 70 + 'q' * 30, 'q' * 30, 'q' * 30],
                              ['a' * 200, 'c' * 70 + 'a' * 95, 'z' * 90])
     assert one == approx(same, rel=1e-4) and abs(one - other) > 1e-3
     refused('another tokenizer', scores, Tokenizer.byte(['<|im_start|>', '<|im_end|>']))
-    ok(rl(f'--reward={folder}', '--max_steps=24'))
+    ok(rl(f'--reward={folder} --max_steps=24'))
     first, *_, last = series(out, 'reward')
     assert last > first + 1
-    mistake(rl(f'--reward={sft_model}', '--overwrite'), 'not a reward model', '--loss_type=rm')
+    mistake(rl(f'--reward={sft_model} --overwrite'), 'not a reward model', '--loss_type=rm')
 
 
 def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
     thrice = PAID.replace("""f'{i} and {"x" * (i % 7)}'""", "'x' * 99 if i == 9 else str(i % 3)")
     for own in '', "def held_out(): return ['2', '2']":
-        printed = ok(rl('--max_steps=1', '--overwrite', paid=f'{thrice}\n{own}'))
+        printed = ok(rl('--max_steps=1 --overwrite', paid=f'{thrice}\n{own}'))
         assert 'prompts: 2, held out: 1' in printed and 'more than 88 tokens: 3' in printed
 
 
@@ -172,7 +171,7 @@ LINES = """{"prompt": "Write f.", "tests": "assert f(2) == 4"}
 
 def test_what_each_kind_of_line_pays_and_which_are_refused(tmp_path, monkeypatch):
     prompts, judge = lines_of(tmp_path, LINES)
-    right = ['```python\ndef f(x):\n    return 2 * x\n```', 'It is 4', 'it is', 'no']
+    right = ['def f(x): return 2 * x', 'It is 4', 'it is', 'no']
     wrong = ['def f(x): return x', 'It is 5', 'is it', 'yes']
     assert [*judge(prompts * 3, right + wrong + [''] * 4)] == [1.0] * 4 + [0.0] * 8
     refused('line 1: every answer would pass', lines_of, tmp_path, '{"prompt": "a"}')
@@ -193,12 +192,12 @@ def test_lines_are_a_run_and_programs_of_it_run_only_if_that_is_typed_also_on_re
                                                         for n in range(1, 5)])
                         for i, kind in enumerate(kinds))
     allowed = '--allow_code_execution=True'
-    short = '--max_steps=1 --num_samples=2 --batch_size=1'.split()
+    short = '--max_steps=1 --num_samples=2 --batch_size=1'
     mistake(rl(f'--reward={idle}'), allowed, 'extras/tasks/sandbox.py')
     mistake(rl(f'--reward={idle}', allowed), "'a' pass without an answer")
-    ok(rl(f'--reward={sums}', *short))
-    ok(rl(f'--reward={fine}', allowed, '--overwrite', *short))
-    again = 'rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=2'
+    ok(rl(f'--reward={sums}', short))
+    ok(rl(f'--reward={fine} --overwrite', allowed, short))
+    again = 'rl.py', f'--out_dir={out} --init_from=resume --max_steps=2'
     mistake(run(*again), '--reward', 'typed again')
     mistake(run(*again, f'--reward={fine}'), allowed)
     ok(run(*again, f'--reward={fine}', allowed))

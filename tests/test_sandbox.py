@@ -109,7 +109,7 @@ def judged(groups, folder, mode, timeout=1):
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -162,11 +162,11 @@ def test_no_process_is_left_when_the_caller_ends(how, tmp_path):
     """Nor does it wait for the programs, which could take minutes."""
     without(tmp_path, [NAMESPACES])
     up = tmp_path / 'up'
-    program = f'{STAY}open({str(up)!r}, "w"), time.sleep(60)'
+    program = f'{STAY}open({str(up)!r}, "w"), time.sleep(999)'
     process = subprocess.Popen([sys.executable, '-c', f'import sys\nsys.path.insert(0, {str(tmp_path)!r})\n'
-                                f'import sandbox\nsandbox.run_code({program!r}, timeout=60)'],
+                                f'import sandbox\nsandbox.run_code({program!r}, timeout=999)'],
                                stderr=subprocess.DEVNULL)
     wait_for(up.exists)
     process.send_signal(how)
-    process.wait(8)
+    process.wait(60)
     wait_for(lambda: is_gone(tmp_path))

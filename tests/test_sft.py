@@ -4,19 +4,19 @@ import re
 
 import torch
 from accidents import before
-from conftest import base_text, lift, ok, read_rows, run, series, write
+from conftest import base_text, lift, ok, read_rows, run, series, table, write
 from test_records import BYTES
 
 from model import IGNORE
 
 collate, fit = lift('sft.py', 'collate', 'fit')
 FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=10 --log_interval=1 --learning_rate=1e-2 '
-         '--device=cpu --dtype=float32').split()
+         '--device=cpu --dtype=float32')
 
 
 def sft(start, data, out, *more, **how):
-    return ok(run('sft.py', f'--init_from={start}', f'--data_dir={data}', f'--out_dir={out}',
-                  *FLAGS, *more, **how))
+    return ok(run('sft.py', f'--init_from={start} --data_dir={data} --out_dir={out}',
+                  FLAGS, *more, **how))
 
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, 
     rows[0]['messages'][-1]['content'] = ''
     for side in ('train', 'val'):
         write(tmp_path / f'{side}.jsonl', rows)
-    printed = sft(sft_model, tmp_path, tmp_path / 'run', '--micro_batch_size=4', '--max_steps=4',
+    printed = sft(sft_model, tmp_path, tmp_path / 'run', '--micro_batch_size=4 --max_steps=4',
                   before=SPY.replace('PATH', f'{tmp_path}/calls'))
     # for you to see
     assert re.search('a conversation:\n.*of which is trained:\n\\d+<.im_end.>', printed, re.S)
@@ -65,8 +65,9 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, 
 def test_what_is_forgotten_is_measured_and_replay_keeps_it(sft_model, conversations, tmp_path):
     base_text(tmp_path / 'base', 300)
     for replay in '02':
-        sft(sft_model, conversations, tmp_path / replay, f'--base_dir={tmp_path}/base',
-            f'--replay={replay}', before=SPY.replace('PATH', f'{tmp_path}/calls'))
+        sft(sft_model, conversations, tmp_path / replay,
+            f'--base_dir={tmp_path}/base --replay={replay}',
+            before=SPY.replace('PATH', f'{tmp_path}/calls'))
     # every token of two sequences a step
     seen = [len(y) for _, y in read_rows(tmp_path / 'calls') if IGNORE not in y]
     assert seen == [96] * 40
@@ -100,9 +101,9 @@ def four_tokens_each(messages):
 def test_a_cut_keeps_the_system_message_and_the_last_question_whole():
     """Older turns go first, then the end of the answer; what follows the last answer always goes.
     Once, only the ends of such answers were trained, without their questions."""
-    for line in CUTS.strip().splitlines():
-        (roles, T), left = (part.split(' ', 1) for part in line.split(' => '))
+    for given, left in table(CUTS):
+        roles, T = given.split()
         messages = [{'role': NAMES[role], 'content': i} for i, role in enumerate(roles)]
         ids, mask, found = fit(messages, four_tokens_each, int(T))
-        assert [''.join(map(str, ids)), found] == left, line
+        assert f'{"".join(map(str, ids))} {found}' == left, given
         assert len(ids) == len(mask) and (not ids or mask[-1] == 1)     # nothing is read in vain

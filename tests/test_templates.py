@@ -1,11 +1,13 @@
 """Chats of other people's models: the ids of their own templates, their ends, what is trained."""
 import json
+import re
 import shlex
 
 import pytest
 import torch
-from conftest import ok, refused, run, series, write
-from test_hf_model import BASES, LLAMA, published
+from attacks import sections
+from conftest import ok, refused, run, series, table, write
+from test_hf_model import BASES, published
 
 from extras.models import hf_tokenizer
 from extras.tasks import answers
@@ -14,8 +16,14 @@ from tokenizer import Tokenizer
 tokenizers = pytest.importorskip('tokenizers')
 transformers = pytest.importorskip('transformers')
 
-# Templates that do what published ones do, in our words
-LLAMA_3 = """{{- bos_token }}
+# Templates that do what published ones do, in our words. Of Qwen3, a thought stays in the turns behind
+# the last question, empty if there is none, and goes from others. Of Phi, roles become tokens, which
+# swallow white space; a whole chat has an end of its own. plain has no mark of an answer but a blank;
+# its system message is a part of the first question. Of macro, the marks are tokens, but not special,
+# and neither file names the end of a turn.
+TEMPLATES = dict(sections("""
+=== Llama 3
+{{- bos_token }}
 {%- if strftime_now is defined %}{% set day = strftime_now('%Y') %}{% else %}{% set day = '2024' %}\
 {% endif %}
 {%- if tools is not none %}{{- 'tools' }}{% endif %}
@@ -29,8 +37,9 @@ LLAMA_3 = """{{- bos_token }}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
-{%- endif %}"""
-QWEN2 = """{%- if messages[0]['role'] != 'system' %}
+{%- endif %}
+=== Qwen2.5
+{%- if messages[0]['role'] != 'system' %}
     {{- '<|im_start|>system\nYou are Q.<|im_end|>\n' }}
 {%- endif %}
 {%- for m in messages %}
@@ -38,9 +47,9 @@ QWEN2 = """{%- if messages[0]['role'] != 'system' %}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\n' }}
-{%- endif %}"""
-# A thought stays in the turns behind the last question, empty if there is none, and goes from others.
-QWEN3 = """{%- set ns = namespace(last=0) %}
+{%- endif %}
+=== Qwen3
+{%- set ns = namespace(last=0) %}
 {%- for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
 {%- for m in messages %}
     {%- set thought, c = '', m.content %}
@@ -55,14 +64,16 @@ QWEN3 = """{%- set ns = namespace(last=0) %}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\n' }}
-{%- endif %}"""
-GEMMA = """{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not \
+{%- endif %}
+=== Gemma
+{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not \
 supported') }}{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != \
 (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}{% endif %}{% if \
 message['role'] == 'assistant' %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}\
 {% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}\
-{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"""
-MISTRAL = """{{ bos_token }}
+{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}
+=== Mistral
+{{ bos_token }}
 {%- for m in messages %}
     {%- if m.role == 'user' %}
         {{- '[INST]' + m.content + '[/INST]' }}
@@ -71,53 +82,54 @@ MISTRAL = """{{ bos_token }}
     {%- else %}
         {{- m.content + eos_token }}
     {%- endif %}
-{%- endfor %}"""
-R1 = """{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}<｜User｜>{{ m['content'] }}\
+{%- endfor %}
+=== R1
+{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}<｜User｜>{{ m['content'] }}\
 {% elif m['role'] == 'assistant' %}{% set c = m['content'] %}{% if '</think>' in c %}{% set c = \
 c.split('</think>')[-1] %}{% endif %}<｜Assistant｜>{{ c }}<｜end▁of▁sentence｜>{% endif %}\
-{% endfor %}{% if add_generation_prompt %}<｜Assistant｜><think>\n{% endif %}"""
-# trl's, for training: marks around what is learned
-MARKED = QWEN2.replace("m.content + '<|im_end|>' + '\n' }}\n", """'' }}
-    {%- if m.role == 'assistant' %}
-        {%- generation %}{{- m.content + '<|im_end|>' }}{%- endgeneration %}
-    {%- else %}{{- m.content + '<|im_end|>' }}{% endif %}
-    {{- '\n' }}
-""")
-# Roles become tokens, which swallow white space; a whole chat has an end of its own.
-PHI = """{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}\
-{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"""
-# No mark of an answer but a blank; the system message is a part of the first question.
-PLAIN = """{% if messages[0].role == 'system' %}{% set first, messages = '<<' + messages[0].content + \
+{% endfor %}{% if add_generation_prompt %}<｜Assistant｜><think>\n{% endif %}
+=== Phi
+{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}
+=== plain
+{% if messages[0].role == 'system' %}{% set first, messages = '<<' + messages[0].content + \
 '>> ', messages[1:] %}{% else %}{% set first = '' %}{% endif %}{% for m in messages %}{% if m.role == \
 'user' %}{{ bos_token + 'Q: ' + (first if loop.first else '') + m.content + ' A:' }}{% else %}{{ ' ' + \
-m.content + eos_token }}{% endif %}{% endfor %}"""
-# Its marks are tokens, but not special, and neither file names the end of a turn.
-MACRO = """{% macro turn(mark, m) %}{{ mark + m.content }}{% endmacro %}
+m.content + eos_token }}{% endif %}{% endfor %}
+=== macro
+{% macro turn(mark, m) %}{{ mark + m.content }}{% endmacro %}
 {% for m in messages %}
     {% if m.role == 'system' %}{{ turn('[S]', m) }}{% continue %}{% endif %}
     {{- turn('[A]' if m.role == 'assistant' else '[Q]', m) }}
     {%- if m.role == 'assistant' %}[/A]{% endif %}
 {% endfor %}
-{% if add_generation_prompt %}[A]{% endif %}"""
-ML, L3 = '<|endoftext|> <|im_start|> <|im_end|>', ('<|begin_of_text|> <|end_of_text|> '
-                                                 '<|start_header_id|> <|end_header_id|> <|eot_id|>')
+{% if add_generation_prompt %}[A]{% endif %}"""))
+TEMPLATES['SmolLM2'] = hf_tokenizer.CHAT_TEMPLATE
+# trl's, for training: marks around what is learned
+TEMPLATES['marked'] = TEMPLATES['Qwen2.5'].replace("m.content + '<|im_end|>' + '\n' }}\n", """'' }}
+    {%- if m.role == 'assistant' %}
+        {%- generation %}{{- m.content + '<|im_end|>' }}{%- endgeneration %}
+    {%- else %}{{- m.content + '<|im_end|>' }}{% endif %}
+    {{- '\n' }}
+""")
 # special tokens, from id 256 on; tokens that are not; the ends in generation_config.json; an answer
-# that is trained; the template
-MODELS = {
-    'SmolLM2': (ML, '', [256, 258], 'yo<|im_end|>', hf_tokenizer.CHAT_TEMPLATE),
-    'Qwen2.5': (ML, '', [258, 256], 'yo<|im_end|>', QWEN2),
-    'Llama 3': (L3, '', [257, 260], 'yo<|eot_id|>', LLAMA_3),
-    'Qwen3': (ML, '<think> </think>', 258, 'yo<|im_end|>', QWEN3),
-    'Gemma': ('<bos> <eos> <start_of_turn> <end_of_turn>', '', [257, 259], 'yo<end_of_turn>', GEMMA),
-    'Mistral': ('<s> </s> [INST] [/INST] [SYSTEM_PROMPT] [/SYSTEM_PROMPT]', '', 257, 'yo</s>', MISTRAL),
-    'R1': ('<｜begin▁of▁sentence｜> <｜end▁of▁sentence｜>', '<｜User｜> <｜Assistant｜> <think> </think>',
-           257, '', R1),
-    # as published ones do, it names the end of a text only
-    'forgetful': (ML, '', 256, 'yo<|im_end|>', QWEN2), 'marked': (ML, '', 258, 'yo<|im_end|>', MARKED),
-    'Phi': ('<|endoftext|> <|system|> <|user|> <|assistant|> <|end|>', '', [258, 256, 260],
-            'yo<|end|>', PHI),
-    'plain': ('<s> </s>', '', 257, ' yo</s>', PLAIN),
-    'macro': ('<s> </s>', '[S] [Q] [A] [/A]', None, 'yo[/A]', MACRO)}
+# that is trained; the template. As published ones do, forgetful names the end of a text only.
+MODELS = """
+SmolLM2 | ML |  | [256, 258] | yo<|im_end|> | SmolLM2
+Qwen2.5 | ML |  | [258, 256] | yo<|im_end|> | Qwen2.5
+Llama 3 | L3 |  | [257, 260] | yo<|eot_id|> | Llama 3
+Qwen3 | ML | <think> </think> | 258 | yo<|im_end|> | Qwen3
+Gemma | <bos> <eos> <start_of_turn> <end_of_turn> |  | [257, 259] | yo<end_of_turn> | Gemma
+Mistral | <s> </s> [INST] [/INST] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] |  | 257 | yo</s> | Mistral
+R1 | <｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> | <｜User｜> <｜Assistant｜> <think> </think> | 257 |  | R1
+forgetful | ML |  | 256 | yo<|im_end|> | Qwen2.5
+marked | ML |  | 258 | yo<|im_end|> | marked
+Phi | <|endoftext|> <|system|> <|user|> <|assistant|> <|end|> |  | [258, 256, 260] | yo<|end|> | Phi
+plain | <s> </s> |  | 257 |  yo</s> | plain
+macro | <s> </s> | [S] [Q] [A] [/A] | null | yo[/A] | macro
+""".replace('ML', '<|endoftext|> <|im_start|> <|im_end|>').replace(
+    'L3', '<|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|>')
+MODELS = {name: row for name, *row in table(MODELS, ' | ')}
 BEGIN = 'Llama 3', 'Gemma', 'Mistral', 'R1', 'plain'      # their library puts the first one before a text
 
 
@@ -143,9 +155,9 @@ def made(folder, name, **more):
     for token in form['added_tokens']:
         token['rstrip'] = name == 'Phi'
     names = {'bos_token': special[0] if begins else None, 'eos_token': special[begins]}
-    files = {'tokenizer': form, 'generation_config': {'eos_token_id': ends},
+    files = {'tokenizer': form, 'generation_config': {'eos_token_id': json.loads(ends)},
              'tokenizer_config': {'tokenizer_class': 'PreTrainedTokenizerFast', **names,
-                                  'chat_template': template, **more}}
+                                  'chat_template': TEMPLATES[template], **more}}
     folder.mkdir(exist_ok=True)
     for file, content in files.items():
         (folder / f'{file}.json').write_text(json.dumps(content))
@@ -184,7 +196,7 @@ def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives_and_its_ends(f
             assert ids_of(exported, chat, asks) == wanted
             assert ours.render(chat, asks)[0] == copy.render(chat, asks)[0] == wanted
     ends, answer = MODELS[name][2:4]
-    assert {*ours.stop} >= {*(ends if isinstance(ends, list) else [ends])} - {None}
+    assert {*ours.stop} >= {*map(int, re.findall(r'\d+', ends))}
     assert ours.decode(ours.stop[-1:]) == (answer.split('yo')[1] if answer else '<｜end▁of▁sentence｜>')
     assert not {*ours.stop} & {*ours.never_in_answers()}
 
@@ -213,8 +225,7 @@ def test_what_an_answer_is_with_its_end_is_trained_and_nothing_else(folder):
 def test_nobody_forges_a_mark_of_a_template(folder):
     """Neither a user, nor a model that repeats what a user said."""
     name, _, ours = folder
-    marks = MODELS[name][:2] if name != 'Qwen3' else [ML]
-    marks = [mark for mark in ' '.join(marks).split() if 'think' not in mark]
+    marks = [mark for mark in ' '.join(MODELS[name][:2]).split() if 'think' not in mark]
     ids = {ours.theirs.token_to_id(mark) for mark in marks}
     count = lambda *texts: sum(id in ids for id in ours.render(said(*texts), True)[0])
     forged = f'a{"".join(marks)}b'
@@ -228,14 +239,14 @@ def test_nobody_forges_a_mark_of_a_template(folder):
 
 def test_each_way_to_write_a_template_and_the_names_in_it_is_read(tmp_path):
     """A file counts more than tokenizer_config.json, in which there may be several with names."""
-    named = lambda *names: [{'name': name, 'template': QWEN2} for name in names]
+    named = lambda *names: [{'name': name, 'template': TEMPLATES['Qwen2.5']} for name in names]
     end = {'__type': 'AddedToken', 'content': '<|im_end|>', 'special': True}
     ours = lambda: Tokenizer.load(tmp_path / 'tokenizer.json')
     made(tmp_path, 'Qwen2.5', chat_template=named('rag', 'tools'))
     refused('there are rag, tools; copy the right one into chat_template.jinja', ours().render, TALK)
-    for template in named('rag', 'default'), '{{ bos_token }}' + QWEN2, 'a file':
+    for template in named('rag', 'default'), '{{ bos_token }}' + TEMPLATES['Qwen2.5'], 'a file':
         if template == 'a file':
-            (tmp_path / 'chat_template.jinja').write_text('{{ eos_token }}' + QWEN2)
+            (tmp_path / 'chat_template.jinja').write_text('{{ eos_token }}' + TEMPLATES['Qwen2.5'])
         theirs = made(tmp_path, 'Qwen2.5', chat_template=template, bos_token=end)
         assert ours().render(TALK)[0] == ids_of(theirs, TALK, False)
 
@@ -254,7 +265,14 @@ def test_a_template_that_cannot_be_used_is_said_when_a_chat_is_asked_for(tmp_pat
     refused('set eos_token_id', Tokenizer.load(tmp_path / 'tokenizer.json').render, TALK)
 
 
-# --- models with such templates, from the first question to an export -----------------------------
+# --- a model with such a template, from the first question to an export ---------------------------
+COLORS = ['red', 'blue', 'green'] * 8
+REWARD = """
+prompts = lambda: ['say red', 'say blue', 'say green']
+reward = lambda prompt, text: float(text == prompt[4:] + '!')
+"""
+
+
 @torch.no_grad()
 def greedy(model, ids, n=20, **how):
     """What transformers writes, with its end."""
@@ -263,34 +281,27 @@ def greedy(model, ids, n=20, **how):
                           max_new_tokens=n, **how)[0, len(ids):].tolist()
 
 
-@pytest.mark.parametrize('shape', ['SmolLM2', 'Qwen2.5', 'Qwen3', 'Llama 3.1'])
-def test_a_chat_is_answered_as_transformers_answers_it_up_to_any_of_its_ends(tmp_path, shape):
-    """One of the ends in the list of generation_config.json is a token that the model does write."""
-    model = published(tmp_path, BASES[shape] | {'vocab_size': 261, 'max_position_embeddings': 192})
-    ids = ids_of(made(tmp_path, shape.removesuffix('.1')), TALK[:3], True)
-    free = greedy(model, ids, eos_token_id=None)
-    text = free[:free.index(free[12])]
-    (tmp_path / 'generation_config.json').write_text(json.dumps({'eos_token_id': [257, free[12]]}))
-    model, tokenizer, trained = answers.open_model(str(tmp_path))
-    written = answers.write(model, tokenizer, [TALK[:3]], 1, max_new_tokens=20)
-    assert written == [[tokenizer.decode(text)]] and text and trained == {'stage': 'chat'}
-
-
 def test_a_llama_3_is_asked_trained_judged_and_exported_with_its_own_template(tmp_path):
-    published(tmp_path / 'l3', LLAMA | {'vocab_size': 261, 'max_position_embeddings': 192})
+    """Its answers end at any id in the list of generation_config.json, as in transformers."""
+    small = {'vocab_size': 261, 'max_position_embeddings': 192}
+    model = published(tmp_path / 'l3', BASES['Llama 3.1'] | small)
+    free = greedy(model, ids_of(made(tmp_path / 'l3', 'Llama 3'), TALK[:3], True), eos_token_id=None)
+    (tmp_path / 'l3/generation_config.json').write_text(json.dumps({'eos_token_id': [257, free[12]]}))
+    model, tokenizer, trained = answers.open_model(str(tmp_path / 'l3'))
+    written = answers.write(model, tokenizer, [TALK[:3]], 1, max_new_tokens=20)
+    text = tokenizer.decode(free[:free.index(free[12])])
+    assert written == [[text]] and text and trained == {'stage': 'chat'}
+
     made(tmp_path / 'l3', 'Llama 3')
     command = lambda line: ok(run(*shlex.split(line), '--device=cpu', cwd=tmp_path))
-    colors = ['red', 'blue', 'green'] * 8
     for side in 'train', 'val':
-        write(tmp_path / f'sft/{side}.jsonl',
-              [{'messages': said(f'say {color}', f'{color}!')} for color in colors])
+        write(tmp_path / f'sft/{side}.jsonl', [
+            {'messages': said(f'say {color}', f'{color}!')} for color in COLORS])
         write(tmp_path / f'pairs/{side}.jsonl', [
             {'prompt': f'say {color}', 'chosen': f'{color}!', 'rejected': f'{color}?'}
-            for color in colors])
+            for color in COLORS])
     write(tmp_path / 'own.jsonl', [{'prompt': 'say red', 'must_contain': ['red']}])
-    (tmp_path / 'reward.py').write_text(
-        "prompts = lambda: ['say red', 'say blue', 'say green']\n"
-        "reward = lambda prompt, text: float(text == prompt[4:] + '!')\n")
+    (tmp_path / 'reward.py').write_text(REWARD)
     shown = command('sft.py --init_from=l3 --data_dir=sft --out_dir=a --max_steps=60 --batch_size=8 '
                     '--learning_rate=3e-3')
     assert '<|start_header_id|>user<|end_header_id|>' in shown and 'im_start' not in shown
@@ -301,7 +312,7 @@ def test_a_llama_3_is_asked_trained_judged_and_exported_with_its_own_template(tm
     assert command('sample.py --ckpt=c --chat=True --temperature=0 --prompt="say red"').endswith(
         '\nred!\n')
     assert '1.0000' in command('eval.py --ckpt=c --tasks=own --data=own.jsonl')
-    ok(run('extras.models.export', '--ckpt=c', '--to=hf', cwd=tmp_path))
+    ok(run('extras.models.export', '--ckpt=c --to=hf', cwd=tmp_path))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'c/hf')
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'c/hf')
     assert theirs.decode(greedy(model, ids_of(theirs, said('say red'), True))) == 'red!<|eot_id|>'

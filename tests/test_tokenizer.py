@@ -164,10 +164,10 @@ def test_gpt2s_vocabulary_encodes_as_gpt2(texts, tmp_path):
     vocab, encoder = (str(shared(name)) for name in ('gpt2_vocab.bpe', 'gpt2_encoder.json'))
     ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab, encoder)
     gpt2 = tiktoken.Encoding('reference', pat_str=GPT2, mergeable_ranks=ranks, special_tokens={})
-    for name, path in ('vocab.bpe', vocab), ('encoder.json', encoder):
-        (tmp_path / name).write_text('{}')
-        refused('Hash mismatch|No such file', fit.tokenizer_of_gpt2, str(tmp_path))
-        shutil.copy(path, tmp_path / name)
+    (tmp_path / 'vocab.bpe').write_text('{}')
+    refused('Hash mismatch|No such file', fit.tokenizer_of_gpt2, str(tmp_path))
+    shutil.copy(vocab, tmp_path / 'vocab.bpe')
+    shutil.copy(encoder, tmp_path / 'encoder.json')
     tokenizer = fit.tokenizer_of_gpt2(str(tmp_path))
     assert tokenizer.vocab_size == 50304 and tokenizer.special['<|endoftext|>'] == 50256
     for text in [*texts[::20], ' \n\n  \t x  \n', "I'll 'S", 'naïve 你好 ½ Ⅷ\u3000x']:
@@ -218,9 +218,8 @@ def test_saving_and_loading_changes_nothing_and_the_hash_tells_tokenizers_apart(
 
 
 def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
-    path = tmp_path / 'bad.json'
+    path, good = tmp_path / 'bad.json', json.dumps(ODD.to_json())
     refused('no such file', Tokenizer.load, path)
-    good = json.dumps(ODD.to_json())
     damaged = '{"added_tokens": [], "model": {}}'           # as if it were Hugging Face's
     for content in good[:-9], '[' * 100_000, good.replace('"bpe"', '"unigram"'), damaged:
         path.write_text(content)
@@ -273,14 +272,14 @@ def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
         (tmp_path / f'c/{i}.py').write_text(f'# {i}\n' + CODE * (i + 1))
     env = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'TIKTOKEN_CACHE_DIR': str(tmp_path)}
     command = lambda *flags: run('extras.training.fit', *flags, cwd=tmp_path, env=env)
-    ok(command('--input=c', '--vocab_size=330', '--pattern=cl100k', '--out=code.json'))
+    ok(command('--input=c --vocab_size=330 --pattern=cl100k --out=code.json'))
     code = Tokenizer.load(tmp_path / 'code.json')
-    out = ok(command('--input=c', '--load=code.json', '--against=code.json,cl100k_base'))
+    out = ok(command('--input=c --load=code.json --against=code.json,cl100k_base'))
     n = sum(len(code.encode(path.read_text())) for path in (tmp_path / 'c').glob('*.py'))
     assert len(re.findall(rf'^(?:this|code).* {n:,}$', out, re.M)) == 2 and '\n.py ' in out, out
     assert "cl100k_base's vocabulary could not be read" in out
     # without --load it trains on nine tenths, and reports on the others
-    assert 'files: 2,' in ok(command('--input=c', '--vocab_size=340', '--against=none'))
+    assert 'files: 2,' in ok(command('--input=c --vocab_size=340 --against=none'))
     each_is_a_mistake('''
 --input=c --load=code.json --against=gpt3 => gpt3
 --input=gone => gone

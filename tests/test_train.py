@@ -1,6 +1,5 @@
 """Pretraining: what a run writes and depends on, which text it reads, and what never reaches its
 weights."""
-import math
 import os
 import re
 import shutil
@@ -10,25 +9,24 @@ import pytest
 import torch
 from accidents import accident, before
 from conftest import contents, each_is_a_mistake, lift, metrics, mistake, ok
-from conftest import read_rows, run, same, series, state, train, write, write_bins
+from conftest import read_json, read_rows, run, same, series, state, train, write, write_bins
 from pytest import approx
 
 from extras.training import muon
 from extras.text.records import Stream
-from model import GPT
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BYTES = Tokenizer.byte(SPECIAL_TOKENS)
 # with dropout, so that a step whose randomness came from elsewhere would show
-BASE = '--dtype=float32 --dropout=0.1 --learning_rate=1e-2 --max_steps=16'.split()
-SHORT = '--max_steps=2 --warmup_steps=1 --dtype=float32 --overwrite'.split()
+BASE = '--dtype=float32 --dropout=0.1 --learning_rate=1e-2 --max_steps=16'
+SHORT = '--max_steps=2 --warmup_steps=1 --dtype=float32 --overwrite'
 
 
 @pytest.fixture(scope='module')
 def base(numbers, tmp_path_factory):
     """A run that no test changes, in a folder with a hard name."""
     out = tmp_path_factory.mktemp('runs') / 'a[1] b'
-    ok(train(numbers, out, *BASE))
+    ok(train(numbers, out, BASE))
     return out
 
 
@@ -36,25 +34,22 @@ def base(numbers, tmp_path_factory):
 def test_a_run_leaves_two_models_a_log_and_figures(base):
     best, last = state(base, 'best.pt'), state(base)            # to use the model, and to go on
     assert best['step'] == last['step'] == 16 and last['optimizer'] and not best['optimizer']
-    rows = read_rows(base / 'metrics.jsonl')
-    assert [row['step'] for row in rows if 'val_ppl' in row] == [0, 4, 8, 12, 16]
-    step = [row for row in rows if 'loss' in row][-1]
-    assert step['tokens'] == 16 * 256
-    assert step['tok_s'] * step['dt'] == approx(256)
-    assert {'memory_mb', 'mfu', 'skipped'} <= step.keys()
+    *rows, step, final = read_rows(base / 'metrics.jsonl')
+    assert [row['step'] for row in [*rows, final] if 'val_ppl' in row] == [0, 4, 8, 12, 16]
+    assert step['tokens'] == 16 * 256 and step['tok_s'] * step['dt'] == approx(256)
+    assert {'memory_mb', 'mfu', 'skipped', 'loss'} <= step.keys()
     assert '--- step 12, val_loss' in (base / 'samples.txt').read_text()
 
 
-def test_bits_per_byte_are_nats_by_hand(numbers, tmp_path):
-    """Of all blocks of val.bin, which --eval_tokens=0 asks for; a special token has no bytes."""
-    ok(train(numbers, tmp_path, *SHORT, '--eval_tokens=0'))
-    model = GPT.load(tmp_path / 'last.pt').eval()
-    ids = torch.from_numpy(np.fromfile(numbers / 'val.bin', np.uint16).astype(np.int64))
-    n = (len(ids) - 1) // 32 * 32
-    loss = model(ids[:n].view(-1, 32), ids[1:n + 1].view(-1, 32))[1].item()
-    n_bytes = (ids[1:n + 1] < 256).sum().item()
-    assert n_bytes < n and series(tmp_path, 'val_loss')[-1] == approx(loss, rel=1e-6)
-    assert series(tmp_path, 'val_bpb')[-1] == approx(loss * n / math.log(2) / n_bytes, rel=1e-6)
+def test_the_held_out_loss_and_its_bits_per_byte_are_those_of_eval_py(numbers, tmp_path):
+    """Which test_eval.py computes by hand. Of all blocks of val.bin: --eval_tokens=0 asks for them."""
+    ok(train(numbers, tmp_path, SHORT, '--eval_tokens=0'))
+    n = (numbers / 'val.bin').stat().st_size // 2 - 1
+    ok(run('eval.py', '--device=cpu',
+           f'--ckpt={tmp_path} --data_dir={numbers} --loss_tokens={n // 32 * 32}'))
+    row = read_json(tmp_path / 'eval.json')['tasks']['loss']['trained']
+    assert series(tmp_path, 'val_loss')[-1] == approx(row['nats'], rel=1e-6)
+    assert series(tmp_path, 'val_bpb')[-1] == approx(row['bits_per_byte'], rel=1e-6)
 
 
 # --- what it starts from --------------------------------------------------------------------------
@@ -62,12 +57,12 @@ def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own
                                                                                  tmp_path):
     """A setting that says otherwise is refused, also if it is the default; one that nobody gave
     follows."""
-    flags = [f'--data_dir={numbers}', f'--out_dir={tmp_path}', f'--init_from={base}', *BASE,
-             '--block_size=32', '--batch_size=8', '--eval_tokens=2048', '--device=cpu']
-    begin = lambda *more: run('train.py', *flags, *more)
+    flags = (f'--data_dir={numbers} --out_dir={tmp_path} --init_from={base} {BASE} '
+             '--block_size=32 --batch_size=8 --eval_tokens=2048 --device=cpu')
+    begin = lambda *more: run('train.py', flags, *more)
     mistake(begin('--n_layer=6'), str(base), 'n_layer', '2')
     mistake(begin('--block_size=64'), 'block_size=64', 'extras.training.longer_context')
-    ok(begin('--max_steps=3', '--warmup_steps=2'))
+    ok(begin('--max_steps=3 --warmup_steps=2'))
     first, second, *_ = metrics(tmp_path)
     assert first['val_loss'] == series(base, 'val_loss')[-1] and second['lr'] == approx(0.5e-2)
     assert state(tmp_path)['step'] == 3
@@ -90,44 +85,34 @@ REFUSED = '''
 
 
 def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, numbers, tmp_path):
-    """Nothing is removed before all that can be wrong was looked at."""
+    """Nothing is removed before all that can be wrong was looked at, nor by torchrun's restart, whose
+    last part is its own, nor where a run has left one checkpoint only. See test_alike.py, too."""
     out = shutil.copytree(base, tmp_path / 'run')
-    each_is_a_mistake(REFUSED, lambda *flags: train(numbers, out, *BASE, '--overwrite=True', *flags,
+    each_is_a_mistake(REFUSED, lambda *flags: train(numbers, out, BASE, '--overwrite=True', *flags,
                                                     cwd=tmp_path))
+    restarts = train(numbers, out, SHORT, env={'TORCHELASTIC_MAX_RESTARTS': '3'})
+    mistake(restarts, 'leave --overwrite out')
     assert contents(out) == contents(base)
-
-
-def test_no_run_is_written_over_another_nor_by_torchruns_restart(base, numbers, tmp_path):
-    """Also where a run has left one checkpoint only. See test_alike.py, too."""
     write(tmp_path / 'alone/last-1.pt', [])
-    mistake(train(numbers, tmp_path / 'alone', *BASE), 'alone', '--init_from=resume', '--overwrite')
-    out = shutil.copytree(base, tmp_path / 'run')
-    restarts = train(numbers, out, *SHORT, env={'TORCHELASTIC_MAX_RESTARTS': '3'})
-    mistake(restarts, 'leave --overwrite out')      # the last part of a run is its own
-    assert contents(out) == contents(base)
+    mistake(train(numbers, tmp_path / 'alone', BASE), 'alone', '--init_from=resume', '--overwrite')
 
 
 # --- data that cannot serve -----------------------------------------------------------------------
 def test_data_that_cannot_serve_are_one_sentence(base, numbers, tmp_path):
-    ids = np.fromfile(numbers / 'train.bin', np.uint16)
-    data = write_bins(tmp_path / 'data', ids, BYTES)
-
-    def spoiled(*words, flag='--init_from=scratch'):
-        mistake(train(data, tmp_path / 'x', flag), *words)
-        write_bins(data, ids, BYTES)
-
-    (ids * 0 + 320).tofile(data / 'val.bin')                # an id above all
-    spoiled(str(data / 'val.bin'), '320')
-    os.truncate(data / 'train.bin', 4001)                   # a copy that broke off
-    spoiled('train.bin', ' 2000 ', 'prepare.py')
+    ids, data = np.fromfile(numbers / 'train.bin', np.uint16), tmp_path / 'data'
+    begin = lambda *flags: train(data, tmp_path / 'out', *flags)
     # Another tokenizer of the same size: the ids fit, the text is another, so no loss would tell.
-    other = Tokenizer.byte(SPECIAL_TOKENS[::-1])
-    write_bins(data, ids, other)
-    spoiled(str(base), 'another tokenizer', '--tokenizer=FILE', flag=f'--init_from={base}')
+    write_bins(data, ids, Tokenizer.byte(SPECIAL_TOKENS[::-1]))
+    mistake(begin(f'--init_from={base}'), str(base), 'another tokenizer', '--tokenizer=FILE')
+    os.truncate(data / 'train.bin', 4001)                   # a copy that broke off
+    mistake(begin(), 'train.bin', ' 2000 ', 'prepare.py')
     # a stream leaves out what val.bin holds: here everything
     write_bins(data, ids, BYTES, held_out_to=2 ** 64)
+    (ids * 0 + 320).tofile(data / 'val.bin')                # an id above all
+    mistake(begin(), str(data / 'val.bin'), '320')
+    ids.tofile(data / 'val.bin')
     text = write(tmp_path / 'text/a.jsonl', [{'text': 'Is it so?'}])
-    spoiled('all are held out', flag=f'--streaming={text}')
+    mistake(begin(f'--streaming={text}'), 'all are held out')
 
 
 # --- which text a step reads ----------------------------------------------------------------------
@@ -163,15 +148,15 @@ def test_the_cat_sat_on_the_mat():
 def test_a_run_reads_a_mixture_by_its_passes_and_measures_each_source(numbers, tmp_path):
     """a and b have 3,000 tokens each; b, which is zeros, counts fivefold."""
     ids = np.fromfile(numbers / 'train.bin', np.uint16)[:3000]
-    sources = {'a': {'tokens': 3000, 'passes': 1}, 'b': {'tokens': 3000, 'passes': 5}}
+    sources = {name: {'tokens': 3000, 'passes': n} for name, n in (('a', 1), ('b', 5))}
     data = write_bins(tmp_path / 'data', np.concatenate([ids, ids * 0]), BYTES, sources=sources,
                       mixed=False)
-    for name in 'ab':
-        (ids * (name == 'a')).tofile(data / f'val_{name}.bin')
+    ids.tofile(data / 'val_a.bin')
+    (ids * 0).tofile(data / 'val_b.bin')
     count = before('forward', """
         if arguments[0].training:
             print('zeros:', (arguments[1] == 0).float().mean().item())""")
-    printed = ok(train(data, tmp_path / 'out', *BASE, '--max_steps=24', before=count))
+    printed = ok(train(data, tmp_path / 'out', BASE, '--max_steps=24', before=count))
     zeros = [float(part) for part in re.findall('zeros: (.*)', printed)]
     assert np.mean(zeros) == approx(5 / 6, abs=0.1)                 # in train.bin: a half
     both, a, b = (series(tmp_path / 'out', f'val_{name}loss')[-1] for name in ('', 'a_', 'b_'))
@@ -190,7 +175,7 @@ def test_a_stream_is_the_bin_of_its_documents_pass_after_pass(tmp_path):
 
 def test_losses_of_a_run_in_16_bits_are_those_of_float32(base, numbers, tmp_path):
     for dtype in 'bfloat16', 'float16':
-        ok(train(numbers, tmp_path / dtype, *BASE, f'--dtype={dtype}'))
+        ok(train(numbers, tmp_path / dtype, BASE, f'--dtype={dtype}'))
         assert series(tmp_path / dtype, 'loss') == approx(series(base, 'loss'), abs=0.02)
 
 
@@ -232,13 +217,13 @@ def test_weight_decay_acts_on_matrices_only_and_the_embedding_has_its_own_rate_a
     """On the gain of a norm it would pull towards 0 what begins at 1. A rate of 0.004 * 9 decays
     each weight by 3.6% a step. Without a gradient nothing else moves."""
     flags = ('--embedding_lr=3 --tie_embeddings=False --learning_rate=4e-3 --min_lr=4e-3 '
-             '--warmup_steps=1 --save_interval=1 --weight_decay=9 --dtype=float32').split()
+             '--warmup_steps=1 --save_interval=1 --weight_decay=9 --dtype=float32')
     still = before('clip', """
         arguments = [*arguments[0]], *arguments[1:]
         for p in arguments[0]:
             p.grad.zero_()""")
-    for more in ['--max_steps=2'], ['--init_from=resume', '--max_steps=3']:
-        ok(train(numbers, tmp_path, f'--optimizer={kind}', *flags, *more, before=still))
+    for more in '--max_steps=2', '--init_from=resume --max_steps=3':
+        ok(train(numbers, tmp_path, f'--optimizer={kind}', flags, more, before=still))
         after, earlier = (state(tmp_path, name)['model'] for name in ('last.pt', 'last-1.pt'))
         assert 'head.weight' in after
         for name, p in after.items():
@@ -253,10 +238,10 @@ def begin(numbers, tmp_path_factory):
     """A run from a model that has learned most, so that its losses are nearly alike. Steps 40 and
     39 are saved; step 40 meets the accident, so its batch has the number 39."""
     start = tmp_path_factory.mktemp('learned') / 'run'
-    ok(train(numbers, start, '--max_steps=100', '--learning_rate=2e-2', '--eval_interval=100'))
+    ok(train(numbers, start, '--max_steps=100 --learning_rate=2e-2 --eval_interval=100'))
     flags = (f'--init_from={start} --max_steps=40 --learning_rate=1e-3 --eval_interval=40 '
-             '--save_interval=39 --dtype=float32').split()
-    return lambda out, *more, **how: train(numbers, out, *flags, *more, **how)
+             '--save_interval=39 --dtype=float32')
+    return lambda out, *more, **how: train(numbers, out, flags, *more, **how)
 
 
 def skips(out):
@@ -282,12 +267,12 @@ def test_an_accident_costs_one_update_reaches_no_weight_and_is_written_down(begi
 
 def test_three_in_a_row_end_the_run_and_its_advice_works(begin, tmp_path):
     """A lower rate; and the checkpoint before, for a run that exploded later than noticed."""
-    result = begin(tmp_path, '--max_steps=46', '--save_interval=4', '--spike_z=8',
+    result = begin(tmp_path, '--max_steps=46 --save_interval=4 --spike_z=8',
                    before=accident('badbatch', 40, 41, 42))
     mistake(result, '3 updates in a row were skipped',
             f'copy {tmp_path}/last-1.pt to last.pt', '--learning_rate')
     assert skips(tmp_path) == [41, 42, 43]
-    ok(run('train.py', f'--out_dir={tmp_path}', '--init_from=resume', '--learning_rate=1e-4'))
+    ok(run('train.py', f'--out_dir={tmp_path} --init_from=resume --learning_rate=1e-4'))
     assert [row['step'] for row in metrics(tmp_path) if 'loss' in row] == [*range(1, 47)]
 
 
