@@ -9,14 +9,15 @@ call of configure(). They apply from left to right, so the last one wins.
 A config file is Python. A misspelled setting in it is refused, because a run of days would use the
 default. Other names begin with _, or are those of functions, classes and modules.
 
-Four more functions, for the trainers:
+More functions, for the trainers:
 
     changed = go_on(config, 'out/a/last.pt', saved)     # a run that is resumed keeps its settings
     check_folder(config, 'out/base')                    # nothing is written over another run
     write_folder(config)
     device_type, device, dtype, rank, world = machine('auto', 'auto')
 """
-import ast, contextlib, difflib, json, os, pathlib, re, runpy, sys, time, traceback, typing
+import ast, contextlib, difflib, json, os, pathlib, re, runpy, shlex, sys, time, traceback
+import typing
 
 # What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
 RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt data.json eval.json '
@@ -120,10 +121,13 @@ def check_folder(config, begins_with=None, goes_on=False):
     """Refuse an out_dir that holds text, tokens or a model of others; the model that the run begins
     with (a path); or a run, unless this one goes on there or --overwrite is given."""
     out = pathlib.Path(config['out_dir'])
-    others = [path.name for mark in ('meta.json', '*.bin', '*.safetensors')
+    others = [path.name for mark in ('meta.json', 'train.jsonl', '*.bin', '*.safetensors')
               for path in out.glob(mark)]
-    require(goes_on or not others and not out.is_file(),
+    require(goes_on or not others,
             f'{out} is no folder for a run: it has {others[:1]}; choose another --out_dir')
+    above = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    require(above.is_dir() and os.access(above, os.W_OK),
+            f"can't write to {out}, because of {above}; choose another --out_dir")
     if begins_with and not goes_on:
         origin = pathlib.Path(begins_with)
         folder = origin if origin.is_dir() else origin.parent
@@ -132,6 +136,14 @@ def check_folder(config, begins_with=None, goes_on=False):
     has_run = any((out / name).exists() for name in ('last.pt', 'last-1.pt', 'best.pt'))
     require(not has_run or goes_on != config['overwrite'], f'{out} has a run: either '
             '--init_from=resume goes on, or --overwrite deletes it')
+
+
+def way_to(folder, command):
+    """Return what to do about a folder that lacks what a script reads: a command that makes it, but
+    none that writes where something else is."""
+    others = sorted(os.listdir(folder))[:3] if os.path.isdir(folder) else []
+    return (f'{folder} has other things ({", ".join(others)}): give another --data_dir' if others
+            else f'make it as your config says, or run: {command} --out_dir={shlex.quote(folder)}')
 
 
 def write_folder(config):

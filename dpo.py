@@ -38,7 +38,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.utils import clip_grad_norm_, rnn
 from configurator import (Mistake, check_folder, configure, go_on, machine, require, typed,
-                          write_folder)
+                          way_to, write_folder)
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 
@@ -207,8 +207,8 @@ data_hash = hashlib.sha256()            # a run goes on with the same data
 
 def read(path):
     """Return the pairs of a file, two rows each: (prompt, answer), ids."""
-    require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
-            f'chats.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}')
+    require(os.path.exists(path), f'{path} is missing; '
+            f'{way_to(data_dir, "python chats.py --kind=preference --source=FILE")}')
     content = pathlib.Path(path).read_bytes()
     data_hash.update(content)
     lines = content.strip().splitlines()

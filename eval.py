@@ -23,12 +23,12 @@ eval.py writes eval.json, and samples.jsonl with every answer, next to the first
 goes on where it was ended. python -m extras.tasks.compare A B compares two such samples.jsonl, and
 extras.tasks.judge asks a judge.
 """
-import collections, functools, glob, json, math, os, pathlib, re, shlex
+import collections, functools, glob, json, math, os, pathlib, re
 from typing import Literal
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import configure, machine, require
+from configurator import configure, machine, require, way_to
 from model import GPT
 from tokenizer import Tokenizer
 
@@ -179,8 +179,8 @@ def own_data(path):
 def open_data(folder):
     """Return meta.json and {'val': token ids}, of a mixture also those of each 'val_SOURCE'."""
     path = pathlib.Path(folder, 'meta.json')
-    require(path.exists(), f'{folder} has no prepared text, meta.json and val.bin; run: '
-            f'python prepare.py --source=FILE --out_dir={shlex.quote(folder)}')
+    require(path.exists() and path.with_name('val.bin').exists(), f'{folder} has no prepared text, '
+            f'meta.json and val.bin; {way_to(folder, "python prepare.py --source=FILE")}')
     meta = json.loads(path.read_bytes())
     bins = {file.stem: np.memmap(file, meta['dtype'], 'r')
             for file in sorted(pathlib.Path(folder).glob('val*.bin'))
@@ -222,7 +222,7 @@ ks = sorted({1, *map(int, k.split(','))})               # always with 1: the int
 require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs as many answers to a question, or more: --num_samples={ks[-1]}')
 paths = [] if completions else [        # a pattern without a file is refused later
-    path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
+    path for pattern in re.split(' *, *', ckpt) for path in sorted(glob.glob(pattern)) or [pattern]]
 require(not completions or os.path.isfile(completions),
         f'{completions} is no file of answers, such as samples.jsonl')
 home = folder_of(completions or paths[0])

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.utils import clip_grad_norm_, rnn
 from configurator import (Mistake, check_folder, configure, go_on, machine, require, typed,
-                          write_folder)
+                          way_to, write_folder)
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 
@@ -162,8 +162,8 @@ data_hash = hashlib.sha256()            # a run goes on with the same data
 
 def read(path):
     """Return the conversations of a file, (ids, mask) each; the mask says which ids are trained."""
-    require(os.path.exists(path), f'{path} is missing; make it as your config says, or (with your '
-            f'--source=FILE) run: python chats.py --out_dir={shlex.quote(data_dir)}')
+    require(os.path.exists(path), f'{path} is missing; '
+            f'{way_to(data_dir, "(with your --source=FILE) python chats.py")}')
     rows, counts, content = [], collections.Counter(), pathlib.Path(path).read_bytes()
     data_hash.update(content)
     for number, line in enumerate(content.strip().splitlines(), 1):

@@ -13,7 +13,7 @@ Without dropout they differ by rounding only: by 1e-6 in float32.
 """
 import contextlib, copy, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
-from configurator import (advice, check_folder, configure, go_on, machine, require, typed,
+from configurator import (advice, check_folder, configure, go_on, machine, require, typed, way_to,
                           write_folder)
 import numpy as np
 import torch
@@ -141,8 +141,8 @@ if 'RANK' in os.environ:                # of torchrun, also for one process
     dist.init_process_group('nccl' if on_gpu else 'gloo')
 
 # --- data -----------------------------------------------------------------------------------------
-require(os.path.exists(f'{data_dir}/val.bin'), f'{data_dir} has no val.bin; make it as your config '
-        f'says, or run: python clean.py && python prepare.py --out_dir={shlex.quote(data_dir)}')
+require(os.path.exists(f'{data_dir}/val.bin'), f'{data_dir} has no val.bin; '
+        f'{way_to(data_dir, "python clean.py && python prepare.py")}')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')

@@ -248,7 +248,7 @@ def test_any_batch_is_shared_by_any_number_of_processes(trainer, n, batch_size, 
 # Flags => the words that name what is wrong, and what to do.
 SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --device=cuda => device='cuda' & --device=auto
---data_dir=nowhere => nowhere/train.jsonl & run: python chats.py --out_dir=nowhere
+--data_dir=nowhere => nowhere/train.jsonl & run: (with your --source=FILE) python chats.py --out_dir=nowhere
 --block_size=1 => fits into 1 tokens
 --block_size=97 => extras.training.longer_context
 --replay=2 => --base_dir

@@ -65,3 +65,15 @@ def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, 
             else:
                 mistake(result, str(out), '--overwrite' if kind == own else 'choose another --out_dir')
                 assert files(out) == before, (kind, overwrite)
+
+
+def test_advice_leads_to_no_folder_of_others_and_what_cannot_be_written_is_said_first(place):
+    (place / 'lost').symlink_to('nowhere/at/all')
+    for line in COMMANDS[3:]:
+        script, _, *flags = line.split()
+        for out in 'mine.py/run', 'lost':
+            mistake(run(script, *flags, f'--out_dir={out}', cwd=place), f"can't write to {out}")
+        if script != 'rl.py':
+            mistake(run(script, *flags, '--data_dir=cleaned', '--out_dir=new', cwd=place),
+                    'cleaned has other things (meta.json, report', 'give another --data_dir')
+    mistake(run('eval.py', '--ckpt=run , run', '--data_dir=chats', cwd=place), 'chats has other things')
