@@ -145,7 +145,7 @@ def test_what_model_py_cannot_be_is_refused_by_name_and_leaves_nothing(tmp_path,
 def test_a_file_that_was_cut_off_or_is_no_gguf_is_refused(tmp_path):
     write_file(tmp_path / 'a.gguf', published(tmp_path / 'in', LLAMA | SIZES))
     data = (tmp_path / 'a.gguf').read_bytes()
-    for broken in data[:-9000], data[:300], b'{}', b'':
+    for broken in data[:-9000], data[:300], b'{}', b'', b'version https://git-lfs.github.com/spec/v1':
         (tmp_path / 'a.gguf').write_bytes(broken)
         mistake(run('extras.models.gguf', 'a.gguf', '--out=out', cwd=tmp_path), 'cannot be read')
     mistake(run('extras.models.gguf', 'a.gguf', cwd=tmp_path), '--out=FOLDER')

@@ -103,12 +103,15 @@ def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path)
     weights = tmp_path / 'model.safetensors'
     weights.write_bytes(weights.read_bytes()[:-100])
     refused('Safetensor', GPT.load, tmp_path)
+    weights.write_text('version https://git-lfs.github.com/spec/v1\n')
+    refused('git lfs pull', GPT.load, tmp_path)
     weights.unlink()
     for file, words in {'model.Q4_K.gguf': 'extras.models.gguf FILE', 'pytorch_model-1.bin': 'old .bin',
-                        'adapter_config.json': 'adapter of PEFT.*merge_and_unload'}.items():
+                        'adapter_config.json': 'adapter of PEFT.*merge_and_unload',
+                        'model.fp16.safetensors': 'give the folder of a model'}.items():
         (tmp_path / file).write_text('{}')
         refused(words, GPT.load, tmp_path)
-        if file.endswith('.gguf'):
+        if file.endswith(('.gguf', '.safetensors')):
             refused(words, GPT.load, tmp_path / file)
         (tmp_path / file).unlink()
 
