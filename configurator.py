@@ -53,15 +53,15 @@ def configure(script, bounds=()):
             where, preset = f'{argument}: ', os.path.basename(argument)
             try:
                 new = runpy.run_path(argument)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 frames = traceback.extract_tb(error.__traceback__)
-                lines = [1, *(frame.lineno for frame in frames if frame.filename == argument)]
-                line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
-                raise Mistake(f'{where}line {line}: {type(error).__name__}: {error}') from error
+                lines = [getattr(error, 'lineno', None) or 1,       # of a SyntaxError
+                         *(frame.lineno for frame in frames if frame.filename == argument)]
+                raise Mistake(f'{where}line {lines[-1]}: {type(error).__name__}: {error}') from None
             new = {name: value for name, value in new.items()
                    if name[0] != '_' and not hasattr(value, '__name__')}
         for name, value in new.items():
-            closest = ''.join(difflib.get_close_matches(name, config, 1)) or 'none, see --help'
+            [closest] = difflib.get_close_matches(name.lower(), config, 1) or ['none, see --help']
             require(name in config, f'{where}{name}: no setting has this name; closest: {closest}')
             config[name] = convert(script, bounds, where, name, value)
             typed.add(name)
@@ -69,15 +69,15 @@ def configure(script, bounds=()):
     return {**config, 'preset': preset}
 
 
-def convert(script, bounds, where, name, value):
+def convert(script, bounds, where, name, given):
     """Return a value in the type of its setting: for int | None, '1e3' is 1000, 'None' is None."""
     notes = sys.modules[script['__name__']].__annotations__
-    types = typing.get_args(notes.get(name)) or [type(script[name])]
+    types, value = typing.get_args(notes.get(name)) or [type(script[name])], given
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
     if isinstance(value, str) and not re.search('prompt|system|stop_at', name):
-        value = re.sub('(^|,)~/', rf'\g<1>{os.path.expanduser("~")}/', value)    # --out_dir=~/a
+        value = re.sub('(^|,)~(?=[/,]|$)', rf'\g<1>{os.path.expanduser("~")}', value)   # ~/a,~
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))
         require(low <= value <= high,                   # with nan, every comparison is false
@@ -85,7 +85,7 @@ def convert(script, bounds, where, name, value):
         value = next((n(value) for n in (int, float) if n in types and n(value) == value), value)
     allowed = ' or '.join(str(getattr(each, '__name__', each)) or "''" for each in types)
     require(value in types or type(value) in types and (value != '' or not script[name]),
-            f'{where}{name}={value!r:.80} must be {allowed}, such as {script[name]!r}')
+            f'{where}{name}={given!r:.80} must be {allowed}, such as {script[name]!r}')
     return value
 
 
@@ -114,7 +114,7 @@ def check_folder(config, begins_with=None, goes_on=False):
     """Refuse an out_dir that holds text, tokens or a model of others; the model that the run begins
     with (a path); or a run, unless this one goes on there or --overwrite is given."""
     out = pathlib.Path(config['out_dir'])
-    others = [path.name for mark in ('meta.json', '*.bin', '*.safetensors')
+    others = [path.name for mark in ('meta.json', 'train.jsonl', '*.bin', '*.safetensors')
               for path in out.glob(mark)]
     require(goes_on or not others and not out.is_file(),
             f'{out} is no folder for a run: it has {others[:1]}; choose another --out_dir')

@@ -208,7 +208,7 @@ data_hash = hashlib.sha256()            # a run goes on with the same data
 def read(path):
     """Return the pairs of a file, two rows each: (prompt, answer), ids."""
     require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
-            f'chats.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}')
+            'chats.py --kind=preference --source=FILE --out_dir=NEW, and give --data_dir=NEW')
     content = pathlib.Path(path).read_bytes()
     data_hash.update(content)
     lines = content.strip().splitlines()

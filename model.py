@@ -323,7 +323,7 @@ class GPT(nn.Module):
         files = [os.path.join(path, name) for name in ('best.pt', 'last.pt')]
         path = next(filter(os.path.exists, files), path)
         try:
-            if os.path.isdir(path) or str(path).endswith('.gguf'):
+            if os.path.isdir(path) or str(path).endswith(('.gguf', '.safetensors')):
                 from extras.models import hf_model
                 saved = hf_model.read(path)
             else:       # weights_only: it runs no code; mmap: moments that nobody uses stay on disk

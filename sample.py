@@ -83,7 +83,7 @@ configure(globals(), BOUNDS)                    # config files and flags replace
 require(chat or not system, '--system needs --chat=True')
 if prompt.startswith('@'):
     try:                                        # exactly as it is, to the last newline
-        prompt = pathlib.Path(prompt[1:]).read_bytes().decode('utf-8-sig')
+        prompt = pathlib.Path(prompt[1:]).expanduser().read_bytes().decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         raise Mistake(f'--prompt={prompt} must name a file of UTF-8 text; put a text that begins '
                       f'with @ into a file: {error}') from None
@@ -102,6 +102,8 @@ require(objective in (None, 'clm') and 'reward_head' not in model.saved, f'{ckpt
         'text: it fills gaps (python -m extras.models.fill) or scores answers')
 require(not chat or not objective, f'{ckpt} is a base model, which has never seen a chat; leave '
         f'--chat out, or teach it: python sft.py --init_from={shlex.quote(ckpt)}')
+if chat and 'stage' not in model.saved.get('config', {}):
+    print(f'note: nothing says that {ckpt} knows chats; it is asked in ChatML', file=sys.stderr)
 if random_init:
     model = GPT(model.config)
 model = model.to(device, getattr(torch, dtype)).eval()

@@ -162,8 +162,8 @@ data_hash = hashlib.sha256()            # a run goes on with the same data
 
 def read(path):
     """Return the conversations of a file, (ids, mask) each; the mask says which ids are trained."""
-    require(os.path.exists(path), f'{path} is missing; make it as your config says, or (with your '
-            f'--source=FILE) run: python chats.py --out_dir={shlex.quote(data_dir)}')
+    require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
+            'chats.py --source=FILE --out_dir=NEW, and give --data_dir=NEW')
     rows, counts, content = [], collections.Counter(), pathlib.Path(path).read_bytes()
     data_hash.update(content)
     for number, line in enumerate(content.strip().splitlines(), 1):

@@ -363,7 +363,8 @@ class Tokenizer:
         except Exception as e:              # another program's JSON may fail at any line above
             why = 'no such file' if isinstance(e, FileNotFoundError) else f'{type(e).__name__}: {e}'
             raise ValueError(f'{path} is not a tokenizer of ours ({why}); copy the one of the data '
-                             'or the run, or make one: python tokenizer.py --input=FOLDER') from e
+                             'or the run there, or in a folder of Hugging Face, run AutoTokenizer.'
+                             'from_pretrained(FOLDER).save_pretrained(FOLDER)') from e
 
     @property
     def hash(self):

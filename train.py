@@ -136,7 +136,7 @@ if 'RANK' in os.environ:                # of torchrun, also for one process
 
 # --- data -----------------------------------------------------------------------------------------
 require(os.path.exists(f'{data_dir}/val.bin'), f'{data_dir} has no val.bin; make it as your config '
-        f'says, or run: python clean.py && python prepare.py --out_dir={shlex.quote(data_dir)}')
+        'says, or run: python clean.py && python prepare.py --out_dir=NEW, and give --data_dir=NEW')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')

@@ -139,7 +139,7 @@ def draw(rows):
     solved = collections.defaultdict(list)      # {(model, run, examples): of each seed}
     for row in rows:
         key = ('sft', 2000) if row['run'] == 'fresh' else (row['run'], 400)
-        solved['SmolLM2, 135M', *key].append(verdicts(row, 'practice tasks').mean())
+        solved[('SmolLM2, 135M', *key)].append(verdicts(row, 'practice tasks').mean())
     for row in read(OURS):
         if row['pattern'] == 'space':
             solved['ours, 5M', row['run'], row['examples']].append(row['practice tasks'])

@@ -247,7 +247,7 @@ def test_any_batch_is_shared_by_any_number_of_processes(trainer, n, batch_size, 
 # Flags => the words that name what is wrong, and what to do.
 SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --device=cuda => device='cuda' & --device=auto
---data_dir=nowhere => nowhere/train.jsonl & run: python chats.py --out_dir=nowhere
+--data_dir=nowhere => nowhere/train.jsonl & run: python chats.py --source=FILE --out_dir=NEW
 --block_size=1 => fits into 1 tokens
 --block_size=97 => extras.training.longer_context
 --replay=2 => --base_dir
@@ -255,7 +255,7 @@ SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --dropout=1 => dropout
 --init_from=gone => gone & python train.py
 --init_from=resume => last.pt''', 'dpo': '''--device=cuda => device='cuda' & --device=auto
---data_dir=nowhere => nowhere/train.jsonl & chats.py --kind=preference --source=FILE --out_dir=nowhere
+--data_dir=nowhere => nowhere/train.jsonl & chats.py --kind=preference --source=FILE --out_dir=NEW
 --beta=1e-300 => beta=1e-300
 --gamma=2 => --gamma & simpo
 --loss_type=orpo --nll_weight=1 => --nll_weight

@@ -108,6 +108,7 @@ def test_a_tilde_is_the_home_folder_in_paths_and_itself_in_a_text(play):
     assert (got['name'], got['prompt']) == (f'{home}/a,{home}/b', '~/c')
     assert result(play('a.py', a='name = "~/a"'))['name'] == f'{home}/a'
     assert result(play('--name=a~/b'))['name'] == 'a~/b'
+    assert result(play('--name=~'))['name'] == home         # not a folder that somebody removes by rm -r ~
 
 
 def test_a_config_file_is_python(play):
@@ -126,14 +127,16 @@ except ZeroDivisionError as error: sweep = 0, 1"""
 FLAGS = '''--step=3 => --step: no setting has this name; closest: steps
 --_hidden=2 => _hidden
 --later=2 => later
---steps=1.5 => --steps=1.5 must be int, such as 10
+--steps=1.5 => --steps='1.5' must be int, such as 10
+--steps=1,000 => --steps='1,000' must be int
+--Steps=3 => closest: steps
 --steps=101 => --steps=101 must be from 1 to 100
 --steps --rate=1 => --steps needs a value & --steps=10
 --flag yes => yes is no config file & --name=value
 --flag=yes => --flag='yes' must be bool
 --flags => --flags: no setting & flag
 --z_loss=1 => --z_loss: no setting & closest: none
---seed=1.5 => --seed=1.5 must be int or NoneType
+--seed=1.5 => --seed='1.5' must be int or NoneType
 --kind=bigg => 'bigg' must be none or big
 --sources={[1]:2} => must be dict
 --name= => name='' must be str
@@ -148,7 +151,8 @@ FILES = {'for _ in (1, 2): stepz = _': 'stepz: no setting has this name; closest
          'rate = float("nan")': 'rate=nan must be', 'steps = = 2': 'line 1: SyntaxError: invalid',
          '\nimport nowhere': "line 2: ModuleNotFoundError: No module named 'nowhere'",
          'def half(n):\n  return n / 0\n\nsteps = half(3)': 'line 2: ZeroDivisionError',
-         'if 1:\nsteps = 2': 'line 2: IndentationError', 'rate = "0.1': 'line 1: SyntaxError'}
+         'if 1:\nsteps = 2': 'line 2: IndentationError', 'rate = "0.1': 'line 1: SyntaxError',
+         'steps = 3\nexit()': 'line 2: SystemExit', 'steps = 3\0': 'line 1: SyntaxError'}
 
 
 def test_what_cannot_be_a_setting_is_one_line_that_names_it_its_value_and_where(play):

@@ -83,3 +83,12 @@ def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, 
             else:
                 mistake(result, str(out), '--overwrite' if kind == own else 'choose another --out_dir')
                 assert files(out) == before, (kind, overwrite)
+
+
+def test_advice_leads_to_no_folder_of_others(place):
+    for line in COMMANDS[3:]:
+        script, _, *flags = line.split()
+        if script != 'rl.py':
+            result = run(script, *flags, '--data_dir=cleaned', '--out_dir=new', cwd=place)
+            mistake(result, 'cleaned', '--out_dir=NEW, and give --data_dir=NEW')
+    mistake(run('eval.py', '--ckpt=run , run', '--data_dir=chats', cwd=place), '--out_dir=NEW')

@@ -148,7 +148,7 @@ def test_what_model_py_cannot_be_or_is_cut_off_is_refused_by_name_and_leaves_not
         write_file(path, model, **{'more' if isinstance(odd, dict) else 'extra': odd})
         mistake(read('--out=out'), 'a.gguf cannot be read', words)
     data = path.read_bytes()
-    for broken in data[:-9000], data[:300], b'{}', b'':
+    for broken in data[:-9000], data[:300], b'{}', b'', b'version https://git-lfs.github.com/spec/v1':
         path.write_bytes(broken)
         mistake(read('--out=out'), 'cannot be read')
     mistake(read(), '--out=FOLDER')

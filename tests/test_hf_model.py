@@ -97,7 +97,8 @@ LACKING = '''
 NO_WEIGHTS = '''
 model.Q4_K.gguf => extras.models.gguf FILE
 pytorch_model-1.bin => old .bin
-adapter_config.json => adapter of PEFT.*merge_and_unload'''
+adapter_config.json => adapter of PEFT.*merge_and_unload
+model.fp16.safetensors => give the folder of a model'''
 
 
 def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path):
@@ -111,10 +112,12 @@ def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path)
     weights = tmp_path / 'model.safetensors'
     weights.write_bytes(weights.read_bytes()[:-100])
     refused('Safetensor', GPT.load, tmp_path)
+    weights.write_text('version https://git-lfs.github.com/spec/v1\n')
+    refused('git lfs pull', GPT.load, tmp_path)
     for file, words in table(NO_WEIGHTS):
         weights = weights.rename(tmp_path / file)
         refused(words, GPT.load, tmp_path)
-        if file.endswith('.gguf'):
+        if file.endswith(('.gguf', '.safetensors')):
             refused(words, GPT.load, weights)
 
 

@@ -96,6 +96,10 @@ JUDGED = r"""
 [{"answer": 17}, "#### **$17**\nThat is 3 less than 20.", "#### 17 or 18"]
 [{"answer": 17}, "\\boxed{17}, which is 3 less than 20.", "17 = \\boxed{18}"]
 [{"answer": -5}, "it is -$5"]
+[{"answer": 1200}, "\\boxed{1{,}200}", "1{,}20"]
+[{"answer": 1234567}, "1,\\!234,\\!567", "1\\,234\\,56"]
+[{"answer": 1200}, "\\boxed{1\\,200}", "1 200"]
+[{"answer": 1200}, "1\u202f200"]
 [{"answer": 4}, "<think>5</think>4", "<think>4</think>5"]
 """
 
@@ -475,6 +479,7 @@ NAMES = ['', 'python', ' python', 'Python', 'py', 'python3', 'python title="x"',
 def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_nothing_else_is_run():
     fenced = f'So:\n``` python\n{RIGHT}```\nIt adds.'
     only('passed', PROSE, [fenced, RIGHT, f'\n\n{RIGHT}'])        # also without a chat
+    only('passed', PROSE, ['\ufeff' + RIGHT, RIGHT.replace('    ', '\xa0' * 4)], True)
     right = [f'{first}\n{fenced}' for first in FIRST.split('\n===\n')]
     for answer in FENCED.split('\n===\n'):
         right += [answer.replace('NAME', name) for name in NAMES]

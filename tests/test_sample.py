@@ -229,3 +229,6 @@ clm --ckpt=out/nothing => run: python clean.py && python prepare.py && python tr
 def test_what_cannot_be_is_one_sentence(folder):
     each_is_a_mistake(REFUSED, lambda name, *flags: sample(
         folder, name, *flags, cwd=folder))
+    for name, is_told in ('far', True), ('chat', False):        # far: nobody says what it was taught
+        result = sample(folder, name, '--chat=True', '--prompt=a', '--max_new_tokens=9')
+        assert ('asked in ChatML' in result.stderr) == is_told and ok(result)

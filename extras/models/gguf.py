@@ -66,6 +66,7 @@ def slowdown(config):
 def read(path):
     """Return of a GGUF file what hf_model.write() takes."""
     try:
+        hf_model.check_pointer(path)
         file = gguf.GGUFReader(path)
         values = {key: field.contents() for key, field in file.fields.items()}
         tensors = {tensor.name: tensor for tensor in file.tensors}
@@ -232,7 +233,7 @@ if __name__ == '__main__':
         sys.exit(print(__doc__, "out = ''     # folder to write, which must not exist", sep='\n'))
     path, out = [*sys.argv[1:], '', ''][:2]
     require(out.startswith('--out='), 'type: python -m extras.models.gguf FILE.gguf --out=FOLDER')
-    out = out.removeprefix('--out=')
+    out = os.path.expanduser(out.removeprefix('--out='))        # bash leaves --out=~/a as it is
     require(not os.path.exists(out), f'--out={out} is there already; name another, or move it away')
     hf_model.write(out, *read(path))
     print(f'next: python sample.py --ckpt={shlex.quote(out)} --chat=True')

@@ -111,6 +111,8 @@ def code_in(text, wanted=()):
     block in a fence that is Python, or else the last one, or all of the text."""
     if not names_in(text)[2]:           # Python may have a fence, too, in a docstring
         return '\n'.join(python_in(text, len(text)))
+    # no program has these where it matters: byte order marks, and blanks that a page may have
+    text = re.sub('[\u200b\ufeff]', '', text).replace('\xa0', ' ')
     fenced = [textwrap.dedent(block) for _, block in BLOCK.findall(text)]
     python = [block for block in fenced if block.strip() and not names_in(block)[2]]
     return (definitions(fenced, wanted) or definitions(python_in(text), wanted)
