@@ -194,14 +194,17 @@ def line_of(messages, answers, facts):
 
 
 # --- split: a hash of a text decides whether an example is held out -------------------------------
-def split_text(messages, answers, line):
-    """Return the text that decides for an example: the prompt of a pair, so that no prompt is on
-    both sides. Of a conversation it is the first question, so that all answers to it are on one
-    side, or, because "Hi!", which has fewer than three words, begins many, the whole line."""
+def split_texts(messages, answers, line):
+    """Return the text that decides for an example, and the one that does if too many share the
+    first. Of a pair both are the prompt, so that no prompt is on both sides. Of a conversation they
+    are the first question and all but the last answer, so that all answers to it are on one side.
+    But "Hi!", which has fewer than three words, begins many: then both are the whole line."""
     said = [m['content'].strip() for m in messages if m['role'] != 'system']
+    if answers:
+        return ('\n'.join(said),) * 2
     # two characters of a script without spaces make about a word
     is_short = len(re.findall('[\u0e01-\U0010ffff]{1,2}|\\S+', said[0])) < 3
-    return '\n'.join(said) if answers else line if is_short else said[0]
+    return (line, line) if is_short else (said[0], '\n'.join(said[:-1]))
 
 
 def held_out(texts, val_fraction):
@@ -313,7 +316,7 @@ check_out_dir(out, overwrite)
 
 # 1. read
 left_out, n_bytes, changed, unused = (collections.Counter() for _ in range(4))
-first, examples, has_thumbs = {}, {}, False     # {name in a counter: its place}, {line: text}
+first, examples, has_thumbs = {}, {}, False     # {name in a counter: its place}, {line: two texts}
 entries = (entry for path in sorted(paths) for entry in records_in(path, os.path.realpath(out)))
 if prefer:
     from extras.text import judged_answers
@@ -339,7 +342,7 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
         check_rules(messages, answers, facts)
         line = line_of(messages, answers, facts)
         require(line not in examples, 'exact duplicate')
-        examples[line] = split_text(messages, answers, line)
+        examples[line] = split_texts(messages, answers, line)
         has_thumbs |= shape == 'thumb'
     except UNREADABLE as error:
         why, _, words = str(getattr(error, 'strerror', None) or error).partition(': ')
@@ -356,16 +359,16 @@ report = [f'{title}, {name}: {n:,}, first {first[name]}'
 
 # 2. split: a text decides for its examples, so they keep their side in every run
 if source:
-    if kind == 'sft':           # what begins more would move the fraction that is held out
-        n, n_all = collections.Counter(examples.values()), len(examples)
-        most = min(n_all / 2, max(10, n_all / 100))
-        examples = {line: line if n[text] > most else text for line, text in examples.items()}
+    n, n_all = collections.Counter(text for text, _ in examples.values()), len(examples)
+    most = min(n_all / 2, max(10, n_all / 100))     # more would move the fraction that is held out
+    examples = {line: text if n[text] <= most else whole
+                for line, (text, whole) in examples.items()}
     n = len({*examples.values()})
     require(n > 1, '; '.join([*report, f'{source} has {n} different questions to learn from, and '
                               'at least two are needed, because one is held out: add some']))
     held, n_common = held_out(examples.values(), val_fraction)
     if n_common:
-        report += [f'{n_common:,} have prompts that are too common to be held out: all to train on']
+        report += [f'{n_common:,} begin with what is too common to be held out: all to train on']
 else:
     from extras.tasks import problems
     for split, n in ('train', n_examples), ('validation', 300):

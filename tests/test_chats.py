@@ -507,8 +507,10 @@ def test_about_a_tenth_is_held_out_however_conversations_begin(name, tmp_path):
 def test_a_question_of_fewer_than_three_words_is_no_sign_of_a_conversation(question):
     is_short = question not in ('How are you?', '介绍一下你自己')
     messages = [say('system', 's'), say('user', f'{question}\n')]
-    assert CHATS['split_text'](messages, {}, 'all') == ('all' if is_short else question)
-    assert CHATS['split_text'](messages, {'chosen': 'a'}, 'all') == question
+    messages += [say('assistant', 'a'), say('user', 'b'), say('assistant', 'c')]
+    whole = f'{question}\na\nb'
+    assert CHATS['split_texts'](messages, {}, 'all') == (('all',) * 2 if is_short else (question, whole))
+    assert CHATS['split_texts'](messages[:2], {'chosen': 'a'}, 'all') == (question,) * 2
 
 
 def test_of_pairs_whose_prompts_repeat_a_tenth_is_held_out_and_no_prompt_is_on_both_sides(tmp_path):
@@ -524,7 +526,7 @@ def test_of_pairs_whose_prompts_repeat_a_tenth_is_held_out_and_no_prompt_is_on_b
         train, val = ([row['prompt'] for row in read_rows(tmp_path / f'out/{side}.jsonl')]
                       for side in ('train', 'val'))
         assert len(train + val) == 200 and not {*train} & {*val}, name
-        assert (f'{n_common} have prompts that are too common' in said) == (n_common > 0), name
+        assert (f'{n_common} begin with what is too common' in said) == (n_common > 0), name
         least, most = {'all but two': (1, 2), 'two': (100, 100)}.get(name, (8, 32))
         assert least <= len(val) <= most, (name, len(val))
 
@@ -549,7 +551,8 @@ def test_answers_to_one_question_are_on_one_side_in_every_run(tmp_path):
     pairs = [{'prompt': prompts[i % 14], 'chosen': f'a{i}', 'rejected': 'b'} for i in range(140)]
     thumbs = [{'prompt': prompts[i % 14], 'completion': f'a{i}', 'label': i % 2 > 0}
               for i in range(140)]
-    for some in rows, pairs, thumbs, rows[:2]:
+    many = [line_of(f'user: what about {i % 45} | assistant: a{i}') for i in range(900)]
+    for some in rows, pairs, thumbs, rows[:2], many:
         out = of_rows(tmp_path, some, '--val_fraction=0.3')
         train, val = ({json.dumps(row.get('prompt') or row['messages'][-2])
                        for row in read_rows(out / f'{side}.jsonl')} for side in ('train', 'val'))
