@@ -259,6 +259,8 @@ def records_in(path, results):
             if record:          # no blank line
                 yield f'{path}:{number}', record
     except UNREADABLE as error:
+        if 'pip install' in str(error):         # a package is missing: no fault of the file
+            raise
         yield f'{path}:{number + 1}', error
 
 
@@ -315,6 +317,8 @@ for name in filter(None, source.split(',')):
 check_out_dir(out, overwrite)
 
 # 1. read
+if source:
+    tidy('', collections.Counter())         # if --pii lacks a file, that is no fault of a record
 left_out, n_bytes, changed, unused = (collections.Counter() for _ in range(4))
 first, examples, has_thumbs = {}, {}, False     # {name in a counter: its place}, {line: two texts}
 entries = (entry for path in sorted(paths) for entry in records_in(path, os.path.realpath(out)))

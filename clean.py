@@ -81,11 +81,11 @@ def clean(config):
         raise Mistake(f'--encoding={config.encoding}: {error}; name another') from None
     out_dir = pathlib.Path(config.out_dir).resolve()
     sources, shards = find_sources(config)      # {name: {'path', 'weight', ...}}, [(name, paths)]
-    check_out_dir(out_dir, sources, config.overwrite)
     settings = json.dumps({name: value for name, value in vars(config).items()
                            if name not in HARMLESS})
     # A file or a package that an option lacks ends the run here, before the work begins.
     make_stages(settings)
+    check_out_dir(out_dir, sources, config.overwrite)
     work = out_dir / WORK                                           # a kill leaves its shards
     folders = [work / state_of(config, settings, *shard) for shard in shards]
     lock = lock_folder(work)
@@ -824,7 +824,7 @@ def check_rules(config, document, notes):
 def hide_personal_data(hide, document, notes):
     """Put placeholders in place of personal data; hide is that of extras/text/personal.py."""
     found = collections.Counter()
-    is_code = document['mode'] == 'code' or ends_with(document['path'], '.r')
+    is_code = document.get('mode') == 'code' or ends_with(document['path'], '.r')
     document['text'] = hide(document['text'], found, is_code)
     notes['changed'].update([*+found])
 

@@ -259,9 +259,9 @@ if __name__ == '__main__':
     meta = {'format': 'nanoparrot-data-2', 'source': source, 'cleaned': told or None}
 
     out_dir = pathlib.Path(os.path.realpath(out_dir))
-    check_out_dir(out_dir, meta, overwrite)
     # a tokenizer that can't be read ends the run here, before the work
     tok = None if tokenizer in ('bpe', 'byte', 'char') else make_tokenizer(config)
+    check_out_dir(out_dir, meta, overwrite)
     new = out_dir / WORK / 'new'
     try:
         new.mkdir(parents=True, exist_ok=True)
@@ -350,8 +350,8 @@ if __name__ == '__main__':
             (out_dir / name).unlink()
     for name in sorted(os.listdir(new), key='meta.json'.__eq__):
         os.replace(new / name, out_dir / name)
+    shutil.rmtree(out_dir / WORK)       # while the lock in it is held, so nobody can get this one
     lock.release()
-    shutil.rmtree(out_dir / WORK)
     stream = shlex.quote(f'{source}/shards' if cleaned else source)
     print(f'next: python train.py --data_dir={shlex.quote(os.path.relpath(out_dir))}'
           f'{f" --streaming={stream}" if write == "val" else ""}')
