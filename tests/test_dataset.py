@@ -85,7 +85,7 @@ def test_a_data_set_arrives_from_a_busy_server_with_broken_transfers_then_withou
                    '--num_workers=2', *flags, env={'HF_ENDPOINT': server.address, **direct})
 
     ok(from_hub('--max_files=2'))
-    raw = pathlib.Path('raw')
+    raw = pathlib.Path('data/raw')
     assert len([*raw.rglob('*.gz')]) == 2               # what is not asked for is not fetched
     ok(from_hub())
     assert [path.read_bytes() for path in sorted(raw.rglob('*.gz'))] == [*server.files.values()]
