@@ -51,9 +51,8 @@ PAIR = 'chosen', 'rejected'
 # these change what is learned, too: extras/text/forms.py reads or refuses them
 MORE_COLUMNS = set('context history conversation system system_prompt system_message score_chosen '
                    'score_rejected chosen_score rejected_score chosen_rating rejected_rating '
-                   'outcome image images video videos audio audios attachments tool_calls '
-                   'function_call train trainable learn loss loss_mask weight masked '
-                   'ignore'.split())
+                   'outcome image images video videos audio audios weight attachments tool_calls '
+                   'function_call train trainable learn loss loss_mask masked ignore'.split())
 ROLES = {name: role for role, names in {
     'user': 'user human prompter', 'system': 'system developer',
     'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',

@@ -34,7 +34,8 @@ NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'conversatio
                 for side in PAIR for score in ('score', 'rating')}}
 NO_TEXT = set('image images image_url video videos audio audios attachments tool_calls '
               'function_call'.split())
-# flags of a message, as they are where it is learned; and what is no flag, but may be 1 or true
+# flags of a message or a record, as they are where it is learned; and names of what is no flag, but
+# may be 1, true or no
 FLAGS = {**dict.fromkeys('train trainable learn loss loss_mask weight'.split(), True),
          'masked': False, 'ignore': False}
 NO_FLAGS = set('id name index turn turn_identifier round rank toxic redacted lang language'.split())
