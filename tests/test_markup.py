@@ -76,11 +76,12 @@ def test_what_lost_bytes_is_repaired_as_far_as_it_can_be():
 # --- time -----------------------------------------------------------------------------------------
 PARTS = r"""a @ 1- < $ $$ - { \ % & &#1 \begin{ \begin{equation} \begin{verbatim} \[ \( \cite[ \emph{ \verb|
 <!-- <script> <pre> <math> <ruby> <rt> <rp> <? <a" <a\nb=" a. a@ a@a. a%40 +4/ 555- eyJ- xoxb- sk- Ã β€ Ãƒ ðŸ
-data: data:;base64, data:,<svg ;a=b ~~~ #+begin_src\n ]\n----\n \begin{picture} \iffalse
+data: data:;base64, data:,<svg ;a=b ~~~ \begin{picture} \iffalse
 ``` /* a, =x; f(""".split()
 PARTS += [' ', '\n', '1 ', '+1 ', '(555) ', '<p ', "<p a='", r'\emph{a ', '-----BEGIN ', '{{ ', '\\label{{',
           '$a\n', '%\n', '\\c ', r'\SI{', r'\def\a{', r'\def\a{\a\a}', r'\newcommand{\a}[2][b]{\a[#1]{#2#2}}\a{',
-          '\n ', '-----BEGIN A', '\n=a', '(\n', '\u0301\u0323', '\x1b[', '\x1b]', '\x1bP', 'x\b', '\b', '\n\n   ', '\n~~~', '"""', "'\n"]
+          '\n ', '-----BEGIN A', '\n=a', '(\n', '\u0301\u0323', '\x1b[', '\x1b]', '\x1bP', 'x\b',
+          '\b', '\n\n   ', '\n\n   a', '\n#+begin_src', ']\n----\n', '\n   \n\ta', '\n~~~', '"""', "'\n"]
 N = 12_000
 
 
