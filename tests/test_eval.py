@@ -307,7 +307,6 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
 REFUSED = """
 --tasks=problem => lm_eval
 --tasks=own,own => in this order: own
-'--tasks=own, mbpp' => in this order: own, mbpp
 --ckpt=mind => mind does not exist & python train.py
 --tasks=judged => --completions=FILE
 --completions=x => needs a model: leave --completions out, or name other tasks
