@@ -77,9 +77,9 @@ def convert(script, bounds, where, name, given):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
     if isinstance(value, str) and not re.search('prompt|system|stop_at|judge', name):
-        value = re.sub('(^|,)~(?=[/,]|$)', rf'\g<1>{os.path.expanduser("~")}', value)   # ~/a,~
-        if ', ' in value and not glob.glob(value):      # 'en, de' is a list, 'a, b.txt' a file
-            value = re.sub(', +', ',', value)
+        value = re.sub('(?<![^,])~(?=[/,]|$)', lambda _: os.path.expanduser('~'), value)    # ~/a,~
+        if ', ' in value and not name.startswith('out') and not glob.glob(value):
+            value = re.sub(', +', ',', value)       # 'en, de' is a list, 'a, b.txt' may be a file
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))
         require(low <= value <= high,                   # with nan, every comparison is false

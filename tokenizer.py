@@ -400,7 +400,7 @@ class Answer:
         self.tokenizer, self.ends = tokenizer, ends or '(?!)'       # which is nowhere
         self.n_left = n         # tokens; 0: it has ended
         self.again = b''        # what the first one writes once more, see never_in_answers()
-        self.seen = ''          # the text, behind the prompt's last character: ends may look back
+        self.seen = ''          # the prompt's last character, for an end that looks back, then text
         self.decode = codecs.getincrementaldecoder('utf-8')('replace').decode
         if isinstance(prompt, str):
             self.seen = prompt[-1:]

@@ -81,7 +81,7 @@ REFUSED = '''
 --device=mps => mps & --device=auto
 --min_lr=0.02 => min_lr=0.02 & learning_rate=0.01
 --dropout=1 => dropout=1
---data_dir='no(where' => --out_dir='no(where' & python clean.py & prepare.py'''
+--data_dir='no(where' => no(where & python clean.py & prepare.py --out_dir=NEW'''
 
 
 def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, numbers, tmp_path):
