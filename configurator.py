@@ -192,7 +192,13 @@ def end(error_type, error, trace):
     if re.search(r"named 'extras|from 'extras\.\w+'", str(error)):      # extras/ is missing
         is_mistake, error = True, f'{error}; copy extras, too: {raised.line}'
     if is_mistake:
-        print('error:', *str(error).split(), file=sys.stderr)
+        # A slip in an edited script may look like a damaged file, so its line is named.
+        cause = getattr(error, '__cause__', None)
+        places = [f'({os.path.basename(file)}, line {number})' for file, number, _, line in
+                  traceback.extract_tb(cause and cause.__traceback__)[-1:]
+                  if file.startswith(os.path.dirname(__file__)) and 'site-packages' not in file
+                  and not line.startswith('raise')]
+        print('error:', *str(error).split(), *places, file=sys.stderr)
     else:
         sys.__excepthook__(error_type, error, trace)
         for words, sentence in advice:

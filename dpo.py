@@ -226,7 +226,8 @@ def read(path):
                 record = {names[0]: record['completion']}
             answers = [[*tokenizer.encode(record[name]), end] for name in names]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of dpo.py') from None
+            raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of '
+                          'dpo.py') from error
         if len(prompt) + max(map(len, answers)) <= T:
             for name, answer in zip(names, answers):    # arrays take a tenth of the memory of lists
                 rows[name].append((np.array(prompt, np.int32), np.array(answer, np.int32)))

@@ -170,7 +170,8 @@ def read(path):
         try:
             ids, mask, how = fit(json.loads(line)['messages'], tokenizer.render, T)
         except (ValueError, LookupError, TypeError) as error:
-            raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of sft.py') from None
+            raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of '
+                          'sft.py') from error
         counts[how] += 1
         if ids:                         # arrays take a tenth of the memory of lists
             rows.append((np.array(ids, np.int32), np.array(mask, bool)))

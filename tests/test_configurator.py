@@ -206,6 +206,9 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
         process = play('--note=', body=body)        # an empty value names no file
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1]
+    caused = 'try: {}[0]\nexcept KeyError as error: raise Mistake("damaged") from error'
+    one_line(play(body=caused), f'damaged (script.py, line {HEAD.count(chr(10)) + 1})')
+    assert play(body=caused.replace('{}[0]', '\n raise KeyError')).stderr == 'error: damaged\n'
     slip = 'a, b = 1, 2, 3'     # in model.py only what it refuses is a mistake, elsewhere nothing is
     for body, files in (('import model', {'model': slip}), ('import my_model', {'my_model': 'raise ValueError("odd")'})):
         process = play(body=body, before=FORGET, **files)
