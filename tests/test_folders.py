@@ -76,4 +76,4 @@ def test_advice_leads_to_no_folder_of_others_and_what_cannot_be_written_is_said_
         if script != 'rl.py':
             mistake(run(script, *flags, '--data_dir=cleaned', '--out_dir=new', cwd=place),
                     'cleaned has other things (meta.json, report', 'give another --data_dir')
-    mistake(run('eval.py', '--ckpt=run , run', '--data_dir=chats', cwd=place), 'chats has other things')
+    mistake(run('eval.py', '--ckpt=run, run', '--data_dir=chats', cwd=place), 'chats has other things')
