@@ -460,7 +460,8 @@ def read_texts(source):
 if __name__ == '__main__':
     from configurator import Mistake, configure, require
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e9)})
-    require(not os.path.isdir(out), f'{out} is a folder; name a file in it')
+    require(os.path.isdir(os.path.dirname(out) or '.') and not os.path.isdir(out),
+            f'--out={out} must be a file in a folder that is there')
     try:
         tokenizer = Tokenizer.train(read_texts(input), vocab_size)
         tokenizer.save(out)
