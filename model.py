@@ -332,7 +332,8 @@ class GPT(nn.Module):
             config = GPTConfig(**{**saved.pop('model_config'), **changes})
             weights = saved.pop('model')
         except Exception as e:
-            why = repr(e).split('. ')[0]        # behind it, torch advises to run code
+            why = str(e) if isinstance(e, ValueError) else repr(e)
+            why = why.split('. ')[0]            # behind it, torch advises to run code
             raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
         model = cls(config)
         shapes_of = lambda weights: {(name, tuple(p.shape)) for name, p in weights.items()}

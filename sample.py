@@ -76,6 +76,8 @@ def ask():
     while os.name == 'posix' and sys.stdin.isatty() and select.select(
             [sys.stdin], [], [], 0.2 if lines[-1] else 1.0)[0]:         # seconds
         lines.append(input())
+    while not lines[-1] and not sys.stdin.isatty():     # a file or a pipe ends at its end
+        lines.append(input())
     return '\n'.join(lines).strip()
 
 

@@ -146,7 +146,7 @@ def test_ctrl_c_ends_an_answer_and_a_long_message_is_told_and_neither_ends_the_c
     interrupted = before('take a token', 'if n == 1: raise KeyboardInterrupt')
     result = talk(folder, 'hi\nhi\n', interrupted)
     assert ok(result).splitlines()[-3:] == ['you> o', 'you> ok!', 'you> '] and result.stderr == ''
-    result = talk(folder, f'hi\n{"x" * 900}\nhi\n', before('throw dice', 'print(*arguments)'))
+    result = talk(folder, f'hi\n{"x" * 900}\n\nhi\n', before('throw dice', 'print(*arguments)'))
     assert re.findall(r'1337 \d', ok(result)) == ['1337 1', '1337 2']
     assert result.stdout.count('shorten it') == 1
 
