@@ -52,7 +52,8 @@ PAIR = 'chosen', 'rejected'
 MORE_COLUMNS = set('context history conversation system system_prompt system_message score_chosen '
                    'score_rejected chosen_score rejected_score chosen_rating rejected_rating '
                    'outcome image images video videos audio audios attachments tool_calls '
-                   'function_call'.split())
+                   'function_call train trainable learn loss loss_mask weight masked '
+                   'ignore'.split())
 ROLES = {name: role for role, names in {
     'user': 'user human prompter', 'system': 'system developer',
     'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
@@ -157,9 +158,10 @@ def messages_of(role, values, unused, changed):
 
 # --- rules ----------------------------------------------------------------------------------------
 # what a terminal obeys (colors; N BS N is a bold N), other controls, and invisible characters
-CONTROL = re.compile(r'\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|'
+CONTROL = re.compile(r'\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|'
+                     r'[PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|\x9b\d[\d;]*m|'
                      '[^\n]\x08|[\0-\x08\x0e-\x1b\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\ufff9-\ufffb]')
-DATA_URI = re.compile(r'data:[\w.+/-]+(?:;[\w.=+-]+)*;base64,[A-Za-z0-9+/=%_-]{100,}')
+DATA_URI = re.compile(r'data:[\w.+/-]+(?:;[\w.=+-]+)*;base64,[A-Z0-9+/=%_-]{100,}', re.I)
 
 
 def tidy(text, changed):
@@ -244,9 +246,12 @@ def records_in(path, results):
                 if name[0] != '.':
                     yield from records_in(os.path.join(path, name), results)
             return
-        require(not os.path.isdir(path), 'a linked folder')
+        require(os.path.isfile(path) or not os.path.exists(path), 'a linked folder, or no file')
         ending = RECORDS.search(path.lower())
         require(ending, 'no .jsonl, .json, .csv, .tsv or .parquet')
+        with open(path, 'rb') as file:
+            require(not file.read(40).startswith(b'version https://git-lfs'),
+                    'a pointer of Git LFS, without the data: git lfs pull')
         if ending[0] in ('.jsonl', '.ndjson'):
             records = map(record_of, open(path, 'rb'))
         else:
@@ -308,7 +313,7 @@ config = configure(globals(), BOUNDS)       # config files and flags replace set
 useless = typed - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
 paths, out = set(), pathlib.Path(out_dir)
-for name in filter(None, source.split(',')):
+for name in filter(None, re.split(', *', source)):
     some = [f'{name}/'] if os.path.isdir(name) else [name] if os.path.exists(name) else [
         path for path in glob.glob(name, recursive=True) if not os.path.isdir(path)]
     require(some, f'no file at {name!r}; --source is a file, a folder or a glob, or several with '

@@ -79,6 +79,7 @@ def clean(config):
         'a'.encode(config.encoding or 'utf-8')
     except LookupError as error:
         raise Mistake(f'--encoding={config.encoding}: {error}; name another') from None
+    config.decontaminate = re.sub(', +', ',', config.decontaminate)
     out_dir = pathlib.Path(config.out_dir).resolve()
     sources, shards = find_sources(config)      # {name: {'path', 'weight', ...}}, [(name, paths)]
     settings = json.dumps({name: value for name, value in vars(config).items()
@@ -543,7 +544,10 @@ def lines_of(path, encoding):
         f = (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
         return io.TextIOWrapper(f, 'utf-8-sig', 'surrogateescape', newline='\n')
     may_be_json = ends_with(path, ('.py', '.yaml', '.yml', *LINES, *TABLES))
-    return formats.lines_of(path, encoding, ends_with(path, LINES), may_be_json)
+    lines = formats.lines_of(path, encoding, ends_with(path, LINES), may_be_json)
+    if ends_with(path, LINES):      # an old Mac ends them by CR
+        return (part for line in lines for part in re.split('\r(?={)', line))
+    return lines
 
 
 def texts_in(lines):
@@ -596,14 +600,20 @@ def check_text(document, notes):
 # hyphens, zero-width signs, byte order marks.
 CONTROL = re.compile(
     '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]'
-    r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~]))?')
+    r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|'
+    r'[PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|(?<=\x9b)[\d;]*m)?')
 PLAIN = bytes([*range(32, 127), *b'\t\n\r'])     # of ASCII, what needs no look at each character
 ODD_SPACE = '[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]'
 LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
-# A block of code in a text. Directly below a line, ~~~ makes a heading of it.
+# A block of code in a text: between fences, those of Org and AsciiDoc, too, or indented below an
+# empty line. Directly below a line, ~~~ makes a heading of it.
 FENCED = re.compile(r'^(?:(?<!\S\n)|(?![ \t>]*~))((?:[ \t>*+-]|\d+[.)])*'
-                    r'(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})[^\n]*'
-                    r'(?:\n.*?^(?:[ \t>*+-]|\d+[.)])*(?P=fence)[`~]*[ \t]*$|.*))', re.M | re.S)
+                    r'(?P<fence>`{3,}(?=[^`\n]*$)|~{3,}|#\+(?=(?i:begin_(?:src|example)))|'
+                    r'(?<=\]\n)-{4,}$)[^\n]*(?:\n.*?^(?:[ \t>*+-]|\d+[.)])*'
+                    r'(?P=fence)(?:[`~]*|(?i:end_)\w+)[ \t]*$|.*)|'
+                    r'(?<=\n\n)(?: {3}|\t)[ \t]*\S[^\n]*(?:\s*\n(?: {3}|\t)[ \t]*\S[^\n]*)*)',
+                    re.M | re.S)
+SIGNS_OF_CODE = '```', '~~~', '#+', ']\n----', '\n\n   ', '\n\n\t'
 
 
 def one_form(config):
@@ -677,7 +687,8 @@ def without_controls(text, mode):
         return text
     if mode != 'prose':
         return text.replace('\0', '')
-    text = re.sub('.\b', '', text) if '\b' in text else text
+    if '\b' in text:        # as many characters go as backspaces follow
+        text = re.sub('([^\b\n]{0,80})(\b+)', lambda m: m[1][:-len(m[2])], text)
     return CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
 
 
@@ -692,10 +703,10 @@ def normalise(text, mode):
     if mode != 'prose':
         return text
     if not text.isascii():
-        if re.search('[\u0300-\u036f]', text):     # a pile of accents would take NFC hours
-            text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
+        # a pile of accents would take NFC hours
+        text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
         text = unicodedata.normalize('NFC', text)
-    pieces = FENCED.split(text) if '```' in text or '~~~' in text else [text]
+    pieces = FENCED.split(text) if any(sign in text for sign in SIGNS_OF_CODE) else [text]
     pieces[::3] = map(one_space, pieces[::3])       # text, block, its fence, text, ...
     del pieces[2::3]
     return re.sub(r'\A\s*\n', '', ''.join(pieces)).rstrip()

@@ -141,13 +141,15 @@ def texts_in(path):
         # '': newlines stay as they are; -sig: a byte order mark goes
         opened = gzip.open if path.lower().endswith('.gz') else open
         with opened(path, 'rt', encoding='utf-8-sig', newline='') as f:
+            is_json = re.match(rb'(\xef\xbb\xbf)?\s*(\[\s*)?{\s*"[^"\n]{0,99}"\s*:',
+                               f.buffer.peek(4096))
+            require(not is_json or is_jsonl or path.endswith('.py'),
+                    'lines of JSON, which are read from a .jsonl')
             for line in f:
                 if is_jsonl:
                     record = json.loads(line) if line.strip() else {'text': ''}
                     require(isinstance(record['text'], str), '"text" is no text')
                     yield record['text']
-                elif number == 1 and re.fullmatch(r'{"\w+": .*}\s*', line):
-                    raise ValueError('lines of JSON, which are read from a .jsonl')
                 elif line.rstrip() == '<|endoftext|>':
                     yield ''.join(text)
                     text = []

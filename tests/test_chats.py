@@ -4,6 +4,7 @@ import collections
 import gzip
 import hashlib
 import json
+import os
 import re
 import signal
 
@@ -138,6 +139,24 @@ CONVERSATIONS = r'''
 -> refused: no_grad true
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "target": "false"}]}
 -> refused: target false
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "ignore": "yes"}]}
+-> refused: ignore yes
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "learn": "no"}]}
+-> refused: learn no
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "Trainable": "Off"}]}
+-> refused: trainable off
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "train": false}
+-> refused: train false
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "masked": true}
+-> refused: masked true
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "weight": 0}
+-> refused: weight 0
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "loss": false}
+-> refused: loss false
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "Loss-Mask": "0.0"}
+-> refused: loss_mask 0.0
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "lang": "no"}], "weight": 0.5, "loss": 1, "train": "web"}
+-> user: a | assistant: b | unused: loss, messages.lang, train, weight
 {"messages": [{"role": "user", "content": "a", "loss_mask": [1, 0]},
  {"role": "assistant", "content": "b"}]}
 -> refused: loss_mask [1, 0]
@@ -173,7 +192,7 @@ CONVERSATIONS = r'''
 -> user: a | assistant: b
 {"messages": "[{'role': 'user'}]"}
 -> refused: no list of messages, and no instruction
-{"prompt": "\u001b[1;31merror\u001b[0m 1: N\bNA\bA", "completion": "b\u0007\u00ad"}
+{"prompt": "\u001b[1;31merror\u001b[0m 1: N\bNA\bA\u001bPq#0\u001b\\\u009b0m", "completion": "b\u0007\u00ad"}
 -> user: error 1: NA | assistant: b
 {"prompt": [{"role": "user", "content": "a"}], "input": "x", "completion": "b"}
 -> refused: a message is no object
@@ -414,11 +433,12 @@ def test_every_record_of_real_files_arrives(tmp_path):
 
 
 WHY_LEFT_OUT = [
-    r'no JSON object.*, 5, .*/a.jsonl:11 \({oops\)', r'Error -3 .*, 2, .*:1 \(invalid',
+    r'no JSON object.*, 2, .*/a.jsonl:11 \({oops\)', r'Error -3 .*, 2, .*:1 \(invalid',
     r'Compressed file ended before the end-of-stream marker.*, 1, .*/cut.jsonl.gz:\d\d+',
     r'no list .*Expecting.*, 1, .*/cut.json:1', r'not UTF-8.*iconv.*, 1, .*/latin.jsonl:1',
     r'not as many cells.*, 1, .*/b.csv:2', r'no .jsonl.*, 1, .*/note.txt', r'exact duplicate, 2, ',
-    r'a pointer of Git LFS, without the data, 1, .*/lfs.csv:1 \(git lfs pull\)', r'a linked folder, 1, .*/link:1',
+    r'a pointer of Git LFS, without the data, 3, .*/lfs.csv:1 \(git lfs pull\)',
+    r'a linked folder, or no file, 2, .*/link:1',
     r'No such file or directory, 1, .*/lost.jsonl:1', r'Permission denied, 1, .*/closed:1']
 # not even root may read it
 CLOSED = """
@@ -442,12 +462,13 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tm
     (folder / 'closed').mkdir(parents=True)
     (folder / 'link').symlink_to(folder)
     (folder / 'lost.jsonl').symlink_to('nowhere')
+    os.mkfifo(folder / 'pipe.jsonl')
     for name, data in {
             'a.jsonl': b'\xef\xbb\xbf' + lines + b'\n{oops\n3\n', 'list.json': json.dumps(rows[:2]),
             'lines.json': b'{"input": "x", "output": "y"}\n', 'z.jsonl.gz': packed,
             'cut.jsonl.gz': cut[:len(cut) // 2], 'bad.jsonl.gz': packed[:10] + b'\xff' * 40,
             'bad2.jsonl.gz': packed[:10] + b'\xff' * 9, 'cut.json': b'[{"a": 1}', 'note.txt': b'hello',
-            'lfs.csv': lfs, 'lfs.jsonl': lfs, 'long.jsonl': long.encode('latin-1'),
+            'lfs.csv': lfs, 'lfs.jsonl': lfs, 'lfs.jsonl.gz': lfs, 'long.jsonl': long.encode('latin-1'),
             'latin.jsonl': '{"input": "x", "output": "é"}\n{"input": "behind", "output": "a"}'.encode(
                 'latin-1'), 'b.csv':
             'Question,Answer,n\r\n"one\r\ntwo",here,1\r\nbroken,row\r\n'}.items():
@@ -464,8 +485,8 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tm
         assert any(re.search(words, place) for place in places), (words, sorted(places))
     assert made['unused_columns'] == {'n': 1} and made['changed'] == {'undecodable bytes': 1}
     assert made['first']['undecodable bytes'] == f'{folder}/long.jsonl:1'
-    assert made['bytes'] == {'read': (n := made['bytes']['read']), 'left out': 180}
-    assert 100_000 < n < 120_000 and f'({n:,} bytes), {made["kept"]:,} kept ({n - 180:,} bytes)' in said
+    assert made['bytes'] == {'read': (n := made['bytes']['read']), 'left out': 113}
+    assert 100_000 < n < 120_000 and f'({n:,} bytes), {made["kept"]:,} kept ({n - 113:,} bytes)' in said
 
 
 def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_are_not(tmp_path):
@@ -473,7 +494,7 @@ def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_a
         write(tmp_path / 'in' / path, [{'prompt': f'{path} {i}', 'completion': 'a'} for i in (1, 2)])
     (tmp_path / 'mine').symlink_to('in')
     for source, n in (('in', 8), ('in/', 8), ('in/**', 8), ('in/**/*.jsonl', 8), ('in/b/**', 4),
-                      ('in/*', 4), ('mine', 8), ('in/a.jsonl,in/b', 6),
+                      ('in/*', 4), ('mine', 8), ('in/a.jsonl, in/b', 6),
                       ('in/b/*.jsonl,in/a.jsonl,in/b', 6)):
         chats('in/out', source, cwd=tmp_path)
         assert len(kept(tmp_path / 'in/out')) == n, source

@@ -40,6 +40,11 @@ ONE_FORM = r'''
 "\ufeff \n  a \t b  \r\n\r\n\r\n\r\nc\rd " -> "  a b\n\nc\nd"
 "\u001b[1;32mOK\u001b[0m \u001b]8;;http://a.org\u001b\\a link\u001b]0;title\u0007\u001b(B!" -> "OK a link!"
 "N\bNA\bAM\bME\bE _\bx \u6f22\b\u6f22" -> "NAME x \u6f22"
+"abc\b\b\bxyz" -> "xyz"
+"so\n10%\b\b\b\b20%\b\b\bdone" -> "so\ndone"
+"\u009b31mred\u009b0m \u00932\u0094" -> "red \u201c2\u201d"
+"\u001bP1;2q#0data\u001b\\a" -> "a"
+"\u001b_app\nb\u001b\\c\u001b^x\u0007 d\u001bPe" -> "c de"
 "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645" -> "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
 '''
 
@@ -75,11 +80,18 @@ def test_code_is_known_by_its_path_and_python_also_by_itself():
 
 def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
     for begin, end in (('```', '```'), ('> ```', '> ```'), ('- ```python', '  ```'), ('1. ```', '   ```'),
-                       ('````', '````'), ('~~~', '~~~'), ('> ~~~ {.py `a`}', '> ~~~~'), ('~~~\n```', '~~~')):
+                       ('````', '````'), ('~~~', '~~~'), ('#+BEGIN_SRC c -n', '#+END_SRC'),
+                       ('#+begin_example', '#+end_example'), ('[source,c]\n----', '----'),
+                       ('> ~~~ {.py `a`}', '> ~~~~'), ('~~~\n```', '~~~')):
         code = f'{begin}\nif  x <b>50%</b> &amp; \\emph{{x}}:\n    y\n{end}'
         fenced = f'A <b>bold</b>   word:\n\n{code}\n\n\n\nand  so\n  on.\n'
         assert mode_of(fenced, '') == 'prose'
         assert normalise(fenced, 'prose') == f'A <b>bold</b> word:\n\n{code}\n\nand so\n  on.'
+    for indent in '   ', '\t', '        ':
+        code = f'{indent}x   = 1\n\n\n\n{indent}  y  = 2'
+        assert normalise(f'So  it is::\n\n\n{code}\n\n\n \nand  so', 'prose') == (
+            f'So it is::\n\n{code}\n\nand so')
+    assert normalise('a\n\n     \n\n\t\nb', 'prose') == 'a\n\nb'
     # within a line, three backticks are no fence, and hide nothing that follows; nor does a heading
     assert normalise('Title\n~~~~~\n\nand  so  on\n', 'prose') == 'Title\n~~~~~\n\nand so on'
     assert normalise('Type ```  twice.\nIt  ends.\n', 'prose') == 'Type ``` twice.\nIt ends.'
@@ -371,7 +383,7 @@ none.txt.gz ~ (Not a gzipped file (
 odd.txt.gz ~ (Error -N while decompressing
 lfs.csv ~ git lfs pull
 lines.md ~ .jsonl or .json
-b.txt ~ .pdf under another ending
+b.txt ~ in truth a .pdf
 c.md ~ .rtf
 d.csv ~ .docx
 e.txt ~ .warc
@@ -381,7 +393,7 @@ f.jsonl ~ .gz
 
 def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(tmp_path):
     (tmp_path / 'in').mkdir()
-    encoded = {f'{name}.txt': NAIVE.encode(name) for name in ('utf-8', 'utf-8-sig', 'utf-16')}
+    encoded = {f'{name}.txt': NAIVE.encode(name) for name in ('utf-8', 'utf-8-sig', 'utf-16', 'utf-32')}
     files = {**GOOD, **encoded, **NOT_UTF8, **DAMAGED, **FOREIGN, 'mixed.jsonl': MIXED}
     for name, data in files.items():
         (tmp_path / 'in' / name).write_bytes(data)

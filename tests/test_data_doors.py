@@ -161,6 +161,10 @@ def test_languages_are_recognized_and_what_is_too_short_or_of_none_stays():
         for some in text, '', 'ok', 'buy now cheap pills ' * 30, '@#$% ' * 30:
             assert not text_quality.is_foreign(some, {'en', language})
     refused('must be among ar,de', text_quality.language, 'en,klingon')
+    for names in 'en;de', 'En de', 'en, de,':
+        check = text_quality.language(names)
+        assert check({'mode': 'prose', 'text': SENTENCES['fr']}, {}) == 'language fr'
+        assert not check({'mode': 'prose', 'text': SENTENCES['de']}, {})
 
 
 def test_models_of_good_and_bad_text_are_stages(tmp_path):
@@ -212,7 +216,7 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
     meta = read_json(tmp_path / 'out/meta.json')
     assert meta['decontaminated'] == {'problems': [str(path)], 'ngram': 13}
     (tmp_path / 'other.jsonl').write_text('{"q": ["a"]}\n{oops\n')
-    mistake(run('clean.py', f'--source={source}', f'{flags[0]},{tmp_path}/other.jsonl',
+    mistake(run('clean.py', f'--source={source}', f'{flags[0]}, {tmp_path}/other.jsonl',
                 f'--out_dir={tmp_path}/no'), 'other.jsonl:2 ')
 
 
@@ -271,7 +275,7 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
         row = {'license': 'mit', 'more': '', **json.loads(record)}
         rows.append(({**row, 'text': f'{PROSE[0]} {len(rows)} {row["more"]}'}, reason))
     source = write_records(tmp_path / 'x.jsonl', [row for row, _ in rows])
-    flags = ['--languages=en', '--max_repetition=0', '--licenses=mit, BSD', '--audit=1',
+    flags = ['--languages=en', '--max_repetition=0', '--licenses=mit; BSD', '--audit=1',
              f'--toxic_words={tmp_path}/words', f'--url_allow={tmp_path}/allow']
     left = cleaned(tmp_path / 'out', source, *flags, f'--url_block={tmp_path}/block')
     assert dropped(tmp_path / 'out') == collections.Counter(reason for _, reason in rows if reason)

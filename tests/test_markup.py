@@ -12,7 +12,7 @@ from extras.text.markup import fix_mojibake, strip_html, strip_latex, without_da
 from extras.text.personal import hide
 
 TABLE = read_rows(pathlib.Path(__file__).with_name('markup.jsonl'))
-FORMS = {'html': strip_html, 'latex': strip_latex}
+FORMS = {'html': strip_html, 'latex': strip_latex, 'data': without_data}
 
 
 @pytest.mark.parametrize('row', TABLE, ids=[row['text'][:60] for row in TABLE])
@@ -24,7 +24,7 @@ def test_no_word_is_lost_in_damaged_markup():
     """Pieces of markup in any order: words that are no part of a tag or command are still there."""
     pieces = {'html': '<p> <b </pre> <pre> " \' > <a\xa0href="x"> &amp; &# <br /> <sup> </table> <![',
               'latex': r'\begin{ {verbatim} \end{document} $ $$ { } \emph{ \[ \verb| \" \c [ ] & ~ \\'}
-    for form, strip in FORMS.items():
+    for form, strip in [*FORMS.items()][:2]:
         for seed in range(300):
             dice = random.Random(seed)
             parts = dice.choices(pieces[form].split(' '), k=12)
@@ -76,11 +76,11 @@ def test_what_lost_bytes_is_repaired_as_far_as_it_can_be():
 # --- time -----------------------------------------------------------------------------------------
 PARTS = r"""a @ 1- < $ $$ - { \ % & &#1 \begin{ \begin{equation} \begin{verbatim} \[ \( \cite[ \emph{ \verb|
 <!-- <script> <pre> <math> <ruby> <rt> <rp> <? <a" <a\nb=" a. a@ a@a. a%40 +4/ 555- eyJ- xoxb- sk- Ã β€ Ãƒ ðŸ
-data: data:;base64, ;a=b ~~~ \begin{picture} \iffalse
+data: data:;base64, data:,<svg ;a=b ~~~ #+begin_src\n ]\n----\n \begin{picture} \iffalse
 ``` /* a, =x; f(""".split()
 PARTS += [' ', '\n', '1 ', '+1 ', '(555) ', '<p ', "<p a='", r'\emph{a ', '-----BEGIN ', '{{ ', '\\label{{',
           '$a\n', '%\n', '\\c ', r'\SI{', r'\def\a{', r'\def\a{\a\a}', r'\newcommand{\a}[2][b]{\a[#1]{#2#2}}\a{',
-          '\n ', '-----BEGIN A', '\n=a', '(\n', '\u0301\u0323', '\x1b[', '\x1b]', 'x\b', '\n~~~', '"""', "'\n"]
+          '\n ', '-----BEGIN A', '\n=a', '(\n', '\u0301\u0323', '\x1b[', '\x1b]', '\x1bP', 'x\b', '\b', '\n\n   ', '\n~~~', '"""', "'\n"]
 N = 12_000
 
 

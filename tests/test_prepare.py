@@ -109,8 +109,10 @@ def test_lines_of_json_and_of_endoftext_are_documents_and_a_mark_goes(tmp_path):
     text = '\n<|endoftext|>\n'.join(TEXTS[4:])
     (tmp_path / 'in/b.txt').write_text(f'{text}\n', encoding='utf-8-sig')
     (tmp_path / 'in/c.png').write_bytes(b'\xff')
+    (tmp_path / 'in/d.py').write_text('{"a": 1}\n')
     said = prepare(tmp_path / 'out', tmp_path / 'in')
-    assert sorted(map(str.strip, all_of(tmp_path / 'out'))) == sorted([*TEXTS, 'half \ufffd', odd[1]])
+    assert sorted(map(str.strip, all_of(tmp_path / 'out'))) == sorted([*TEXTS, 'half \ufffd', odd[1],
+                                                                     '{"a": 1}'])
     assert 'passed over: .png: 1' in said
 
 
@@ -260,6 +262,9 @@ def test_what_a_folder_hides_is_counted_and_results_of_a_command_are_no_text(pre
     lfs = 'version https://git-lfs.github.com/spec/v1\noid sha256:1\n'
     for name, text, words in (('a.txt', lfs, 'git lfs pull'), ('a.jsonl.gz', lfs, 'git lfs pull'),
                               ('wiki_00', '{"text": "a"}\n{"text": "b"}\n', 'lines of JSON'),
+                              ('wiki_01', '{"text":"a","id":1}\n{"text":"b"}\n', 'lines of JSON'),
+                              ('list.txt', '[\n  {\n "text": "a"}]\n', 'lines of JSON'),
+                              ('mark.md', '\ufeff\n{"a b":"c"}\r{"a b":"d"}', 'lines of JSON'),
                               ('data.txt', '{"id": 1, "text": "a"}\n', 'lines of JSON')):
         (tmp_path / name).write_text(text)
         mistake(run('prepare.py', f'--source={tmp_path / name}', *flags), f'{name}:1', words)

@@ -33,16 +33,17 @@ def package(path, *names):
 # how files begin that should have other endings
 FORMS = {'.pdf': rb'%PDF-', '.rtf': rb'\{\\rtf', '.zip, .docx, .xlsx or .epub': rb'PK\x03\x04',
          '.gz': rb'\x1f\x8b\x08', '.bz2': rb'BZh\d1AY', '.xz': rb'\xfd7zXZ', '.warc': rb'WARC/\d',
-         '.zst': rb'\x28\xb5/\xfd', '.parquet': rb'PAR1\x15', '.sqlite': rb'SQLite format 3'}
+         '.zst': rb'\x28\xb5/\xfd', '.parquet': rb'PAR1\x15', '.sqlite': rb'SQLite format 3',
+         '.tar': rb'(?s).{257}ustar'}
 JSON = {'.jsonl or .json': rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"[^"\n]{0,99}"\s*:'}
 # A byte that means nothing becomes half of a pair, which no text has.
 codecs.register_error('odd', lambda error: ('\udc80' * (error.end - error.start), error.end))
 
 
 def lines_of(path, encoding='', is_jsonl=False, may_be_json=True):
-    """Return the lines of a file, which is UTF-8, or UTF-16 with its mark, or in `encoding`, packed
-    or not; each line of a .jsonl is in one of these. Refuse by name what has another form than its
-    ending says."""
+    """Return the lines of a file, which is UTF-8, or UTF-16 or UTF-32 with its mark, or in
+    `encoding`, packed or not; each line of a .jsonl is in one of these. Refuse by name what has
+    another form than its ending says."""
     with open(path, 'rb') as f:
         if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
             raise ValueError('a pointer of Git LFS, without the data: git lfs pull')
@@ -50,15 +51,18 @@ def lines_of(path, encoding='', is_jsonl=False, may_be_json=True):
     start, errors = f.peek(4096), 'odd'
     forms = {} if path.lower().endswith('.parquet') else FORMS if may_be_json else FORMS | JSON
     for form in (form for form, begin in forms.items() if re.match(begin, start)):
-        raise ValueError(f'a {form} under another ending: rename it, or see docs/data.md')
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f'in truth a {form}: rename or unpack it, or see docs/data.md')
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):    # it begins as UTF-16 does
+        encoding = 'utf-32'
+    elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = 'utf-16'
     elif is_jsonl and encoding and '\n'.encode(encoding) == b'\n':
         return (line.decode('utf-8-sig' if is_utf8([line], encoding) else encoding, errors)
                 for line in f)
     elif not encoding or is_utf8(unpack(path), encoding):
         encoding, errors = 'utf-8-sig', 'surrogateescape'               # the same, but in C
-    return io.TextIOWrapper(f, encoding, errors, newline='\n')
+    # a CR ends lines of a text, too; in records it may be a sign of a text
+    return io.TextIOWrapper(f, encoding, errors, newline='\n' if may_be_json else '')
 
 
 def is_utf8(lines, encoding):
@@ -144,12 +148,13 @@ def rows_of_csv(lines, delimiter=','):
     whatever quotes it has. Excel's `sep=;` above the names says what separates the columns."""
     csv.field_size_limit(LONGEST_CELL)
     is_tsv, lines = delimiter == '\t', iter(lines)
-    first = next(lines, '')
-    if sign := re.match('"?sep=(.)"?\\s*$', first):
-        delimiter, first = sign[1], next(lines, '')
     # where a lone CR ends the first row it ends all, as in Excel's CSV for a Mac; else it is a sign
-    lines = itertools.chain(re.findall('[^\r]*\r\n?|[^\r]+', first), lines)
-    rows = csv.reader(lines, delimiter=delimiter, strict=True,
+    lines = itertools.chain(re.findall('[^\r]*\r\n?|[^\r]+', next(lines, '')), lines)
+    first = next(lines, '')
+    if sign := re.match('"?sep=(.)"?\\s*$', first, re.I):
+        delimiter, first = sign[1], next(lines, '')
+    rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True,
+                      skipinitialspace=f'{delimiter} "' in first,
                       quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL)
     names, row = [], []
     while row is not None:
@@ -161,9 +166,9 @@ def rows_of_csv(lines, delimiter=','):
         row = [*map(unquoted, row)] if row and is_tsv else row
         if row and not names:
             names = [name.strip() for name in row]
-            if len(names) == 1 and re.search('[;\t]', names[0]):
-                raise ValueError('commas separate the columns of a .csv; if its are others, such '
-                                 'as ;, write the line sep=; above all')
+            if len(names) == 1 and re.search('^#|[;|\t]', names[0]):
+                raise ValueError('the first line of a .csv must name its columns, with commas; if '
+                                 'they have others, such as ;, write the line sep=; above all')
         elif row:
             yield dict(zip(names, row)) if len(row) == len(names) else DAMAGED
 

@@ -35,9 +35,11 @@ NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'conversatio
 NO_TEXT = set('image images image_url video videos audio audios attachments tool_calls '
               'function_call'.split())
 # flags of a message, as they are where it is learned; and what is no flag, but may be 1 or true
-FLAGS = {**dict.fromkeys('train trainable loss loss_mask weight'.split(), True), 'masked': False}
-NO_FLAGS = set('id name index turn turn_identifier round rank toxic redacted'.split())
-VALUES = {'true': True, '1': True, '1.0': True, 'false': False, '0': False, '0.0': False}
+FLAGS = {**dict.fromkeys('train trainable learn loss loss_mask weight'.split(), True),
+         'masked': False, 'ignore': False}
+NO_FLAGS = set('id name index turn turn_identifier round rank toxic redacted lang language'.split())
+VALUES = {**dict.fromkeys('true yes on 1 1.0'.split(), True),
+          **dict.fromkeys('false no off 0 0.0'.split(), False)}
 
 
 def in_known_form(record):
@@ -63,9 +65,11 @@ def in_known_form(record):
 
 
 def check_names(record):
-    """Refuse a record or a message that is more than a text."""
+    """Refuse a record or a message that is more than a text, or that a flag takes out."""
     others = ', '.join(sorted(record.keys() & NO_TEXT))
     require(not others, f'only texts are learned, and this has {others}')
+    for name, flag in ((name, str(record[name]).lower()) for name in FLAGS if name in record):
+        require(VALUES.get(flag) in (None, FLAGS[name]), f'{name} {flag}, and all is learned')
 
 
 def from_json(value):

@@ -20,13 +20,16 @@ def block(listing):
 
 # --- data -----------------------------------------------------------------------------------------
 # ![](data:image/png;base64,iVBORw0K...), perhaps in lines: a file in an address
+# the last of such lines ends with =, or is four letters a few times, with a digit
 DATA = re.compile(r'data:[\w.+/-]*(?:;[\w.+-]+(?:=[\w."+-]+)?)*,(?:(?<=;base64,)'
-                  r'[\w+/=%-]{40,}(?:\s+[\w+/=%-]{60,})*(?:\s+[\w+/%-]*={1,2})?|[^\s"\'<>()]{200,})')
+                  r'[\w+/=%-]{40,}(?:\s+[\w+/=%-]{60,})*'
+                  r'(?:\s+[\w+/%-]*={1,2}|\n[ \t]*(?=\S*\d)(?:[\w+/-]{4}){2,}(?![^\s)"\'>]))?|'
+                  r'[^\s"\'<>()]{200,}|<svg\b(?:(?!data:).)*?</svg>)', re.I | re.S)
 
 
 def without_data(text):
     """Return a text without files that are written in it as addresses, such as pictures."""
-    return DATA.sub('', text) if 'data:' in text else text
+    return DATA.sub('', text) if 'data:' in text.lower() else text
 
 
 # --- HTML -----------------------------------------------------------------------------------------
@@ -205,7 +208,7 @@ WESTERN = byte_images('cp1252', 'latin-1')
 GREEK = byte_images('cp1253', 'iso8859_7', 'cp1252')
 UTF8_AS = [(images, utf8_pattern(images)) for images in (WESTERN, GREEK)]
 USUAL = set('ÂÃâðΒΓ') | {c for c, b in GREEK.items() if b >= 0xE0 and 'α' <= c <= 'ώ'}
-C1_CONTROL = re.compile('[\x80-\x9f]')
+C1_CONTROL = re.compile(r'(?!\x9b\d[\d;]*m)[\x80-\x9f]')     # \x9b31m is a color
 
 
 def fix_mojibake(text):

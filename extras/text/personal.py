@@ -40,7 +40,8 @@ PRIVATE_KEY = (r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----'
                r'(?:\s|\\[nr]|["\'+,]|[\w-]+: [^\n]*\n)*[A-Za-z0-9+/]{40}[^-]*'
                r'(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?')
 # In a query, a page and a program @ is written otherwise, too: ann%40uni.edu, "ann\u0040uni.edu".
-AT_SIGNS = '@', '＠', '%40', '&#64;', '&#x40;', '\\u0040', '\\x40'
+AT_SIGNS = ('@', '＠', '%40', '%2540', '&#64;', '&#064;', '&#x40;', '&#X40;', '&#x0040;', '&commat;',
+            '\\u0040', '\\x40')
 AT = f'(?:{"|".join(map(re.escape, AT_SIGNS))})'
 # A word may follow that lacks its blank, .Then, and Perl's E<gt>, but no more names, .a.T, and no
 # call, x@layer.to(
@@ -71,7 +72,8 @@ SSN = rf'(?!000|666|9\d\d)\d{{3}}[{DASH}](?!00)\d\d[{DASH}](?!0000)\d{{4}}'
 GROUP = (rf'(?:[{BLANK}{DASH}.]|[{BLANK}]?/[{BLANK}]?|[{BLANK}]?[(（]\d{{1,4}}[)）]'
          rf'[{BLANK}{DASH}/]?)\d{{1,8}}')
 PHONES = '|'.join([
-    rf'[+＋](?!0|\d+\.\d+(?!\.?\d)|\d+/\d{{1,4}}(?!\d))\d{{1,4}}(?:{GROUP}){{1,6}}',
+    rf'[+＋](?!0)\d{{1,3}}[{BLANK}](?:\(0\))?(?!0)\d{{2,5}}[{BLANK}][{DASH}][{BLANK}]\d{{5,8}}',
+    rf'[+＋](?!0|\d+\.\d+(?!\.?\d)|\d+/\d{{1,4}}(?!\d|/\d{{5}}))\d{{1,4}}(?:{GROUP}){{1,6}}',
     r'[+＋](?!0)\d{10,14}',
     rf'(?:1[{BLANK}{DASH}])?(?:[(（][2-9２-９]\d\d[)）][{BLANK}]?|[2-9２-９]\d\d[{DASH}])'
     rf'[2-9２-９]\d\d[{DASH}]\d{{4}}',                                      # (212) 555-0123
