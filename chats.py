@@ -313,7 +313,7 @@ config = configure(globals(), BOUNDS)       # config files and flags replace set
 useless = typed - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
 paths, out = set(), pathlib.Path(out_dir)
-for name in filter(None, re.split(', *', source)):
+for name in filter(None, source.split(',')):
     some = [f'{name}/'] if os.path.isdir(name) else [name] if os.path.exists(name) else [
         path for path in glob.glob(name, recursive=True) if not os.path.isdir(path)]
     require(some, f'no file at {name!r}; --source is a file, a folder or a glob, or several with '

@@ -79,7 +79,6 @@ def clean(config):
         'a'.encode(config.encoding or 'utf-8')
     except LookupError as error:
         raise Mistake(f'--encoding={config.encoding}: {error}; name another') from None
-    config.decontaminate = re.sub(', +', ',', config.decontaminate)
     out_dir = pathlib.Path(config.out_dir).resolve()
     sources, shards = find_sources(config)      # {name: {'path', 'weight', ...}}, [(name, paths)]
     settings = json.dumps({name: value for name, value in vars(config).items()
@@ -221,6 +220,8 @@ def find_files(source, max_files=0, out_dir=None):
         passed_over['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
         inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
         found += [os.path.join(folder, name) for name in names if name[0] != '.']
+    if pattern == '*' and not os.path.isdir(top):
+        passed_over['folders'] += sum(map(os.path.isdir, found))
     passed_over['links without a target'] += sum(not os.path.exists(path) for path in found)
     results = os.path.realpath(out_dir) + os.sep if out_dir else '\0'
     found = sorted(path for path in found if os.path.isfile(path)
@@ -309,14 +310,15 @@ def state_of(config, settings, source, paths):
     lists = [path for name in LISTS for given in vars(config)[name].split(',') if given
              for path in find_files(given)[0]]                  # some are folders
     here = pathlib.Path(__file__).parent
-    programs = sorted(map(str, [*here.glob('dedup.py'), *here.glob('extras/text/*.py')]))
+    programs = sorted(map(str, [*here.glob('dedup.py'), *here.glob('extras/text/*.*')]))
     if config.encoding or any(ends_with(path, TABLES) or path.lower().endswith(PACKED)
                               for path in paths):
         from extras.text import formats     # without that file this ends the run
         programs.append(formats.__file__)
     stamps = [(path, os.path.getsize(path), os.path.getmtime(path))
               for path in [__file__, *programs, *lists, *paths]]
-    return f'{hash64(json.dumps([settings, source, stamps]).encode()):016x}'
+    everything = json.dumps([settings, source, stamps, sys.version])     # which parses programs
+    return f'{hash64(everything.encode()):016x}'
 
 
 def begin_work():
