@@ -122,7 +122,8 @@ def read_record(columns, shape, changed):
         require([m['role'] for m in some] == ['assistant'], f'the {name} is not one answer')
     answers = {name: some[0]['content'] for name, some in said.items()}
 
-    # 'suaua'; ShareGPT begins in the middle, and what is behind the last answer teaches nothing
+    # The roles as letters, such as 'suaua'. Answers before the first question go, because ShareGPT
+    # begins in the middle, and so does what is behind the last answer.
     roles = ''.join(m['role'][0] for m in messages) + 'a' * (shape == 'pair')
     system, early, good, late = re.fullmatch('(s*)(a*)(.*?)([stu]*)', roles).groups()
     require(re.match(r'(?!.*([ua])\1)u', good.replace('s', '')),
