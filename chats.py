@@ -121,7 +121,8 @@ def read_record(columns, shape, changed):
         require([m['role'] for m in some] == ['assistant'], f'the {name} is not one answer')
     answers = {name: some[0]['content'] for name, some in said.items()}
 
-    # 'suaua'; ShareGPT begins in the middle, and what is behind the last answer teaches nothing
+    # The roles as letters, such as 'suaua'. Answers before the first question go, because ShareGPT
+    # begins in the middle, and so does what is behind the last answer.
     roles = ''.join(m['role'][0] for m in messages) + 'a' * (shape == 'pair')
     system, early, good, late = re.fullmatch('(s*)(a*)(.*?)([stu]*)', roles).groups()
     require(re.match(r'(?!.*([ua])\1)u', good.replace('s', '')),
@@ -312,7 +313,7 @@ config = configure(globals(), BOUNDS)       # config files and flags replace set
 useless = typed - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
 paths, out = set(), pathlib.Path(out_dir)
-for name in filter(None, re.split(', *', source)):
+for name in filter(None, source.split(',')):
     some = [f'{name}/'] if os.path.isdir(name) else [name] if os.path.exists(name) else [
         path for path in glob.glob(name, recursive=True) if not os.path.isdir(path)]
     require(some, f'no file at {name!r}; --source is a file, a folder or a glob, or several with '

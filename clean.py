@@ -79,7 +79,6 @@ def clean(config):
         'a'.encode(config.encoding or 'utf-8')
     except LookupError as error:
         raise Mistake(f'--encoding={config.encoding}: {error}; name another') from None
-    config.decontaminate = re.sub(', +', ',', config.decontaminate)
     out_dir = pathlib.Path(config.out_dir).resolve()
     sources, shards = find_sources(config)      # {name: {'path', 'weight', ...}}, [(name, paths)]
     settings = json.dumps({name: value for name, value in vars(config).items()
@@ -221,6 +220,8 @@ def find_files(source, max_files=0, out_dir=None):
         passed_over['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
         inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
         found += [os.path.join(folder, name) for name in names if name[0] != '.']
+    if pattern == '*' and not os.path.isdir(top):
+        passed_over['folders'] += sum(map(os.path.isdir, found))
     passed_over['links without a target'] += sum(not os.path.exists(path) for path in found)
     results = os.path.realpath(out_dir) + os.sep if out_dir else '\0'
     found = sorted(path for path in found if os.path.isfile(path)
@@ -309,14 +310,15 @@ def state_of(config, settings, source, paths):
     lists = [path for name in LISTS for given in vars(config)[name].split(',') if given
              for path in find_files(given)[0]]                  # some are folders
     here = pathlib.Path(__file__).parent
-    programs = sorted(map(str, [*here.glob('dedup.py'), *here.glob('extras/text/*.py')]))
+    programs = sorted(map(str, [*here.glob('dedup.py'), *here.glob('extras/text/*.*')]))
     if config.encoding or any(ends_with(path, TABLES) or path.lower().endswith(PACKED)
                               for path in paths):
         from extras.text import formats     # without that file this ends the run
         programs.append(formats.__file__)
     stamps = [(path, os.path.getsize(path), os.path.getmtime(path))
               for path in [__file__, *programs, *lists, *paths]]
-    return f'{hash64(json.dumps([settings, source, stamps]).encode()):016x}'
+    everything = json.dumps([settings, source, stamps, sys.version])     # which parses programs
+    return f'{hash64(everything.encode()):016x}'
 
 
 def begin_work():
@@ -472,8 +474,8 @@ def texts_at(source, text_field=''):
 
 def read(path, text_field='', encoding=''):
     """Yield a document for each text or record of a file. Its 'why' says why there is no text, or
-    is None; 'lost' is how many bytes that takes away. Nothing is raised: of a thousand files, one
-    is damaged. text_field None: records, with all columns."""
+    is None; 'lost' is the size in bytes of what can't be read. Nothing is raised, because one of a
+    thousand files is damaged. text_field None: records, with all columns."""
     names = TEXT_NAMES if text_field == '' else [text_field]
     has_records = ends_with(path, LINES + TABLES)
     number = n_read = 0         # of the last text, line or row; bytes since then
@@ -510,8 +512,8 @@ def read(path, text_field='', encoding=''):
 
 
 def documents_in(record, names, path, lost):
-    """Yield the document in a record, or several if it is as long as a book; none of ''. A
-    record that is a text says why there is no other."""
+    """Yield the document in a record, or several if it is as long as a book; nothing for a blank
+    line, ''. Any other text in place of a record says why there is none."""
     text, why, facts = '', record, {'record': {}}
     if isinstance(record, dict):
         texts = [record[name] for name in names if isinstance(record.get(name), str)]
@@ -780,8 +782,8 @@ def repeated_share(text, words, window=200):
 
 def is_gibberish(text, limit):
     """Return whether more than this share of the words in Latin script is odd: hardly any language
-    spells them. A count in a table of what each character is gives at least as many odd words. Only
-    1 text in 1,000 has so many that its words are looked at."""
+    spells them. Counting classes of characters gives an upper bound of that number at little cost,
+    so only 1 text in 1,000 has so many that its words are looked at."""
     kinds = b' ' + text.encode('latin-1', 'replace').translate(KINDS)
     most = kinds.count(b'cccccc') + kinds.count(b'1c') + kinds.count(b'1a')
     kinds = kinds.translate(LETTERS)
@@ -794,8 +796,8 @@ def is_gibberish(text, limit):
 def code_reason(text, is_python=True):
     """Return why to drop a program, or None: the rules of CodeParrot, with its numbers. Two rules
     drop only 7 in 10 of what they find: texts whose chance, in [0, 1), is below 0.7. It follows
-    from the text, so the next run drops the same ones. It is not the hash of the split: what is
-    held out is below 0.1 there, so these rules would drop all of it."""
+    from the text, so the next run drops the same ones. It is another hash than that of the split,
+    where all held-out texts are below 0.1: these rules would drop all that they find of them."""
     lines = text.split('\n')
     data = text.encode('utf-8', 'surrogatepass')
     head = '\n'.join(lines[:5])

@@ -11,7 +11,7 @@ default. Other names begin with _, or are those of functions, classes and module
 
 Below are four functions of the trainers, too: go_on, check_folder, write_folder and machine.
 """
-import ast, contextlib, difflib, json, os, pathlib, re, runpy, sys, time, traceback, typing
+import ast, contextlib, difflib, glob, json, os, pathlib, re, runpy, sys, time, traceback, typing
 
 # What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
 RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt data.json eval.json '
@@ -76,8 +76,10 @@ def convert(script, bounds, where, name, given):
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
-    if isinstance(value, str) and not re.search('prompt|system|stop_at', name):
-        value = re.sub('(^|,)~(?=[/,]|$)', rf'\g<1>{os.path.expanduser("~")}', value)   # ~/a,~
+    if isinstance(value, str) and not re.search('prompt|system|stop_at|judge', name):
+        value = re.sub('(?<![^,])~(?=[/,]|$)', lambda _: os.path.expanduser('~'), value)    # ~/a,~
+        if ', ' in value and not name.startswith('out') and not glob.glob(value):
+            value = re.sub(', +', ',', value)       # 'en, de' is a list, 'a, b.txt' may be a file
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))
         require(low <= value <= high,                   # with nan, every comparison is false

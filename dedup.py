@@ -49,7 +49,8 @@ def mix(h):
 
 def words_of(data):
     """Return a hash of each word of a text in UTF-8, in order, uint64 (words,): a polynomial of its
-    bytes. For all words at once: that of the text, divided by GOLDEN^s where one begins at s."""
+    bytes. For all words at once: sum the terms of the text's polynomial over each word, and divide
+    by GOLDEN^s, where s is the position at which that word begins."""
     data, begin, hashes = data.translate(LETTERS) + b'\0', 0, []
     while begin < len(data):
         end = data.rfind(b'\0', begin, begin + CHUNK) + 1 or begin + CHUNK      # between two words
@@ -155,8 +156,9 @@ def near_copies(first, signatures, shingles_of, method='minhash', bands=32, min_
                 progress=iter):
     """Join families in first where texts are near-copies. signatures: uint8 (n, k), perhaps a file;
     shingles_of(i): those of text i. Return which texts these are, (m,), and {what: number} for a
-    report. In a round, the first of a group of texts that agree in a band is compared with those of
-    other families, and leaves. 50 rounds are the most, because each with each would cost n^2."""
+    report. Texts that agree in a band are a group. Each round compares a group's first text with
+    those of its others that are in another family, and then the first one leaves the group. There
+    are at most 50 rounds, because comparing each with each would cost n^2."""
     if method == 'simhash':
         bands, min_similarity = 4, 61 / 64
     k = signatures.shape[1]
@@ -211,6 +213,8 @@ def find_copies(texts, method='minhash', bands=32, rows=8, min_similarity=0.85):
     data = [text.encode('utf-8', 'surrogatepass') for text in texts]
     hashes = [hash64(one.translate(None, b' \t\n\r\f\v')) for one in data]      # blanks may differ
     first = exact_copies(np.array(hashes, np.uint64))
+    if not data:
+        return first
     signatures = np.stack([signature(one, method, bands * rows) for one in data])
     near_copies(first, signatures, lambda i: shingles(data[i]), method, bands, min_similarity)
     return first

@@ -15,8 +15,8 @@ judged          --completions=FILE of answers that have an `outcome`, such as sa
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 
-All but loss and judged need extras/. Choose the problems before you train: on others, the same
-model lands outside its first interval about once in six.
+All but loss and judged need extras/. Choose the problems before you train: with other problems,
+the score of the same model is outside this interval about one time in six.
 
 eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint, or with
 --completions=a/samples.jsonl into a/scored. Answers are written as they come, so the same command
@@ -211,19 +211,19 @@ config = configure(globals(), BOUNDS)       # config files and flags replace the
 
 # --- 4. what is asked for, and where the results go -----------------------------------------------
 TASKS = 'loss', 'judged', 'problems', 'humaneval', 'mbpp', 'own', 'gsm8k'
-all_tasks = [*dict.fromkeys(tasks.replace(' ', '').split(','))]      # each once
+all_tasks = [*dict.fromkeys(tasks.split(','))]          # each once
 asking = [task for task in all_tasks if task not in ('loss', 'judged')]
 require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for '
         'multiple choice and IFEval take lm_eval, see docs/measuring.md')
 require(not completions or 'loss' not in all_tasks, 'loss needs a model: leave --completions out, '
         f'or name other tasks than --tasks={tasks}')
 require(completions or 'judged' not in all_tasks, '--tasks=judged needs --completions=FILE')
-require(re.fullmatch(r'[1-9]\d*( ?, ?[1-9]\d*)*', k), f'{k=} must be numbers such as 1,10,100')
+require(re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k), f'{k=} must be numbers such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
 require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs as many answers to a question, or more: --num_samples={ks[-1]}')
 paths = [] if completions else [        # a pattern without a file is refused later
-    os.path.normpath(path) for pattern in re.split(' *, *', ckpt)
+    os.path.normpath(path) for pattern in ckpt.split(',')
     for path in sorted(glob.glob(pattern)) or [pattern]]
 require(not completions or os.path.isfile(completions),
         f'{completions} is no file of answers, such as samples.jsonl')
@@ -250,8 +250,7 @@ if asking:
     from extras.tasks import answers, grading, questions, sandbox
     # None: a task that has programs is refused
     run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
-    questions_of = questions.of_tasks(asking, data, n_problems,
-                                      splits.replace(' ', '').split(','))
+    questions_of = questions.of_tasks(asking, data, n_problems, splits.split(','))
     report['decontaminated'] = questions.contamination(home)
     # First, functions that do nothing: if one passes its tests, there is no score. Then the known
     # solutions: a question whose own solution fails is left out.

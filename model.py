@@ -219,7 +219,8 @@ class GPT(nn.Module):
     def empty_cache(self, B, T):
         """Return room for at most T keys and values of each row: (n_layer, 2, B, K, T, D)."""
         c = self.config
-        # Autocast decides the type of keys, which are products: this product gets the same one.
+        # Keys are products, and autocast may give products another type than the weights have. So
+        # multiply once to see which type that is.
         row = self.embedding.weight[:1]
         return (row @ row.T).new_zeros(         # a masked key has weight 0, and 0 times NaN is NaN
             c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size), c.head_dim)
@@ -331,7 +332,8 @@ class GPT(nn.Module):
             config = GPTConfig(**{**saved.pop('model_config'), **changes})
             weights = saved.pop('model')
         except Exception as e:
-            why = repr(e).split('. ')[0]        # behind it, torch advises to run code
+            why = str(e) if isinstance(e, ValueError) else repr(e)
+            why = why.split('. ')[0]            # behind it, torch advises to run code
             raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
         model = cls(config)
         shapes_of = lambda weights: {(name, tuple(p.shape)) for name, p in weights.items()}

@@ -76,6 +76,8 @@ def ask():
     while os.name == 'posix' and sys.stdin.isatty() and select.select(
             [sys.stdin], [], [], 0.2 if lines[-1] else 1.0)[0]:         # seconds
         lines.append(input())
+    while not lines[-1] and not sys.stdin.isatty():     # a file or a pipe ends at its end
+        lines.append(input())
     return '\n'.join(lines).strip()
 
 
@@ -154,6 +156,9 @@ if chat and not prompt:
 else:
     asked = [*messages, {'role': 'user', 'content': prompt}] if chat else prompt
     asked = shorten(tokenizer, asked, model.config.block_size) if chat else asked
+    n_ids, window = len(Answer(tokenizer, asked, 1).ids), model.config.block_size
+    if n_ids > window:
+        print(f'note: of {n_ids} tokens the model reads the last {window}', file=sys.stderr)
     for i in range(num_samples):
         if num_samples > 1:
             print(f'--- {i + 1} of {num_samples} ---')

@@ -400,7 +400,7 @@ class Answer:
         self.tokenizer, self.ends = tokenizer, ends or '(?!)'       # which is nowhere
         self.n_left = n         # tokens; 0: it has ended
         self.again = b''        # what the first one writes once more, see never_in_answers()
-        self.seen = ''          # the text, behind the prompt's last character: ends may look back
+        self.seen = ''          # the prompt's last character, for an end that looks back, then text
         self.decode = codecs.getincrementaldecoder('utf-8')('replace').decode
         if isinstance(prompt, str):
             self.seen = prompt[-1:]
@@ -460,7 +460,8 @@ def read_texts(source):
 if __name__ == '__main__':
     from configurator import Mistake, configure, require
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e9)})
-    require(not os.path.isdir(out), f'{out} is a folder; name a file in it')
+    require(os.path.isdir(os.path.dirname(out) or '.') and not os.path.isdir(out),
+            f'--out={out} must be a file in a folder that is there')
     try:
         tokenizer = Tokenizer.train(read_texts(input), vocab_size)
         tokenizer.save(out)

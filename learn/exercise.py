@@ -200,7 +200,7 @@ def verdict(exercise, text, file):
         return 1
     counts = re.findall(r'(\d+) (passed|failed|error)', result.stdout)
     said = ', '.join(f'{n} {word}' for n, word in counts)
-    if result.returncode:
+    if result.returncode or 'passed' not in said:       # os._exit(0) ends pytest with code 0, too
         # from the name of the test that failed to the line that says that pytest stops
         report = re.search('^_+ .*(?=^!)', result.stdout, re.M | re.S)
         print(report[0][-4000:] if report else result.stdout + result.stderr)

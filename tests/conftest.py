@@ -60,9 +60,9 @@ def server():
 
 
 def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', grace=2):
-    """A script of this checkout, or with python -m a module, as its user runs it. An argument may be
-    several flags, '--n=2 --name=a b'. Paths in them are relative to cwd. `before` is executed in each
-    process first. grace: seconds that the other processes have when one has failed."""
+    """A script of this checkout, or with python -m a module, as its user runs it. An argument may
+    be several flags, '--n=2 --name=a b'. Paths in them are relative to cwd. `before` is executed in
+    each process first. grace: seconds that the other processes have when one has failed."""
     arguments = [flag for flags in arguments for flag in re.split(' (?=--)', str(flags)) if flag]
     job = {'script': str(ROOT / script) if str(script).endswith('.py') else script,
            'arguments': arguments, 'before': before, 'env': env or {},

@@ -111,6 +111,13 @@ def test_a_tilde_is_the_home_folder_in_paths_and_itself_in_a_text(play):
     assert result(play('--name=~'))['name'] == home         # not a folder that somebody removes by rm -r ~
 
 
+def test_a_blank_behind_a_comma_is_no_part_of_a_name_unless_a_file_has_it(play, tmp_path):
+    (tmp_path / 'a, b.txt').write_text('')
+    for given, value in {'a, b': 'a,b', 'c,  d,e': 'c,d,e', 'a, *.txt': 'a, *.txt', 'a, b.txt': 'a, b.txt'}.items():
+        assert result(play(f'--name={given}'))['name'] == value
+    assert result(play('--prompt=a, b'))['prompt'] == 'a, b'
+
+
 def test_a_config_file_is_python(play):
     text = """import math
 from math import sqrt

@@ -201,7 +201,8 @@ def asking(babbler, tmp_path):
     save_run(tmp_path / 'reward', model, tokenizer, reward_head=torch.zeros(1, 32))
     for name, words in ('own', 'def x self for in'), ('other', 'def x self for if'), ('gsm8k', 'a bc d'):
         write(tmp_path / f'{name}.jsonl', [{'prompt': word, 'answer': 1} for word in words.split()])
-    return tmp_path / 'scores', lambda *more, **how: run('eval.py', ASKED, *more, cwd=tmp_path, **how)
+    return tmp_path / 'scores', lambda *more, **how: run('eval.py', ASKED, *more, cwd=tmp_path,
+                                                         **how)
 
 
 def test_a_killed_evaluation_goes_on_and_equals_one_that_was_never_ended(asking):
@@ -306,7 +307,6 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
 REFUSED = """
 --tasks=problem => lm_eval
 --tasks=own,own => in this order: own
-'--tasks=own, mbpp' => in this order: own, mbpp
 --ckpt=mind => mind does not exist & python train.py
 --tasks=judged => --completions=FILE
 --completions=x => needs a model: leave --completions out, or name other tasks

@@ -4,12 +4,11 @@ import collections
 import hashlib
 import re
 
+import pytest
 from conftest import ROOT, ok, read_rows, run
 
 from extras.tasks import grading, problems as P, rewards
 
-SETS = {split: P.problems(1600 if split == 'train' else 100, 0, split, with_tests=False)
-        for split in P.SPLITS}
 PLAIN = {family[0] for family in P.plain(P.SHOWN)}
 UNSEEN = {family[0] for family in P.plain(P.UNSEEN)}
 
@@ -54,18 +53,25 @@ def test_every_reference_of_either_taste_passes_its_tests_and_wrong_programs_fai
 
 
 # --- the splits -----------------------------------------------------------------------------------
-def test_every_family_occurs_and_held_out_compositions_are_practised():
-    families = lambda split: {p['family'] for p in SETS[split]}
+@pytest.fixture(scope='module')
+def sets():
+    """{split: the first problems of it}"""
+    return {split: P.problems(1600 if split == 'train' else 100, 0, split, with_tests=False)
+            for split in P.SPLITS}
+
+
+def test_every_family_occurs_and_held_out_compositions_are_practised(sets):
+    families = lambda split: {p['family'] for p in sets[split]}
     assert PLAIN <= families('train') and families('family') == UNSEEN and not PLAIN & UNSEEN
     practised = {p['cell'] for p in P.problems(2500, 0, 'feedback', with_tests=False)}
     for split in 'feedback_validation', 'feedback_variation':
-        assert practised >= {p['cell'] for p in SETS[split]}
+        assert practised >= {p['cell'] for p in sets[split]}
 
 
-def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed():
+def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed(sets):
     """Hashes decide. Those of the split family may be anything: it differs from the others in its tasks."""
     for split, (_, fifths, tenths) in P.SPLITS.items():
-        some = SETS[split]
+        some = sets[split]
         assert len({p['prompt'] for p in some}) == len(some)
         assert P.problems(40, 0, split, with_tests=False) == some[:40]
         for p in some + P.problems(40, 5, split, with_tests=False):

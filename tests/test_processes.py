@@ -181,7 +181,8 @@ def test_torchrun_starts_a_run_again_that_lost_a_process(made, numbers, tmp_path
          '--max_restarts=1', ROOT / 'train.py', f'--data_dir={numbers}', *FLAGS.split(),
          f'--out_dir={out}', '--init_from=auto'],
         text=True, capture_output=True, timeout=400,
-        env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}', 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'}))
+        env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}',
+             'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'}))
     rows = [row['step'] for row in read_rows(out / 'metrics.jsonl') if 'loss' in row]
     assert rows == [1, 2, 3, 4, 5, 5, 6, 7, 8]              # it goes on from step 4
     assert_same_sums(made('adamw'), out)

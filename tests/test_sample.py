@@ -146,7 +146,7 @@ def test_ctrl_c_ends_an_answer_and_a_long_message_is_told_and_neither_ends_the_c
     interrupted = before('take a token', 'if n == 1: raise KeyboardInterrupt')
     result = talk(folder, 'hi\nhi\n', interrupted)
     assert ok(result).splitlines()[-3:] == ['you> o', 'you> ok!', 'you> '] and result.stderr == ''
-    result = talk(folder, f'hi\n{"x" * 900}\nhi\n', before('throw dice', 'print(*arguments)'))
+    result = talk(folder, f'hi\n{"x" * 900}\n\nhi\n', before('throw dice', 'print(*arguments)'))
     assert re.findall(r'1337 \d', ok(result)) == ['1337 1', '1337 2']
     assert result.stdout.count('shorten it') == 1
 
@@ -232,3 +232,5 @@ def test_what_cannot_be_is_one_sentence(folder):
     for name, is_told in ('far', True), ('chat', False):        # far: nobody says what it was taught
         result = sample(folder, name, '--chat=True', '--prompt=a', '--max_new_tokens=9')
         assert ('asked in ChatML' in result.stderr) == is_told and ok(result)
+    result = sample(folder, 'clm', '--prompt=' + 'ab ' * 999, '--max_new_tokens=2')
+    assert 'the model reads the last' in result.stderr and ok(result)

@@ -16,10 +16,10 @@ from tokenizer import Tokenizer
 tokenizers = pytest.importorskip('tokenizers')
 transformers = pytest.importorskip('transformers')
 
-# Templates that do what published ones do, in our words. Of Qwen3, a thought stays in the turns behind
-# the last question, empty if there is none, and goes from others. Of Phi, roles become tokens, which
-# swallow white space; a whole chat has an end of its own. plain has no mark of an answer but a blank;
-# its system message is a part of the first question. Of macro, the marks are tokens, but not special,
+# Templates that do what published ones do, in our words. Qwen3: a thought stays in the turns behind
+# the last question, empty if there is none, and goes from others. Phi: roles become tokens, which
+# swallow white space; a whole chat has an end of its own. plain: no mark of an answer but a blank;
+# the system message is a part of the first question. macro: the marks are tokens, but not special,
 # and neither file names the end of a turn.
 TEMPLATES = dict(sections("""
 === Llama 3
@@ -294,8 +294,10 @@ def test_a_llama_3_is_asked_trained_judged_and_exported_with_its_own_template(tm
     """Its answers end at any id in the list of generation_config.json, as in transformers."""
     small = {'vocab_size': 261, 'max_position_embeddings': 192}
     model = published(tmp_path / 'l3', BASES['Llama 3.1'] | small)
-    free = greedy(model, ids_of(made(tmp_path / 'l3', 'Llama 3'), TALK[:3], True), eos_token_id=None)
-    (tmp_path / 'l3/generation_config.json').write_text(json.dumps({'eos_token_id': [257, free[12]]}))
+    asked = ids_of(made(tmp_path / 'l3', 'Llama 3'), TALK[:3], True)
+    free = greedy(model, asked, eos_token_id=None)
+    ends = {'eos_token_id': [257, free[12]]}
+    (tmp_path / 'l3/generation_config.json').write_text(json.dumps(ends))
     model, tokenizer, trained = answers.open_model(str(tmp_path / 'l3'))
     written = answers.write(model, tokenizer, [TALK[:3]], 1, max_new_tokens=20)
     text = tokenizer.decode(free[:free.index(free[12])])

@@ -230,7 +230,8 @@ def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
 CODE = 'def mean(values):\n    return sum(values) / len(values)\n'
 FLAGS = '''
 --input=gone => No such file & gone
---input=c --out=c => c is a folder
+--input=c --out=c => --out=c must be a file
+--input=c --out=gone/t.json => must be a file in a folder that is there
 --input=c/b.jsonl => 'text' & b.jsonl
 --input=list.jsonl => list.jsonl & TypeError
 --input=cut.txt.gz => cut.txt.gz & EOFError

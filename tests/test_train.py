@@ -42,7 +42,7 @@ def test_a_run_leaves_two_models_a_log_and_figures(base):
 
 
 def test_the_held_out_loss_and_its_bits_per_byte_are_those_of_eval_py(numbers, tmp_path):
-    """Which test_eval.py computes by hand. Of all blocks of val.bin: --eval_tokens=0 asks for them."""
+    """Which test_eval.py computes by hand. Of all blocks of val.bin, as --eval_tokens=0 asks."""
     ok(train(numbers, tmp_path, SHORT, '--eval_tokens=0'))
     n = (numbers / 'val.bin').stat().st_size // 2 - 1
     ok(run('eval.py', '--device=cpu',
@@ -81,12 +81,12 @@ REFUSED = '''
 --device=mps => mps & --device=auto
 --min_lr=0.02 => min_lr=0.02 & learning_rate=0.01
 --dropout=1 => dropout=1
---data_dir='no(where' => --out_dir='no(where' & python clean.py & prepare.py'''
+--data_dir='no(where' => no(where & python clean.py & prepare.py --out_dir=NEW'''
 
 
 def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, numbers, tmp_path):
-    """Nothing is removed before all that can be wrong was looked at, nor by torchrun's restart, whose
-    last part is its own, nor where a run has left one checkpoint only. See test_alike.py, too."""
+    """Nothing is removed before all that can be wrong was looked at, nor by torchrun's restart,
+    whose last part is its own, nor where a run has left one checkpoint only."""
     out = shutil.copytree(base, tmp_path / 'run')
     each_is_a_mistake(REFUSED, lambda *flags: train(numbers, out, BASE, '--overwrite=True', *flags,
                                                     cwd=tmp_path))

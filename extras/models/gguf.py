@@ -140,6 +140,8 @@ def tokenizer_of(values):
 # --- write ----------------------------------------------------------------------------------------
 def write(path, model, tokenizer):
     """Write a GPT and its tokenizer as a GGUF file. Return the text to print."""
+    require(os.path.isdir(os.path.dirname(path) or '.') and not os.path.isdir(path),
+            f'--out={path} must be a file in a folder that is there')
     theirs, tensors = hf_model.translated(model)    # config.json, {transformers' name: tensor}
     config, family = vars(model.config), theirs['model_type']
     D, scaling = config['head_dim'], config['rope_scaling']

@@ -97,4 +97,5 @@ if __name__ == '__main__':
     for name in 'gained', 'lost':
         print(f'{name}: {", ".join(result[name]) or "none"}')
     if typed.out:
-        pathlib.Path(typed.out).write_text(json.dumps(result, indent=1), encoding='utf-8')
+        out = pathlib.Path(typed.out).expanduser()
+        out.write_text(json.dumps(result, indent=1), encoding='utf-8')

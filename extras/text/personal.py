@@ -40,8 +40,8 @@ PRIVATE_KEY = (r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----'
                r'(?:\s|\\[nr]|["\'+,]|[\w-]+: [^\n]*\n)*[A-Za-z0-9+/]{40}[^-]*'
                r'(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?')
 # In a query, a page and a program @ is written otherwise, too: ann%40uni.edu, "ann\u0040uni.edu".
-AT_SIGNS = ('@', '＠', '%40', '%2540', '&#64;', '&#064;', '&#x40;', '&#X40;', '&#x0040;', '&commat;',
-            '\\u0040', '\\x40')
+AT_SIGNS = ('@', '＠', '%40', '%2540', '&#64;', '&#064;', '&#x40;', '&#X40;', '&#x0040;',
+            '&commat;', '\\u0040', '\\x40')
 AT = f'(?:{"|".join(map(re.escape, AT_SIGNS))})'
 # A word may follow that lacks its blank, .Then, and Perl's E<gt>, but no more names, .a.T, and no
 # call, x@layer.to(
