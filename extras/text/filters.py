@@ -133,7 +133,7 @@ def licenses(wanted, sources):
     """Return a stage of clean.py that notes the license of each document. wanted: those to keep,
     such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}; where there
     are none, a document's source is a path."""
-    names = {*map(str.strip, re.split('[,;]', wanted.lower()))}
+    names = {*re.split('[,;] *', wanted.lower().strip())}
 
     def check_license(document, notes):
         path = sources.get(document['source'], document['source'])
