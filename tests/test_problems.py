@@ -5,7 +5,7 @@ import hashlib
 import re
 
 import pytest
-from conftest import ROOT, ok, read_rows, run
+from conftest import ROOT, ok, read_rows, run, slow
 
 from extras.tasks import grading, problems as P, rewards
 
@@ -38,6 +38,7 @@ def passes(problem, program):
         return False
 
 
+@slow
 def test_every_reference_of_either_taste_passes_its_tests_and_wrong_programs_fail():
     """Not all: 2 * x and x * 2 differ in the text only, and a slice may end behind the end."""
     verdicts = collections.Counter()

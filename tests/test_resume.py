@@ -7,7 +7,7 @@ import signal
 import pytest
 from accidents import KILLED_WHILE_RENAMING, SHORT_SAMPLES, accident, before, killed_while_saving
 from conftest import TINY, contents, expect_same_run, metrics, mistake, ok, run, same
-from conftest import state, write
+from conftest import slow, state, write
 
 # dropout, so that lost random state would show; saves and evaluations at different steps
 FLAGS = (f'{TINY} --max_steps=18 --save_interval=4 --eval_interval=6 --warmup_steps=0.2 '
@@ -84,6 +84,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
     expect_same_run(out, straight)
 
 
+@slow
 def test_a_stream_of_two_processes_killed_three_times_is_the_straight_run(begin, straight, tmp_path):
     """As many as any part of it needs. init_from=auto begins, and then goes on: its first command
     is typed again."""
