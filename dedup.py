@@ -213,10 +213,9 @@ def find_copies(texts, method='minhash', bands=32, rows=8, min_similarity=0.85):
     data = [text.encode('utf-8', 'surrogatepass') for text in texts]
     hashes = [hash64(one.translate(None, b' \t\n\r\f\v')) for one in data]      # blanks may differ
     first = exact_copies(np.array(hashes, np.uint64))
-    if not data:
-        return first
-    signatures = np.stack([signature(one, method, bands * rows) for one in data])
-    near_copies(first, signatures, lambda i: shingles(data[i]), method, bands, min_similarity)
+    if data:
+        signatures = np.stack([signature(one, method, bands * rows) for one in data])
+        near_copies(first, signatures, lambda i: shingles(data[i]), method, bands, min_similarity)
     return first
 
 
