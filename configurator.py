@@ -169,7 +169,9 @@ def end(error_type, error, trace):
     Others are bugs, or the machine's: they keep their traceback, exit code 1."""
     sys.stderr = sys.__stderr__     # torch.distributed holds back what is printed
     time.sleep(3 * (os.environ.get('RANK', '0') > '0'))     # rank 0 says it, and torchrun ends us
-    raised = traceback.extract_tb(trace)[-1]                # the line that did
+    *_, raised = traceback.extract_tb(trace) or [None]      # the line that did
+    if not raised:              # a line at Python's prompt that is not Python
+        return sys.__excepthook__(error_type, error, trace)
     # model.py and tokenizer.py know no Mistake. What they refuse is one, a slip in them is a bug.
     is_leaf = os.path.basename(raised.filename) in ('model.py', 'tokenizer.py')
     is_mistake = error_type is Mistake or is_leaf and raised.line.startswith('raise ValueError')

@@ -295,9 +295,12 @@ def mean_loss(*groups):
 if rank == 0:
     ids, mask = train[0]
     print(*changed, model.config,
-          f'trained parameters: {len(gradient):,}, processes: {world} ({device}, {dtype})',
+          f'trained parameters: {len(gradient):,}, steps: {max_steps:,}, processes: {world} '
+          f'({device}, {dtype})',
           f'a conversation:\n{tokenizer.decode(ids.tolist())}',
           f'of which is trained:\n{tokenizer.decode(ids[mask].tolist())}', sep='\n', flush=True)
+    if max_steps < 20:
+        print('note: so few steps teach little: raise --epochs, or lower --batch_size')
 if is_new:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now

@@ -132,6 +132,9 @@ def main():
             raise ValueError(f'{folder} does not exist')
     if not folders and all(map(os.path.exists, QUICKSTART)):
         folders = QUICKSTART
+    if not folders:
+        print(f'{" and ".join(QUICKSTART)} are not there: the numbers are those of two small models that '
+              'the page trains', file=sys.stderr)
     for piece in pieces(PAGE.read_text(encoding='utf-8'), *folders):
         print(piece, end='', flush=True)
 
