@@ -4,10 +4,10 @@ import re
 
 import torch
 from accidents import before
-from conftest import base_text, lift, ok, read_rows, run, series, table, write
+from conftest import base_text, lift, ok, read_rows, run, save_run, series, table, write
 from test_records import BYTES
 
-from model import IGNORE
+from model import GPT, IGNORE
 
 collate, fit = lift('sft.py', 'collate', 'fit')
 FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=10 --log_interval=1 --learning_rate=1e-2 '
@@ -44,11 +44,13 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, 
     rows[0]['messages'][-1]['content'] = ''
     for side in ('train', 'val'):
         write(tmp_path / f'{side}.jsonl', rows)
-    printed = sft(sft_model, tmp_path, tmp_path / 'run', '--micro_batch_size=4 --max_steps=4',
+    save_run(tmp_path / 'start', GPT.load(sft_model), BYTES, step=0)
+    printed = sft(tmp_path / 'start', tmp_path, tmp_path / 'run', '--micro_batch_size=4 --max_steps=4',
                   before=SPY.replace('PATH', f'{tmp_path}/calls'))
     # for you to see
     assert re.search('a conversation:\n.*of which is trained:\n\\d+<.im_end.>', printed, re.S)
     assert f"train.jsonl {{'whole': {len(rows)}}}" in printed
+    assert 'is at step 0: nobody' in printed and 'so few steps teach little' in printed
     chat_of = {BYTES.decode(BYTES.render(row['messages'])[0]): row['messages'] for row in rows}
     calls = read_rows(tmp_path / 'calls')
     assert len(calls) == 32 == len({str(x) for x, _ in calls})
