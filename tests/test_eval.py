@@ -303,6 +303,12 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
     assert typed('c').returncode == 2
 
 
+def test_two_runs_that_began_with_each_other_name_no_text(tmp_path):
+    for name, other in ('a', 'b'), ('b', 'a'):
+        write(tmp_path / f'{name}/config.json', [{'stage': 'sft', 'init_from': f'{tmp_path}/{other}'}])
+    assert lift('eval.py', 'own_data', 'folder_of')[0](f'{tmp_path}/a') == ''
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 REFUSED = """
 --tasks=problem => lm_eval
