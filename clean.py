@@ -87,7 +87,7 @@ def clean(config):
     make_stages(settings)
     check_out_dir(out_dir, sources, config.overwrite)
     work = out_dir / WORK                                           # a kill leaves its shards
-    folders = [work / state_of(config, settings, *shard) for shard in shards]
+    folders = [work / name for name in states_of(config, settings, shards)]
     lock = lock_folder(work)
     clear(work, {LOCK, *(folder.name for folder in folders)})
 
@@ -303,22 +303,23 @@ def shown(values):
 SHARD = 16_000_000              # bytes
 
 
-def state_of(config, settings, source, paths):
-    """Return the name of a clean shard, a hash of all that decides about it: settings, its files,
-    the lists that settings name, and our programs. After an edit or with another flag it has
+def states_of(config, settings, shards):
+    """Return the name of each clean shard, a hash of all that decides about it: settings, its
+    files, the lists that settings name, and our programs. After an edit or with another flag it has
     another name, and is done again."""
     lists = [path for name in LISTS for given in vars(config)[name].split(',') if given
              for path in find_files(given)[0]]                  # some are folders
     here = pathlib.Path(__file__).parent
     programs = sorted(map(str, [*here.glob('dedup.py'), *here.glob('extras/text/*.*')]))
     if config.encoding or any(ends_with(path, TABLES) or path.lower().endswith(PACKED)
-                              for path in paths):
+                              for _, paths in shards for path in paths):
         from extras.text import formats     # without that file this ends the run
         programs.append(formats.__file__)
-    stamps = [(path, os.path.getsize(path), os.path.getmtime(path))
-              for path in [__file__, *programs, *lists, *paths]]
-    everything = json.dumps([settings, source, stamps, sys.version])     # which parses programs
-    return f'{hash64(everything.encode()):016x}'
+    stamps = lambda paths: [(path, os.path.getsize(path), os.path.getmtime(path)) for path in paths]
+    # Python's version, because it decides which programs parse
+    common = [settings, sys.version, stamps([__file__, *programs, *lists])]
+    return [f'{hash64(json.dumps([common, source, stamps(paths)]).encode()):016x}'
+            for source, paths in shards]
 
 
 def begin_work():

@@ -308,8 +308,8 @@ def test_a_shard_is_known_by_its_own_settings_files_and_programs(tmp_path, monke
     for path in used, ours, other, words, tmp_path / 'a.txt':
         path.write_text('x')
     monkeypatch.setattr(program, '__file__', str(ours))
-    state = lambda **more: program.state_of(
-        config, json.dumps({**fields, **more}), 'a', [str(tmp_path / 'a.txt')])
+    state = lambda **more: program.states_of(
+        config, json.dumps({**fields, **more}), [('a', [str(tmp_path / 'a.txt')])])
     first = state()
     other.write_text('an edit')
     assert state() == first != state(min_words=9)

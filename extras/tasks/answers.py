@@ -168,11 +168,11 @@ def ask(path, task, questions, model, tokenizer, who, n, *how):
         digest.update(weight.cpu().numpy())
     who = who | {'hash': digest.hexdigest()[:16]}
     rows = rows_of(task, questions, [[''] * n] * len(names), who)
-    known = {}          # {number of the row: text}
+    known, number = {}, {name: i for i, name in enumerate(names)}       # {number of the row: text}
     for row in read_rows(path):
         if (row.get('ckpt'), row.get('task')) == (who['ckpt'], task):
             require(row.get('hash') == who['hash'], REFUSED % path)
-            known[names.index(row['task_id']) * n + row['sample']] = row['completion']
+            known[number[row['task_id']] * n + row['sample']] = row['completion']
     replace_rows(path, [])      # without half a line
     with open(path, 'a', encoding='utf-8') as file:
         for batch in batches(model, tokenizer, prompts, *how, known=known):
