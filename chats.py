@@ -210,10 +210,10 @@ def split_texts(messages, answers, line):
 
 
 def held_out(texts, val_fraction):
-    """Return which texts are held out, a set, and how many examples have one that is too common for
-    that. texts: of each example. Held out are those whose hash, as a number in [0, 1), is below
-    val_fraction, but so many that the examples differ by no more than three standard deviations
-    from that fraction: of 200, at least 8 and at most 32. At least one text is, and not all."""
+    """Return which texts are held out, a set. texts: of each example. Held out are those whose
+    hash, as a number in [0, 1), is below val_fraction, but so many that the examples differ by no
+    more than three standard deviations from that fraction: of 200, at least 8 and at most 32. At
+    least one text is, and not all."""
     n = collections.Counter(texts)
     wanted = len(texts) * val_fraction
     slack = 3 * (wanted * (1 - val_fraction)) ** 0.5
@@ -225,8 +225,7 @@ def held_out(texts, val_fraction):
         if is_next and n_held + n[text] <= wanted + slack:
             held.add(text)
             n_held += n[text]
-    held = held or {min(order, key=n.get)}
-    return held, sum(n[text] for text in n.keys() - held if n[text] > wanted + slack)
+    return held or {min(order, key=n.get)}
 
 
 # --- files become records -------------------------------------------------------------------------
@@ -252,14 +251,18 @@ def records_in(path, results):
         with open(path, 'rb') as file:
             require(not file.read(40).startswith(b'version https://git-lfs'),
                     'a pointer of Git LFS, without the data: git lfs pull')
-        if ending[0] in ('.jsonl', '.ndjson'):
-            records = map(record_of, open(path, 'rb'))
+        if ending[1] in ('jsonl', 'ndjson'):
+            lines = open(path, 'rb')
+            if ending[2]:
+                from extras.text import formats
+                lines = formats.unpack(path)
+            # an old Mac ends lines by CR
+            parts = (part for line in lines for part in re.split(b'\r(?={)', line))
+            records = map(record_of, parts)
         else:
             from extras.text import formats
-            is_packed = ending[1] in ('jsonl', 'ndjson')
-            records = map(record_of, formats.unpack(path)) if is_packed else (
-                record if isinstance(record, dict) else ValueError(record)
-                for record in formats.records_of(path, formats.lines_of(path)))
+            records = (record if isinstance(record, dict) else ValueError(record)
+                       for record in formats.records_of(path, formats.lines_of(path)))
         for number, record in enumerate(records, 1):
             if record:          # no blank line
                 yield f'{path}:{number}', record
@@ -336,12 +339,12 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
         if isinstance(row, Exception):
             raise row
         text = json.dumps(row, ensure_ascii=False, default=str)
-        text, n = re.subn('[\udc80-\udcff]', '\ufffd', text)      # bytes that are no UTF-8
         size = len(text.encode('utf-8', 'replace'))
-        require(1000 * n <= size, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
+        n_odd = len(re.findall('[\udc80-\udcff]', text))        # bytes that are no UTF-8
+        require(1000 * n_odd <= size, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         require(isinstance(row, dict), f'no JSON object (a list is a .json): {row}')
-        changed['undecodable bytes'] += n
-        columns = in_known_form(json.loads(text) if n else row)
+        changed['undecodable bytes'] += n_odd
+        columns = in_known_form(row)
         shape = shape_of(columns, kind)
         messages, answers, facts, names = read_record(columns, shape, changed)
         kind = kind or ('sft' if shape == 'talk' else 'preference')     # as the first record
@@ -375,9 +378,7 @@ if source:
     n = len({*examples.values()})
     require(n > 1, '; '.join([*report, f'{source} has {n} different questions to learn from, and '
                               'at least two are needed, because one is held out: add some']))
-    held, n_common = held_out(examples.values(), val_fraction)
-    if n_common:
-        report += [f'{n_common:,} begin with what is too common to be held out: all to train on']
+    held = held_out(examples.values(), val_fraction)
 else:
     from extras.tasks import problems
     for split, n in ('train', n_examples), ('validation', 300):
