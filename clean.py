@@ -390,8 +390,6 @@ def lines_of(path, encoding):
     try:
         from extras.text import formats
     except ModuleNotFoundError:
-        if encoding or path.lower().endswith(PACKED):
-            raise
         f = (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
         return io.TextIOWrapper(f, 'utf-8-sig', 'surrogateescape', newline='\n')
     may_be_json = ends_with(path, ('.py', '.yaml', '.yml', *LINES, *TABLES))
@@ -588,6 +586,10 @@ def states_of(config, settings, shards):
              for path in find_files(given)[0]]                  # some are folders
     here = pathlib.Path(__file__).parent
     programs = sorted(map(str, [*here.glob('dedup.py'), *here.glob('extras/text/*.*')]))
+    if config.encoding or any(ends_with(path, TABLES) or path.lower().endswith(PACKED)
+                              for _, paths in shards for path in paths):
+        from extras.text import formats     # without that file this ends the run
+        programs.append(formats.__file__)
     stamps = lambda paths: [(path, os.path.getsize(path), os.path.getmtime(path)) for path in paths]
     # Python's version, because it decides which programs parse
     common = [settings, sys.version, stamps([__file__, *programs, *lists])]
