@@ -157,8 +157,8 @@ def test_every_command_uses_settings_and_configs_that_exist():
 
 def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, python_files):
     """Files and models of the run that README begins with are replaced; flags make runs small."""
-    write(tmp_path / 'chats.json', [{'instruction': f'Who is {i}?', 'output': 'A parrot.'}
-                                    for i in range(40)])
+    write(tmp_path / 'chats.jsonl', [{'instruction': f'Who is {i}?', 'output': 'A parrot.'}
+                                     for i in range(40)])
     small = {'clean.py': '--dedup=none', 'prepare.py': '--vocab_size=512', 'chats.py': '',
              'train.py': '--max_steps=4 --warmup_steps=1 --n_layer=1 --n_embd=32 '
                          '--data_dir=data/mine --block_size=64 --eval_tokens=640',
@@ -167,7 +167,7 @@ def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, pyth
     own = [c for c in commands(README) if re.search('(data|out)/(mine|chats)', c)]
     assert {*map(script_of, own)} == {*small} and len(own) == 7
     for command in own:
-        command = command.replace('FOLDER', str(python_files))
+        command = command.replace('=docs ', f'={python_files} ')
         command = re.sub('/quickstart(?= |$)', '/mine', command)
         _, script, *arguments = words(command.replace(' config/', f' {ROOT}/config/'))
         ok(run(script, *arguments, *small[script].split(), cwd=tmp_path))
