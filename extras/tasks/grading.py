@@ -100,8 +100,9 @@ BLOCK = re.compile(r'^[^`~\n]*(`{3,}|~{3,})(?! *(?:md|markdown)\b)[^`\n]*\n'
                    r'(.*?)(?:^\s*\1[`~]*\s*$|\Z)', re.M | re.S)
 
 
-# What may stand on a line with code: a prompt of Python, <answer>, [PYTHON], words and a colon.
-TAG = re.compile(r'^(?:>>> ?|\.\.\. ?|<\w+>|\[\w+\]|.*[:*>\]] ?(?=(?:async )?def \w))'
+# What may stand on a line with code: a quote's >, a prompt of Python, <answer>, [PYTHON], words and
+# a colon.
+TAG = re.compile(r'^(?:>>> ?|> ?|\.\.\. ?|<\w+>|\[\w+\]|.*[:*>\]] ?(?=(?:async )?def \w))'
                  r'|(?:</\w+>|\[/\w+\])\s*$', re.M)
 
 

@@ -43,12 +43,11 @@ def with_options(stages, config, texts_at, read, check_text, normalise):
     if config.decontaminate:
         after['benchmarks'] = benchmarks(config.decontaminate, read, check_text,
                                          normalise)
-    # found, read, one form, BEFORE, rules, AFTER, personal data
-    names = [*stages]
-    i = names.index('rules')
-    order = [*names[:i], *before, 'rules', *after, *names[i + 1:]]
-    stages = {name: (stages | before | after)[name] for name in order}
-    return audit.watched(stages, config.audit) if config.audit else stages
+    all_stages = {}     # found, read, one form, BEFORE, rules, AFTER, personal data
+    for name, check in stages.items():
+        here = {name: check}
+        all_stages |= before | here | after if name == 'rules' else here
+    return audit.watched(all_stages, config.audit) if config.audit else all_stages
 
 
 def report(folder, config, notes, copies, stays, document, left, size, mode_of):
