@@ -132,7 +132,7 @@ def synthetic(n_vocab):
     return folder
 
 
-def train_py(name, preset, micro, compiled, *flags, port=0):
+def train_py(name, preset, micro, *flags, port=0):
     """A run of two micro-batches a step. It is killed once there are enough rows, so that no time
     goes into its save."""
     every, steps = (2, 6) if tiny else (5, 20)
@@ -140,7 +140,7 @@ def train_py(name, preset, micro, compiled, *flags, port=0):
     process = start(name, f'config/{preset}.py', f'--data_dir={synthetic(V)}',
                     *(size if tiny else ()), f'--micro_batch_size={micro}',
                     f'--batch_size={2 * micro}', f'--log_interval={every}',
-                    f'--eval_tokens={micro * T}', f'--compile={compiled}', *flags, port=port)
+                    f'--eval_tokens={micro * T}', f'--compile={on_gpu}', *flags, port=port)
     end = time.time() + LIMIT
     while process.poll() is None and time.time() < end:
         if any(row.get('step', 0) >= steps for row in rows_of(name)):
@@ -162,17 +162,14 @@ def train_py(name, preset, micro, compiled, *flags, port=0):
 
 
 def train():
-    for compiled in dict.fromkeys([on_gpu, False]):
-        attempt(f'train.py, 110M, micro {MICRO}, compiled {compiled}', train_py, f'small{compiled}',
-                'codeparrot_small', MICRO, compiled)
+    attempt(f'train.py, 110M, micro {MICRO}', train_py, 'small', 'codeparrot_small', MICRO)
 
 
 def large():
     micro = 2 if tiny else 8
-    attempt(f'train.py, 1.5B, ddp, micro {micro}', train_py, 'ddp_large', 'codeparrot', micro,
-            on_gpu)
+    attempt(f'train.py, 1.5B, ddp, micro {micro}', train_py, 'ddp_large', 'codeparrot', micro)
     attempt(f'train.py, 1.5B, fsdp, checkpoints, micro {micro}', train_py, 'fsdp_large',
-            'codeparrot', micro, on_gpu, '--shard=fsdp', '--grad_checkpoint=True', port=29500)
+            'codeparrot', micro, '--shard=fsdp', '--grad_checkpoint=True', port=29500)
 
 
 def shard():
