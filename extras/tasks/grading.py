@@ -1,7 +1,8 @@
 """
-How good are answers to questions of questions.py? Tests run their programs, or a rule decides.
-eval.py, rl.py and export take their verdicts() from here.
-code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
+eval.py, rl.py and export open this file to judge answers to the questions of questions.py: by
+running their programs with tests, or by a rule.
+
+    code_in('So:\\n```python\\nx = 1\\n```')       # 'x = 1\\n'
 """
 import ast, math, re, textwrap
 from tqdm import tqdm
@@ -120,8 +121,8 @@ def code_in(text, wanted=()):
 
 
 def definitions(blocks, wanted):
-    """Return, of each name that is wanted, the last block that defines it, with the blocks that
-    define what this one needs."""
+    """Return the last block that defines each wanted name, and the blocks that define what these
+    blocks need, as one program."""
     found = [names_in(block) for block in blocks]
     last = {name: i for i, (defines, _, _) in enumerate(found) for name in defines}
     chosen, names = set(), [*wanted]
