@@ -62,8 +62,7 @@ def attempt(what, make, *args, **how):
     except Exception as error:
         traceback.print_exc()
         tell(what, error=f'{error!r:.300}')
-    if on_gpu:
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return figures
 
 
@@ -84,8 +83,8 @@ def ms(call, n=2 if tiny else 10):
 def the_machine():
     n = 256 if tiny else 8192
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in 'ab')
-    return {'machine': chain_report.machine(), 'cuda': torch.version.cuda,
-            'commit': chain_report.commit(), 'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9}
+    return {'machine': chain_report.machine(), 'commit': chain_report.commit(),
+            'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9}
 
 
 # --- runs of train.py -----------------------------------------------------------------------------
@@ -215,9 +214,8 @@ def beside(name, what, batch, n, **how):
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         work, n_tokens = work_of(what, who, SMALL, device, batch, **how)
-        took = ms(work, n)
-        memory = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
-        return {'tok_s': n_tokens / took * 1000, 'ms': took, 'memory_gb': memory}
+        tok_s = n_tokens / ms(work, n) * 1000
+        return {'tok_s': tok_s, 'memory_gb': torch.cuda.max_memory_allocated() / 1e9}
 
     a, b = (attempt(f'{name}: {who}', speed, who) for who in ('ours', 'theirs'))
     if a and b:

@@ -273,7 +273,6 @@ if __name__ == '__main__':
     if ':' in ''.join(sys.argv[1:2]):
         print(json.dumps(measured(*sys.argv[1].split(':'))))
     elif set(sys.argv[1:]) - {'bpe', 'encode', 'clean', *BATCHES}:
-        print(__doc__)
-        sys.exit(0 if {'-h', '--help'} & {*sys.argv} else 2)
+        sys.exit(print(__doc__))
     else:
         main(sys.argv[1:])
