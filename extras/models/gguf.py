@@ -48,8 +48,8 @@ def table_of(family, config):
 
 
 def reordered(family, key, array, D, n):
-    """Return a weight; of a Llama's q or k, the D rows of each head change places. n = 2 makes of
-    the rows 0 1 2 3 of a head 0 2 1 3, llama.cpp's order, and n = D / 2 undoes it."""
+    """Return a weight. In a Llama's q and k, the D rows of each head change places: n = 2 turns
+    rows 0 1 2 3 of a head into 0 2 1 3, which is llama.cpp's order, and n = D / 2 turns it back."""
     if family != 'llama' or not key.endswith(('attn_q.weight', 'attn_k.weight')):
         return array
     return array.reshape(-1, n, D // n, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
@@ -64,7 +64,7 @@ def slowdown(config):
 
 # --- read -----------------------------------------------------------------------------------------
 def read(path):
-    """Return of a GGUF file what hf_model.write() takes."""
+    """Return what hf_model.write() takes, read from a GGUF file."""
     try:
         hf_model.check_pointer(path)
         file = gguf.GGUFReader(path)
