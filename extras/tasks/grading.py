@@ -135,8 +135,8 @@ def definitions(blocks, wanted):
 
 def python_in(text, most=300):
     """Return the parts of a text that are Python. A part begins at a line and goes on to the first
-    mistake, for at most `most` lines; it may be indented as a whole. Lone words and numbers are left
-    out, because prose has them, too:
+    mistake, for at most `most` lines; it may be indented as a whole. Lone words and numbers are
+    left out, because prose has them, too:
 
         python_in('Answer\\nx = 1\\nThat is it.') -> ['\\nx = 1']"""
     is_word = lambda node: isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call) or (
