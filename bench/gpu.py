@@ -189,7 +189,11 @@ def shard():
         return start(name, *flags, '--dtype=float32', *more, port=port, **env)
 
     def compared(name, process):
-        if process.wait(LIMIT):
+        try:
+            process.wait(LIMIT)
+        finally:
+            process.kill()          # if it is late
+        if process.returncode:
             raise failed(name)
         # the last loss of each step: a run that was resumed has some twice
         found, straight = ({row['step']: row['loss'] for row in rows_of(run) if 'loss' in row}
