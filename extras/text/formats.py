@@ -150,6 +150,8 @@ def rows_of_csv(lines, delimiter=','):
     whatever quotes it has. Excel's `sep=;` above the names says what separates the columns."""
     csv.field_size_limit(LONGEST_CELL)
     is_tsv, lines = delimiter == '\t', iter(lines)
+    # where a lone CR ends the first row it ends all, as in Excel's CSV for a Mac; else it is a sign
+    lines = itertools.chain(re.findall('[^\r]*\r\n?|[^\r]+', next(lines, '')), lines)
     first = next(lines, '')
     if sign := re.match('"?sep=(.)"?\\s*$', first, re.I):
         delimiter, first = sign[1], next(lines, '')
