@@ -82,7 +82,9 @@ def check_harness(questions, run):
         require(result.outcome != 'passed', f'no score: the tests of {named(question)!r} pass '
                 'without an answer; do they call it? check(candidate) needs an "entry_point"')
     solved = [(question, question['solution']) for question in questions if question['solution']]
-    left_out = [named(question) for (question, _), result in zip(solved, judged(solved))
+    failed = [case for case, result in zip(solved, judged(solved)) if result.outcome != 'passed']
+    # once more: a machine that was busy for a moment is no reason to leave a question out
+    left_out = [named(question) for (question, _), result in zip(failed, judged(failed))
                 if result.outcome != 'passed']
     require(not left_out or len(left_out) <= max(1, len(solved) / 100) < len(solved), 'no score: '
             f'{len(left_out)} of {len(solved)} known solutions fail, {left_out[:3]}; fix the tests '
