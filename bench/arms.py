@@ -15,14 +15,13 @@ The two run at the same time, with half of the cores each, so other work on the 
 down. Leave the code alone until they end. To compare code, put what is new behind a setting of
 train.py, and switch it on with --b.
 """
-import argparse, concurrent.futures, json, math, os, pathlib, shlex, signal, statistics, subprocess
-import sys, tempfile
+import argparse, concurrent.futures, json, math, os, pathlib, shlex, statistics, subprocess, sys
+import tempfile
 import torch
 from peers import ROOT
 from configurator import Mistake
 from extras.tasks import chain_report
 
-running = set()     # the ids of processes
 # As in run.sh: Linux keeps the memory that was freed, which is an eighth of a step.
 MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': '2147483647'}
 
@@ -35,9 +34,7 @@ def python(*command, threads=1):
         process = subprocess.Popen(
             [sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said,
             env=os.environ | MEMORY | {'OMP_NUM_THREADS': str(threads)})
-        running.add(process.pid)
         _, status, used = os.wait4(process.pid, 0)
-        running.discard(process.pid)
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
         last = (said.read().strip().splitlines() or [f'it ended with {process.returncode}'])[-1]
@@ -97,11 +94,6 @@ def main():
         for seed in args.seeds.split(','):
             now = {name: pool.submit(one_run, flags, seed, threads)
                    for name, flags in variants.items()}
-            for run in concurrent.futures.as_completed(now.values()):
-                if run.exception():
-                    for pid in [*running]:              # nobody waits for the other run
-                        os.kill(pid, signal.SIGTERM)
-                run.result()                            # raises the first mistake
             for name, run in now.items():
                 loss, seconds = run.result()
                 losses[name].append(loss)

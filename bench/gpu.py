@@ -1,24 +1,24 @@
 """
-Everything that needs a GPU, in twenty minutes, most important first. Each result is a line of JSON on stdout
-and in FOLDER/results.jsonl as soon as it is known, so a run that is cut keeps what it has. A measurement that
-fails is a line with its error, and the next begins. Please send us results.jsonl in an issue. Needs no network.
+Everything that needs a GPU, in twenty minutes, most important first. Each result is a line of JSON
+on stdout and in FOLDER/results.jsonl as soon as it is known, so a run that is cut keeps what it
+has. A measurement that fails is a line with its error, and the next begins. Please send us
+results.jsonl in an issue. Needs no network.
 
     python bench/gpu.py --out=FOLDER                    # on a machine with an NVIDIA GPU
     python bench/gpu.py --out=FOLDER --only=generate    # some of them, such as one that failed
-    python bench/gpu.py --out=FOLDER --tiny=True        # all at toy sizes, on a CPU too: is it whole?
+    python bench/gpu.py --out=FOLDER --tiny=True        # all at toy sizes, on a CPU too
 
     machine         the GPU's own rate, measured: a matrix product
     generate        batch 1, 16, 256, next to transformers
     train           110M by train.py: a step, MFU, memory next to the plan's
     large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
-    shard           fsdp, zero2, float16 and resuming with real runs of train.py, one process over NCCL
+    shard           fsdp, zero2, float16 and resuming with real runs of train.py, one over NCCL
     llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
 
-Each measurement is a process of its own with a limit of time. FOLDER/log.txt has what they said. It needs
-torch with CUDA, a C compiler and Python's headers for Triton, and transformers for the comparisons.
+A run of train.py is a process of its own with a limit of time, and FOLDER/NAME.txt has what it
+said. This needs torch with CUDA, a C compiler and Python's headers for Triton, and transformers.
 """
-import collections, contextlib, glob, json, math, os, pathlib, re, shutil, signal, subprocess, sys, tempfile, time
-import traceback
+import json, os, pathlib, re, shutil, subprocess, sys, tempfile, time, traceback
 import numpy as np
 import torch
 from peers import ROOT, work_of
@@ -28,107 +28,92 @@ from extras.tasks import chain_report
 from extras.training import planner
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
-out = 'out/gpu'             # the folder of results.jsonl and log.txt
+out = 'out/gpu'             # the folder of results.jsonl
 only = ''                   # names of measurements, with commas; '' = all
 tiny: bool | None = None    # True: toy sizes; None = where there is no CUDA
-work = ''                   # set by the script itself: a temporary folder for runs
-measure = ''                # set by the script itself: the measurement that this process makes
-config = configure(globals())
+configure(globals())
 
 on_gpu = torch.cuda.is_available()      # then also with torch.compile
 device = 'cuda' if on_gpu else 'cpu'
 tiny = not on_gpu if tiny is None else tiny
-REPEATS = 2 if tiny else 10     # of a call, of which the median counts
 V, T = (1024, 32) if tiny else (32768, 1024)
 SMALL = GPTConfig(V, T, 2, 2, 0, 32) if tiny else GPTConfig(V, T, 12, 12, 0, 768)         # 110M
 MICRO = 2 if tiny else 32       # sequences at once of 110M
-TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1']
+LIMIT = 800 if tiny else 200    # seconds for a run of train.py; other work may share a CPU
+# What torchrun tells the one process that it starts: so train.py joins a group, over NCCL.
+GROUP = {'RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1'}
 
 
-# --- results ------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 def tell(what, **figures):
     """One line of JSON, on stdout and in results.jsonl, at once."""
-    short = {name: float(f'{x:.4g}') if isinstance(x, float) else x for name, x in figures.items()}
-    line = json.dumps({'what': what, **short})
+    line = json.dumps({'what': what, **figures})
     print(line, flush=True)
     with open(f'{out}/results.jsonl', 'a', encoding='utf-8') as f:
         f.write(line + '\n')
 
 
 def attempt(what, make, *args, **how):
-    """Tell the figures that make(...) returns, a dict, or its error. Returns the figures, {} if none."""
+    """Tell the figures that make(...) returns, a dict, or its error. Return them, {} if none."""
+    figures = {}
     try:
         figures = make(*args, **how)
-    except Exception as e:
-        traceback.print_exc()
-        tell(what, error=(str(e).strip().splitlines() or [''])[-1][:300])
-        figures = {}
-    else:
         tell(what, **figures)
-    if on_gpu:
-        torch.cuda.empty_cache()
+    except Exception as error:
+        traceback.print_exc()
+        tell(what, error=f'{error!r:.300}')
+    torch.cuda.empty_cache()
     return figures
 
 
-def end(pid):
-    """Kill a process and those that it started, at any depth."""
-    children = collections.defaultdict(list)
-    for path in glob.glob('/proc/[0-9]*/stat'):
-        with contextlib.suppress(OSError):
-            with open(path, encoding='utf-8', errors='replace') as f:
-                parent = f.read().rpartition(')')[2].split()[1]
-            children[int(parent)].append(int(path.split('/')[2]))
-    doomed = [pid]
-    for parent in doomed:
-        doomed += children[parent]
-    for one in doomed:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
+def ms(call, n=2 if tiny else 10):
+    """The median of n calls in ms, after one that does not count."""
+    seconds = []
+    for _ in range(n + 1):
+        if on_gpu:
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        call()
+        if on_gpu:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return 1000 * float(np.median(seconds[1:]))
 
 
-def start(name, *command):
-    """A script of this checkout in a process of its own; what it says goes to work/name.txt."""
-    with open(f'{work}/{name}.txt', 'w') as said:
-        return subprocess.Popen([sys.executable, *command], stdout=said, stderr=subprocess.STDOUT, cwd=ROOT)
+def the_machine():
+    n = 256 if tiny else 8192
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in 'ab')
+    return {'machine': chain_report.machine(), 'commit': chain_report.commit(),
+            'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9}
 
 
-def finish(name, process, limit, expected=(0,)):
-    """Wait for a process, at most limit seconds. Return what it said. RuntimeError: it failed."""
-    try:
-        code = process.wait(limit)
-    except subprocess.TimeoutExpired:
-        end(process.pid)
-        process.wait()
-        code = 'none'
-    with open(f'{work}/{name}.txt', encoding='utf-8', errors='replace') as f:
-        said = f.read().strip()
-    print(f'--- {name}: exit code {code}', said[-4000:], sep='\n', file=sys.stderr, flush=True)
-    if code not in expected:
-        last = [line for line in said.splitlines() if re.match(r'error: |[\w.]*(Error|Exception)', line)]
-        last = (last or said.splitlines() or ['it said nothing'])[-1]
-        late = f'ended after its limit of {limit} s' if code == 'none' else f'exit code {code}'
-        raise RuntimeError(f'{name}: {late}; {last}')
-    return said
+# --- runs of train.py -----------------------------------------------------------------------------
+def start(name, *flags, port=0, **env):
+    """Start a run in a process of its own. port: it is a group of one process."""
+    env |= GROUP | {'MASTER_PORT': str(port)} if port else {}
+    with open(f'{out}/{name}.txt', 'w') as said:
+        return subprocess.Popen(
+            [sys.executable, 'train.py', *flags, f'--out_dir={work}/{name}', f'--device={device}'],
+            stdout=said, stderr=subprocess.STDOUT, cwd=ROOT, env=os.environ | env)
 
 
-def rows_of(folder):
-    lines = pathlib.Path(folder, 'metrics.jsonl').read_bytes().splitlines(keepends=True)
+def rows_of(name):
+    """Return the rows that a run has logged so far, without half a line."""
+    path = pathlib.Path(work, name, 'metrics.jsonl')
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith(b'}\n')]
 
 
-def kill_at(step, process, folder, limit):
-    """Kill a run once it has logged this step, so that no time goes into its save."""
-    metrics = f'{folder}/metrics.jsonl'
-    stop = time.time() + limit
-    while process.poll() is None and time.time() < stop:
-        if os.path.exists(metrics) and any(row.get('step', 0) >= step for row in rows_of(folder)):
-            end(process.pid)
-            return
-        time.sleep(0.1)
+def failed(name):
+    """Return the error of a run: the last line of what it said that names one."""
+    said = pathlib.Path(out, f'{name}.txt').read_text('utf-8', 'replace').splitlines()
+    errors = [line for line in said if re.match(r'error: |[\w.]*(Error|Exception)', line)]
+    return RuntimeError(f'{name}: {(errors or said or ["it said nothing"])[-1]}')
 
 
 def synthetic(n_vocab):
-    """A folder of bins for train.py: random ids, so nothing can be learned. Times do not depend on that."""
+    """Return a folder of bins for train.py: random ids, so nothing can be learned. Times do not
+    depend on that."""
     folder = f'{work}/data{n_vocab}'
     if not os.path.exists(folder):
         os.makedirs(folder)
@@ -140,133 +125,101 @@ def synthetic(n_vocab):
         for i, (side, n) in enumerate(sizes.items()):
             ids = np.random.default_rng(i).integers(n_vocab, size=n, dtype=np.uint16)
             ids.tofile(f'{folder}/{side}.bin')
-        meta = {'dtype': 'uint16', 'vocab_size': n_vocab, 'tokens': sizes, 'sources': {}, 'config': {},
-                'tokenizer_hash': tokenizer.hash}
+        meta = {'dtype': 'uint16', 'vocab_size': n_vocab, 'tokens': sizes, 'sources': {},
+                'config': {}, 'tokenizer_hash': tokenizer.hash}
         pathlib.Path(folder, 'meta.json').write_text(json.dumps(meta))
     return folder
 
 
-# --- time ---------------------------------------------------------------------------------------------------
-def wait():
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def ms(call, most=math.inf, warm=2):
-    """The median of REPEATS calls, at most `most`, in ms; before them, `warm` calls that do not count."""
-    seconds = []
-    for _ in range(warm + min(REPEATS, most)):
-        wait()
-        began = time.perf_counter()
-        call()
-        wait()
-        seconds.append(time.perf_counter() - began)
-    return 1000 * float(np.median(seconds[warm:]))
-
-
-# --- the machine --------------------------------------------------------------------------------------------
-def the_machine():
-    n = 256 if tiny else 8192
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in 'ab')
-    return {'machine': chain_report.machine(), 'cuda': torch.version.cuda,
-            'commit': chain_report.commit(), 'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9}
-
-
-# --- train.py -----------------------------------------------------------------------------------------------
-def train_py(name, preset, micro, limit, compiled, *flags, torchrun=()):
-    """A run of two micro-batches a step that is killed once there are enough rows."""
+def train_py(name, preset, micro, *flags, port=0):
+    """A run of two micro-batches a step. It is killed once there are enough rows, so that no time
+    goes into its save."""
     every, steps = (2, 6) if tiny else (5, 20)
-    size = ['--n_layer=2', '--n_head=2', '--n_embd=32', f'--block_size={T}', '--vocab_size=0'] if tiny else []
-    folder = f'{work}/{name}'
-    process = start(name, *torchrun, 'train.py', f'config/{preset}.py', f'--data_dir={synthetic(V)}', *size,
-                    f'--out_dir={folder}', f'--micro_batch_size={micro}', f'--batch_size={2 * micro}',
-                    f'--log_interval={every}', f'--eval_tokens={micro * T}',
-                    f'--device={device}', f'--compile={compiled}', *flags)
-    kill_at(steps, process, folder, limit)
-    said = finish(name, process, limit, expected=(-9,))
-    rows = [row for row in rows_of(folder) if row.get('step', 0) >= 2 * every and 'tok_s' in row]
-    c = json.loads(pathlib.Path(folder, 'config.json').read_bytes())
+    size = ['--n_layer=2', '--n_head=2', '--n_embd=32', f'--block_size={T}', '--vocab_size=0']
+    process = start(name, f'config/{preset}.py', f'--data_dir={synthetic(V)}',
+                    *(size if tiny else ()), f'--micro_batch_size={micro}',
+                    f'--batch_size={2 * micro}', f'--log_interval={every}',
+                    f'--eval_tokens={micro * T}', f'--compile={on_gpu}', *flags, port=port)
+    end = time.time() + LIMIT
+    while process.poll() is None and time.time() < end:
+        if any(row.get('step', 0) >= steps for row in rows_of(name)):
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    rows = [row for row in rows_of(name) if row.get('step', 0) >= 2 * every and 'tok_s' in row]
+    if not rows:
+        raise failed(name)
+    c = json.loads(pathlib.Path(work, name, 'config.json').read_bytes())
+    shutil.rmtree(f'{work}/{name}')         # of 1.5B, 18 GB
     model = planner.sketch(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']))
-    figures = 'tok_s', 'mfu', 'dt'
-    found = {key: float(np.median([row[key] or 0 for row in rows])) for key in figures}
-    peak = max(row['memory_mb'] or 0 for row in rows) * 2 ** 20 / 1e9       # of the GPU
     stage = 3 if c['shard'] == 'fsdp' else 0
-    planned = planner.device_bytes(model, 1, stage, micro, 2, c['grad_checkpoint']) / 1e9
-    return found | {'memory_gb': peak, 'planned_gb': planned, 'memory_over_plan': peak / planned,
-                    'recompiles': said.count('Recompiling function'), 'loss': rows[-1]['loss']}
+    planned = planner.device_bytes(model, 1, stage, micro, 2, c['grad_checkpoint'])
+    return {key: float(np.median([row[key] or 0 for row in rows])) for key in ('tok_s', 'mfu', 'dt')
+            } | {'memory_gb': max(row['memory_mb'] or 0 for row in rows) * 2 ** 20 / 1e9,
+                 'planned_gb': planned / 1e9}
 
 
 def train():
-    for compiled in dict.fromkeys([on_gpu, False]):
-        attempt(f'train.py, 110M, micro {MICRO}, compiled {compiled}', train_py, f'small{compiled}',
-                'codeparrot_small', MICRO, 130, compiled)
+    attempt(f'train.py, 110M, micro {MICRO}', train_py, 'small', 'codeparrot_small', MICRO)
 
 
 def large():
     micro = 2 if tiny else 8
-    ways = {'ddp': [], 'fsdp, checkpoints': ['--shard=fsdp', '--grad_checkpoint=True']}
-    for way, flags in ways.items():
-        attempt(f'train.py, 1.5B, {way}, micro {micro}', train_py, 'large', 'codeparrot', micro, 200,
-                on_gpu, *flags, torchrun=TORCHRUN if flags else ())
-        shutil.rmtree(f'{work}/large', ignore_errors=True)      # 18 GB
+    attempt(f'train.py, 1.5B, ddp, micro {micro}', train_py, 'ddp_large', 'codeparrot', micro)
+    attempt(f'train.py, 1.5B, fsdp, checkpoints, micro {micro}', train_py, 'fsdp_large',
+            'codeparrot', micro, '--shard=fsdp', '--grad_checkpoint=True', port=29500)
 
 
-# --- several processes, other dtypes, resuming --------------------------------------------------------------
 def shard():
     """The same small run in several ways, all at once, because none of them is timed."""
-    os.environ['TORCHINDUCTOR_COMPILE_THREADS'] = '3'       # of each: they compile at the same time
-    os.environ['NVIDIA_TF32_OVERRIDE'] = '0'                # float32 is compared to 1e-3
     steps, half_way = (8, 4) if tiny else (20, 10)
-    flags = [f'--data_dir={synthetic(1024)}', '--n_layer=2', '--n_head=2', '--n_embd=64', '--block_size=64',
-             '--batch_size=8', f'--max_steps={steps}', '--warmup_steps=2', f'--save_interval={half_way}',
-             f'--eval_interval={steps}', '--log_interval=1', '--eval_tokens=512',
-             f'--device={device}', '--learning_rate=3e-3',
-             f'--compile={on_gpu}']
-    f32 = '--dtype=float32'
-    runs = {'alone': ['train.py', f32], 'ddp': [*TORCHRUN, 'train.py', f32],
-            'zero2': [*TORCHRUN, 'train.py', f32, '--shard=zero2'],
-            'fsdp': [*TORCHRUN, 'train.py', f32, '--shard=fsdp', '--grad_checkpoint=True']}
+    env = {'TORCHINDUCTOR_COMPILE_THREADS': '3',    # of each: they compile at the same time
+           'NVIDIA_TF32_OVERRIDE': '0'}             # float32 is compared to 1e-3
+    flags = [f'--data_dir={synthetic(1024)}', '--n_layer=2', '--n_head=2', '--n_embd=64',
+             '--block_size=64', '--batch_size=8', f'--max_steps={steps}', '--warmup_steps=2',
+             f'--save_interval={half_way}', f'--eval_interval={steps}', '--log_interval=1',
+             '--eval_tokens=512', '--learning_rate=3e-3', f'--compile={on_gpu}']
+    runs = {'alone': (0, []), 'ddp': (29501, []), 'zero2': (29502, ['--shard=zero2']),
+            'fsdp': (29503, ['--shard=fsdp', '--grad_checkpoint=True'])}
     if on_gpu:
-        runs['float16'] = ['train.py', '--dtype=float16']
-    started = {name: start(name, *command, *flags, f'--out_dir={work}/{name}')
-               for name, command in runs.items()}
+        runs['float16'] = 0, ['--dtype=float16']
 
-    def losses(name):
-        path = f'{work}/{name}/metrics.jsonl'
-        rows = rows_of(f'{work}/{name}') if os.path.exists(path) else []
-        return [*{row['step']: row['loss'] for row in rows if 'loss' in row}.values()]  # the last of a step
+    def begin(name, port=0, more=()):
+        return start(name, *flags, '--dtype=float32', *more, port=port, **env)
 
     def compared(name, process):
-        finish(name, process, 75)
-        found, straight = losses(name), losses('alone')
-        if len(found) != steps:
-            raise RuntimeError(f'{len(found)} of {steps} steps in metrics.jsonl')
-        far = max((abs(a - b) for a, b in zip(found, straight)), default=float('nan'))
-        return {'first': found[0], 'last': found[-1], 'apart_from_alone': far,
-                'ok': far < (0.1 if name == 'float16' else 1e-3)}
+        try:
+            process.wait(LIMIT)
+        finally:
+            process.kill()          # if it is late
+        if process.returncode:
+            raise failed(name)
+        # the last loss of each step: a run that was resumed has some twice
+        found, straight = ({row['step']: row['loss'] for row in rows_of(run) if 'loss' in row}
+                           for run in (name, 'alone'))
+        far = max(abs(found[step] - straight[step]) for step in range(1, steps + 1))
+        return {'apart_from_alone': far, 'ok': far < (0.1 if name == 'float16' else 1e-3)}
 
+    started = {name: begin(name, *how) for name, how in runs.items()}
     for name, process in started.items():
         attempt(f'shard, {name}', compared, name, process)
-
-    def resumed():
-        os.makedirs(f'{work}/resumed')
-        shutil.copy(f'{work}/alone/metrics.jsonl', f'{work}/resumed')
-        shutil.copy(f'{work}/alone/last-1.pt', f'{work}/resumed/last.pt')
-        return compared('resumed', start('resumed', 'train.py', *flags, f32, f'--out_dir={work}/resumed',
-                                         '--init_from=resume'))
-    attempt('shard, resumed half-way', resumed)
+    os.makedirs(f'{work}/resumed')
+    shutil.copy(f'{work}/alone/metrics.jsonl', f'{work}/resumed')
+    shutil.copy(f'{work}/alone/last-1.pt', f'{work}/resumed/last.pt')
+    attempt('shard, resumed half-way', compared, 'resumed',
+            begin('resumed', more=['--init_from=resume']))
 
 
-# --- beside transformers ------------------------------------------------------------------------------------
-def beside(name, what, batch, most, **how):
-    """Tell the speed of our model and of theirs, and the ratio. most: how many calls are timed."""
+# --- next to transformers -------------------------------------------------------------------------
+def beside(name, what, batch, n, **how):
+    """Tell the speed of our model and of theirs, by n calls, and the ratio."""
     def speed(who):
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         work, n_tokens = work_of(what, who, SMALL, device, batch, **how)
-        took = ms(work, most, warm=1)
-        memory = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
-        return {'tok_s': n_tokens / took * 1000, 'ms': took, 'memory_gb': memory}
+        tok_s = n_tokens / ms(work, n) * 1000
+        return {'tok_s': tok_s, 'memory_gb': torch.cuda.max_memory_allocated() / 1e9}
 
     a, b = (attempt(f'{name}: {who}', speed, who) for who in ('ours', 'theirs'))
     if a and b:
@@ -276,50 +229,24 @@ def beside(name, what, batch, most, **how):
 def llama():
     for compiled in dict.fromkeys([on_gpu, False]):
         how = 'compiled' if compiled else 'not compiled'
-        beside(f'llama, 110M, {how}', 'train', MICRO, 10, compiled=compiled)
+        beside(f'llama, 110M, {how}', 'train', MICRO, 2 if tiny else 10, compiled=compiled)
 
 
 def generate():
+    new, prompt = (8, 8) if tiny else (128, 32)
     for batch in (1, 16, 256):
-        beside(f'generate, 110M, batch {batch}', 'generate', batch, 2, new=8 if tiny else 128,
-               prompt=8 if tiny else 32)
+        beside(f'generate, 110M, batch {batch}', 'generate', batch, 2, new=new, prompt=prompt)
 
 
-# --- one process for each measurement -----------------------------------------------------------------------
-ALL = {     # the call, and the seconds that it gets at most
-    'machine': (lambda: attempt('machine', the_machine), 60), 'generate': (generate, 180),
-    'train': (train, 300), 'large': (large, 420), 'shard': (shard, 150), 'llama': (llama, 150)}
-
-
-def main():
-    global work
-    names = [*filter(None, only.split(','))] or [*ALL]
-    require({*names} <= {*ALL}, f'--only={only}: the measurements are {", ".join(ALL)}')
-    os.makedirs(out, exist_ok=True)
-    work = tempfile.mkdtemp(prefix='gpu-bench-')
-    env = {**os.environ, 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1' if tiny else '8'),
-           'TORCH_LOGS': 'recompiles'}
-    with open(f'{out}/log.txt', 'ab') as log:
-        for name in names:
-            most = ALL[name][1] * (4 if tiny else 1)        # other work may share a CPU
-            flags = {**config, 'measure': name, 'work': work, 'tiny': tiny, 'only': ''}
-            flags = [f'--{key}={value}' for key, value in flags.items() if key != 'preset']
-            command = [sys.executable, os.path.abspath(__file__), *flags]
-            # The compiler's cache does not know which attention was allowed, so each one has its own.
-            own = {**env, 'TORCHINDUCTOR_CACHE_DIR': f'{work}/compiled_{name}'}
-            process = subprocess.Popen(command, stderr=log, env=own)
-            try:
-                code = process.wait(most + 2)
-            except subprocess.TimeoutExpired:
-                end(process.pid)
-                code = f'{process.wait()}, after its limit of {most} s'
-            if code != 0:
-                tell(name, error=f'exit code {code}; see log.txt')
-    shutil.rmtree(work, ignore_errors=True)
-    print(f'next: please send us {out}/results.jsonl, as an issue "bench/gpu.py on ..." of nanoparrot')
-
-
-if measure:
-    ALL[measure][0]()
-else:
-    main()
+ALL = {'machine': lambda: attempt('machine', the_machine), 'generate': generate, 'train': train,
+       'large': large, 'shard': shard, 'llama': llama}
+names = [*filter(None, only.split(','))] or [*ALL]
+require({*names} <= {*ALL}, f'--only={only}: the measurements are {", ".join(ALL)}')
+os.makedirs(out, exist_ok=True)
+os.environ.setdefault('OMP_NUM_THREADS', '1' if tiny else '8')
+with tempfile.TemporaryDirectory(prefix='gpu-bench-') as work:
+    for name in names:
+        # The compiler's cache does not know which attention was allowed, so each has its own.
+        os.environ['TORCHINDUCTOR_CACHE_DIR'] = f'{work}/compiled_{name}'
+        ALL[name]()
+print(f'next: please send us {out}/results.jsonl, as an issue "bench/gpu.py on ..." of nanoparrot')

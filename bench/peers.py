@@ -1,20 +1,19 @@
 """
-Our speed next to that of the usual libraries: training and encoding with a byte-level BPE, next to Hugging
-Face's tokenizers; training steps and greedy generation, next to transformers' Llama of the same shape, dtype
-and threads; rules for prose and near-copies, next to datatrove, datasketch and rensa. One process per
-measurement, in turn. Nothing else should run on the machine.
+Our speed next to that of the usual libraries: training and encoding with a byte-level BPE, next to
+Hugging Face's tokenizers; training steps and greedy generation, next to transformers' Llama of the
+same shape, dtype and threads; rules for prose and near-copies, next to datatrove, datasketch and
+rensa. One process per measurement, in turn. Nothing else should run on the machine.
 
-    pip install transformers tokenizers
+    pip install transformers tokenizers datasketch rensa 'datatrove[processing]' spacy
     python bench/peers.py                       # everything but clean
     python bench/peers.py bpe encode            # some of it: bpe, encode, train, generate, clean
     ROUNDS=1 python bench/peers.py train
 
-For the tokenizers, the text is the standard library with its tests, and the vocabulary 32,768.
-"the same?" is a hash of what each returns; trained tokens differ, because
-Hugging Face numbers the bytes differently (the tests compare). CPU seconds count all processes and threads,
-so they can be compared on a machine with other work, too. bfloat16 is measured where the processor has it.
+For the tokenizers, the text is the standard library with its tests, and the vocabulary 32,768. CPU
+seconds count all processes and threads, so they can be compared on a machine with other work, too.
+bfloat16 is measured where the processor has it. A peer that is not installed is left out.
 """
-import hashlib, json, math, os, pathlib, re, resource, subprocess, sys, sysconfig, tempfile, time
+import json, math, os, pathlib, re, resource, subprocess, sys, sysconfig, tempfile, time
 from statistics import median_high as median
 import numpy as np
 import torch
@@ -23,30 +22,30 @@ ROOT = str(pathlib.Path(__file__).resolve().parent.parent)
 sys.path.insert(0, ROOT)
 from extras.models import hf_tokenizer          # noqa: E402
 from extras.tasks import chain_report           # noqa: E402
-from extras.training import bpe          # noqa: E402
-from extras.training.muon import is_native                           # noqa: E402
-from clean import prose_reason                              # noqa: E402
-from dedup import find_copies                               # noqa: E402
-from model import GPT, GPTConfig                            # noqa: E402
-from tokenizer import PATTERN, Tokenizer                    # noqa: E402
+from extras.training import bpe                 # noqa: E402
+from extras.training.muon import is_native      # noqa: E402
+from clean import prose_reason                  # noqa: E402
+from dedup import find_copies                   # noqa: E402
+from model import GPT, GPTConfig                # noqa: E402
+from tokenizer import PATTERN, Tokenizer        # noqa: E402
 
 VOCAB = 32_768          # bytes and merges; no special tokens, so that both do the same work
 ROUNDS = int(os.environ.get('ROUNDS', 3))
 HALF = 'bfloat16'       # also where dtype=auto is float32: a comparison needs the same for both
 SHAPES = {'shakespeare_cpu': GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=False),
           'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False),
-          'nano': GPTConfig(256, 512, 6, 8, 0, 256, 768), 'small': GPTConfig(32768, 1024, 12, 12, 0, 768)}
+          'nano': GPTConfig(256, 512, 6, 8, 0, 256, 768),
+          'small': GPTConfig(32768, 1024, 12, 12, 0, 768)}
 BATCHES = {'train': {'shakespeare_cpu': [12], 'quickstart': [8], 'nano': [2]},
            'generate': {name: [1, 16] for name in ('quickstart', 'nano', 'small')}}
-TOKENIZING = 'bpe', 'encode'
-CLEANING = {'rules': {'ours': '', 'datatrove': 'datatrove[processing] spacy'},
-            'copies': {'ours': '', 'datatrove': 'datatrove[processing]', 'datasketch': 'datasketch',
-                       'rensa': 'rensa'}}           # what to install
+# of tokenizers and of cleaning: whom each is measured against
+PEERS = {'bpe': ['theirs'], 'encode': ['theirs'], 'rules': ['datatrove'],
+         'copies': ['datatrove', 'datasketch', 'rensa']}
 
 
-# --- what is timed: a call, and how many bytes or tokens it works on ----------------------------------------
+# --- what is timed: a call, and how many bytes or tokens it works on ------------------------------
 def python_texts():
-    """The .py files of the standard library, with its tests; those that are not UTF-8 are left out."""
+    """The .py files of the standard library, with its tests, without those that are not UTF-8."""
     texts = []
     for path in sorted(pathlib.Path(sysconfig.get_paths()['stdlib']).rglob('*.py')):
         if 'site-packages' not in path.parts:
@@ -66,10 +65,10 @@ def tokenizing(what, who):
         encode = ours.encode_batch
         if who == 'theirs':
             theirs = tokenizers.Tokenizer.from_str(json.dumps(hf_tokenizer.their_form(ours)))
-            encode = lambda batch: [e.ids for e in theirs.encode_batch(batch, add_special_tokens=False)]
+            encode = lambda batch: [e.ids for e in theirs.encode_batch(
+                batch, add_special_tokens=False)]
         encode(['warm up'])                     # builds tables
-        return lambda: [np.array(ids, np.uint16) for batch in bpe.in_batches(texts, 4_000_000)
-                        for ids in encode(batch)], size
+        return lambda: [encode(batch) for batch in bpe.in_batches(texts, 4_000_000)], size
     if who == 'ours':
         return lambda: train().vocab, size
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -87,7 +86,8 @@ def prose_texts(size=20_000_000):
     texts, words, n = [], [], 0
     for folder in sysconfig.get_paths()['stdlib'], sysconfig.get_paths()['purelib']:
         for path in sorted(pathlib.Path(folder).rglob('*.py')):
-            for docstring in re.findall('\"\"\"(.+?)\"\"\"', path.read_text('utf-8', 'replace'), re.S):
+            text = path.read_text('utf-8', 'replace')
+            for docstring in re.findall('\"\"\"(.+?)\"\"\"', text, re.S):
                 words += docstring.split()
             if len(words) > 200 and n < size:
                 texts.append(' '.join(words[:5000]))
@@ -97,12 +97,14 @@ def prose_texts(size=20_000_000):
 
 
 def cleaning(what, who):
-    """A call that judges or compares all texts, and their bytes. 256 hash functions, 5-grams, J from 0.85."""
+    """A call that judges or compares all texts, and their bytes. 256 hash functions, 5-grams, J
+    from 0.85."""
     texts = prose_texts()
     grams = lambda text: {' '.join(words[i:i + 5]) for words in [text.lower().split()]
                           for i in range(max(1, len(words) - 4))}
     if who == 'ours':
-        work = lambda: [prose_reason(text) for text in texts] if what == 'rules' else find_copies(texts)
+        work = (lambda: [*map(prose_reason, texts)]) if what == 'rules' else (
+            lambda: find_copies(texts))
     elif who == 'datasketch':
         import datasketch
 
@@ -131,8 +133,8 @@ def cleaning(what, who):
         if what == 'rules':
             steps = filters.GopherQualityFilter(), filters.GopherRepetitionFilter()
             work = lambda: [sum(1 for _ in step.run(documents())) for step in steps]
-        else:               # its default, spaCy's words, takes minutes: here its words are those of str.split
-            minhash.load_word_tokenizer = lambda language: type('', (), {'word_tokenize': str.split})
+        else:       # its default, spaCy's words, takes minutes: here they are those of str.split
+            minhash.load_word_tokenizer = lambda _: type('', (), {'word_tokenize': str.split})
             config = minhash.MinhashConfig(n_grams=5, num_buckets=32, hashes_per_bucket=8)
 
             def work():
@@ -146,12 +148,14 @@ def cleaning(what, who):
 
 
 def autocast(device, dtype):
-    return torch.autocast(torch.device(device).type, getattr(torch, dtype), enabled=dtype != 'float32')
+    return torch.autocast(torch.device(device).type, getattr(torch, dtype),
+                          enabled=dtype != 'float32')
 
 
 def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, new=128):
-    """A call, and how many tokens it reads or writes: a training step, or greedy answers of `new` tokens to
-    prompts of random ids. c: a GPTConfig. who: ours, or theirs of the same size. batch: sequences."""
+    """A call, and how many tokens it reads or writes: a training step, or greedy answers of `new`
+    tokens to prompts of random ids. c: a GPTConfig. who: ours, or theirs of the same size. batch:
+    sequences."""
     torch.manual_seed(0)
     is_ours = who != 'theirs'
     torch.backends.cuda.enable_cudnn_sdp(what == 'train')     # as train.py does
@@ -160,7 +164,8 @@ def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, 
         net = torch.compile(model) if compiled else model
         loss = lambda x, y: net(x, y, with_logits=False)[1]         # without logits, as in train.py
         if not is_ours:
-            loss = lambda x, y: net(input_ids=x, labels=x, use_cache=False).loss    # it shifts the labels
+            # it shifts the labels
+            loss = lambda x, y: net(input_ids=x, labels=x, use_cache=False).loss
         return step_of(model, loss, c, batch, dtype), batch * c.block_size
     model = model.to(getattr(torch, dtype)).eval()
     idx = torch.randint(c.vocab_size, (batch, prompt), device=device)
@@ -172,7 +177,7 @@ def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, 
 
 
 def step_of(model, loss_of, c, batch, dtype):
-    """A call: a step of train.py with sequences of random ids. loss_of(x, y): the loss of a batch."""
+    """A call: a step of train.py with sequences of random ids. loss_of(x, y): a batch's loss."""
     vectors = [p for p in model.parameters() if p.dim() == 1]
     matrices = [p for p in model.parameters() if p.dim() != 1]
     optimizer = torch.optim.AdamW([{'params': matrices}, {'params': vectors, 'weight_decay': 0.0}],
@@ -182,7 +187,8 @@ def step_of(model, loss_of, c, batch, dtype):
 
     def step():
         with autocast(device, dtype):
-            loss = loss_of(*(torch.from_numpy(ids).to(device) for ids in (text[:, :-1], text[:, 1:])))
+            loss = loss_of(*(torch.from_numpy(ids).to(device)
+                             for ids in (text[:, :-1], text[:, 1:])))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
         if math.isfinite(norm + loss.item()):
@@ -196,95 +202,77 @@ def llama_of(c, device):
     import transformers
     with torch.device(device):
         return transformers.LlamaForCausalLM(transformers.LlamaConfig(
-            vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn, rms_norm_eps=c.norm_eps,
-            num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
-            tie_word_embeddings=c.tie_embeddings))
+            vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn,
+            rms_norm_eps=c.norm_eps, num_hidden_layers=c.n_layer, num_attention_heads=c.n_head,
+            max_position_embeddings=c.block_size, tie_word_embeddings=c.tie_embeddings))
 
 
-# --- one contestant ---------------------------------------------------------------------------------------
+# --- who is faster --------------------------------------------------------------------------------
+def measured(what, who, shape='', dtype='', batch=0):
+    """Return the seconds of one contestant, its CPU seconds, and how much it does in a second."""
+    n_calls = 1
+    if what in BATCHES:
+        work, n = work_of(what, who, SHAPES[shape], 'cpu', int(batch), dtype)
+        work()                                  # warm up
+        n_calls = 10 if what == 'train' else 1
+    else:
+        work, n = (tokenizing if what in ('bpe', 'encode') else cleaning)(what, who)
+    seconds, before = [], cpu_seconds()
+    for _ in range(n_calls):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return {'seconds': median(seconds), 'cpu': (cpu_seconds() - before) / n_calls,
+            'rate': n / median(seconds)}
+
+
 def cpu_seconds():
-    """Of this process with its threads, and of the processes that it started and that have ended."""
+    """Of this process with its threads, and of those that it started and that have ended."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
-def measured(what, who, shape='', dtype='', batch=0):
-    """What one contestant needs, and a name for what it returns: equal ids have equal names."""
-    n_calls = 1
-    if what in CLEANING:
-        try:
-            work, n = cleaning(what, who)
-        except ImportError as error:
-            sys.exit(f'{error}: pip install {CLEANING[what][who]}')
-    elif what in TOKENIZING:
-        work, n = tokenizing(what, who)
-    else:
-        work, n = work_of(what, who, SHAPES[shape], 'cpu', int(batch), dtype)
-        work()                                  # warm up
-        n_calls = 10 if what == 'train' else 1
-    seconds = []
-    before = cpu_seconds()
-    for _ in range(n_calls):
-        began = time.perf_counter()
-        found = work()
-        seconds.append(time.perf_counter() - began)
-    cpu = (cpu_seconds() - before) / n_calls
-    name = hashlib.sha256(b'\0'.join(map(bytes, found))).hexdigest()[:12] if what == 'encode' else '-'
-    return {'seconds': median(seconds), 'cpu': cpu, 'rate': n / median(seconds), 'name': name}
-
-
-# --- who is faster ------------------------------------------------------------------------------------------
-def in_turn(contestants):
-    """Run this script for each contestant, a text, round after round (A B A B ...), because machines drift
-    while the ratios within a round do not. Return what each measured in each round; nothing if one fails."""
-    results = [[] for _ in contestants]
+def compare(job, peers):
+    """Run this script for each contestant, round after round (A B A B ...), because machines drift
+    while the ratios within a round do not. Print a row for each; theirs has the medians of our rate
+    over theirs, and of their CPU seconds over ours."""
+    what, *more = job.split()
+    rounds = {who: [] for who in ('ours', *peers)}
     for _ in range(ROUNDS):
-        for rows, name in zip(results, contestants):
-            run = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True)
+        for who in rounds:
+            run = subprocess.run([sys.executable, __file__, ':'.join([what, who, *more])],
+                                 capture_output=True, text=True)
             if run.returncode:                  # such as a peer that is not installed
-                print(f'{name} failed: {run.stderr.strip().splitlines()[-1]}', flush=True)
-                return []
-            rows.append(json.loads(run.stdout.splitlines()[-1]))
-    return results
-
-
-def compare(what, *more):
-    """Print a row: rates, and the medians over the rounds of our rate over theirs, and CPU seconds alike."""
-    results = in_turn([':'.join([what, who, *map(str, more)]) for who in ('ours', 'theirs')])
-    if not results:
-        return
-    ours, theirs = results
-    rates = [median([row['rate'] for row in rows]) for rows in (ours, theirs)]
-    faster, thriftier = (median([b[key] / a[key] for a, b in zip(ours, theirs)])
-                         for key in ('seconds', 'cpu'))
-    same = ours[0]['name'] == theirs[0]['name'] if what == 'encode' else '-'
-    print(f'{" ".join(map(str, [what, *more])):>40}{rates[0]:>14,.0f}{rates[1]:>14,.0f}'
-          f'{faster:>8.2f}{thriftier:>8.2f}   {same}', flush=True)
+                print(f'{job} {who} failed: {run.stderr.strip().splitlines()[-1]}', flush=True)
+            else:
+                rounds[who].append(json.loads(run.stdout.splitlines()[-1]))
+    for who, rows in rounds.items():
+        if rows:
+            rate, cpu = (median([row[key] for row in rows]) for key in ('rate', 'cpu'))
+            ratios = [median([b[key] / a[key] for a, b in zip(rounds['ours'], rows)])
+                      for key in ('seconds', 'cpu')]
+            print(f'{job:>30}{who:>12}{rate:>14,.0f}{cpu:>10.2f}'
+                  + ''.join(f'{ratio:>8.2f}' for ratio in ratios), flush=True)
 
 
 def main(asked):
     print(chain_report.machine(), 'commit', chain_report.commit())
-    head = f'{"tokens/s, or bytes/s of text":>40}{"ours":>14}{"theirs":>14}'
-    print(f'{head}{"faster":>8}{"of CPU":>8}   the same?')
-    for what in asked or [*TOKENIZING, *BATCHES]:
-        for job, peers in CLEANING.items() if what == 'clean' else ():
-            for peer in peers:
-                for rows in in_turn([f'{job}:{peer}']):
-                    cpu = median([row['cpu'] for row in rows])
-                    print(f'{job:>20}{peer:>12}{cpu:>8.1f} CPU s of {len(rows)}', flush=True)
-        if what in TOKENIZING:
-            compare(what)
-        for shape, batches in BATCHES.get(what, {}).items():
+    print(f'{"tokens/s, or bytes/s of text":>30}{"":>12}{"rate":>14}{"CPU s":>10}{"faster":>8}'
+          f'{"of CPU":>8}')
+    dtypes = ['float32'] + ['bfloat16'] * is_native(torch.device('cpu'))
+    for name in asked or ['bpe', 'encode', *BATCHES]:
+        for job in ['rules', 'copies'] if name == 'clean' else [name] * (name in PEERS):
+            compare(job, PEERS[job])
+        for shape, batches in BATCHES.get(name, {}).items():
             for batch in batches:
-                for dtype in ['float32'] + ['bfloat16'] * is_native(torch.device('cpu')):
-                    compare(what, shape, dtype, batch)
+                for dtype in dtypes:
+                    compare(f'{name} {shape} {dtype} {batch}', ['theirs'])
 
 
 if __name__ == '__main__':
     if ':' in ''.join(sys.argv[1:2]):
         print(json.dumps(measured(*sys.argv[1].split(':'))))
-    elif set(sys.argv[1:]) - {*TOKENIZING, *BATCHES, 'clean'}:
-        print(__doc__)
-        sys.exit(0 if {'-h', '--help'} & {*sys.argv} else 2)
+    elif set(sys.argv[1:]) - {'bpe', 'encode', 'clean', *BATCHES}:
+        sys.exit(print(__doc__))
     else:
         main(sys.argv[1:])

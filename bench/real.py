@@ -3,7 +3,6 @@ What is SmolLM2 worth after more examples that somebody wrote, and after answers
 
     python bench/real.py                        # the tables of what ran already; runs nothing
     python bench/real.py --model=smollm2 --data=FOLDER --seed=30 --runs=sft,more,rejection,rl,fresh
-    python bench/real.py --picture=docs/img/practice.svg
 
     unaided     SmolLM2-135M-Instruct as published (docs/real.md says where to get it)
     sft         50 steps of SFT, each on 8 of 400 built-in examples
@@ -28,8 +27,7 @@ from arms import ROOT
 from configurator import configure, require
 from extras.tasks import chain_report
 from extras.tasks.problems import problems, to_messages
-from practice import (KINDS, answer, asked, interval, mean_and_half, of_both, passed_in, python,
-                      read, write)
+from practice import (KINDS, answer, asked, interval, of_both, passed_in, python, read, write)
 
 # --- settings -------------------------------------------------------------------------------------
 model = 'smollm2'       # folder of the published model
@@ -37,7 +35,6 @@ data = '.'              # folder with HumanEval.jsonl.gz and mbpp_sanitized.json
 runs = ''               # names from above, with commas between them
 times = 4               # how long all but sft are; with 1, a seed takes two hours of one core
 seed = 0                # of problems, order and answers
-picture = ''            # draw practice tasks over examples, of this model and ours: FILE.svg
 configure(globals(), {'times': (1, 40)})
 
 NAMES = {'unaided': 'no training', 'sft': 'SFT', 'rl': 'RL', 'more': 'more SFT',
@@ -45,7 +42,7 @@ NAMES = {'unaided': 'no training', 'sft': 'SFT', 'rl': 'RL', 'more': 'more SFT',
 ALL_KINDS = *KINDS, 'HumanEval', 'MBPP'
 runs = [*filter(None, runs.split(','))]
 require({*runs} <= {*NAMES}, f'--runs={",".join(runs)}: the runs are {", ".join(NAMES)}')
-ROWS, OURS = (pathlib.Path(ROOT, f'bench/{name}.jsonl') for name in ('real', 'practice'))
+ROWS = pathlib.Path(ROOT, 'bench/real.jsonl')
 here = pathlib.Path(ROOT, f'out/real/{times}/{seed}')
 data = pathlib.Path(data).resolve()     # the runs have another working folder
 model = pathlib.Path(model).resolve()
@@ -131,40 +128,6 @@ def tell(rows):
             print(f'| {NAMES[a]} minus {NAMES[b]} |', ' | '.join(more), '|')
 
 
-# --- a picture ------------------------------------------------------------------------------------
-def draw(rows):
-    """Practice tasks over the examples that somebody wrote, of SmolLM2 and of our own model."""
-    from matplotlib import figure, rcParams
-    rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': 'real'})
-    solved = collections.defaultdict(list)      # {(model, run, examples): of each seed}
-    for row in rows:
-        key = ('sft', 2000) if row['run'] == 'fresh' else (row['run'], 400)
-        solved[('SmolLM2, 135M', *key)].append(verdicts(row, 'practice tasks').mean())
-    for row in read(OURS):
-        if row['pattern'] == 'space':
-            solved['ours, 5M', row['run'], row['examples']].append(row['practice tasks'])
-    ways = {'sft': 'SFT on them', 'more': 'more SFT on the same ones',
-            'rl': 'RL on 192 problems with tests (ours: 960)',
-            'rejection': 'rejection sampling on 960 (ours: 4,800)'}
-    ticks = 400, 500, 1500, 2000, 15_000
-    fig = figure.Figure((8, 4.8), layout='constrained')
-    ax = fig.add_subplot(xscale='log', ylim=(0, 100), xlabel='examples that somebody wrote',
-                         ylabel='practice tasks solved, %; lines: 95% intervals')
-    ax.set_xticks(ticks, [f'{n:,}' for n in ticks])
-    ax.minorticks_off()
-    ax.set_title('What practice adds to examples that somebody wrote', loc='left')
-    for color, name, beside in ('C1', 'SmolLM2, 135M', (620, 83)), ('C0', 'ours, 5M', (900, 17)):
-        ax.text(*beside, name, color=color, weight='bold')
-        for i, run in enumerate(ways):
-            keys = sorted(key for key in solved if key[:2] == (name, run))
-            means, halves = zip(*(mean_and_half(solved[key]) for key in keys))
-            ax.errorbar([key[2] * 1.05 ** i for key in keys], means, halves, color=color,
-                        fmt='os^D'[i], label=ways[run] if color == 'C0' else '',
-                        elinewidth=1)
-    ax.legend(loc='lower right', fontsize=9)
-    fig.savefig(picture, metadata={'Date': None})       # the same rows make the same file
-
-
 if runs and not (here / 'mbpp.jsonl').exists():
     make_data()
 for run in runs:
@@ -177,5 +140,3 @@ for row in read(ROWS):
     groups[row['times']].append(row)
 for rows in groups.values():
     tell(rows)
-if picture:
-    draw(groups[4])

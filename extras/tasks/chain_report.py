@@ -1,5 +1,5 @@
 """
-The report of `bash run.sh`: what each stage can do, and what it gained.
+run.sh runs this command at its end. It reports what each stage can do, and what it gained.
 
     python -m extras.tasks.chain_report --minutes=8.3         # reads out/quickstart*
 

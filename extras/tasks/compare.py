@@ -49,9 +49,9 @@ def worth(row):
 
 
 def read(path):
-    """Return {problem: its rows} of a samples.jsonl, or of the one in a folder, without those that
-    nobody could judge. A problem is its name and its prompt, because in files without ids one name
-    may mean two questions."""
+    """Return {problem: its rows} of a samples.jsonl, or of the one in a folder, without rows that
+    could not be judged. A problem is known by its name and its prompt, because in files without ids
+    one name may mean two questions."""
     path = path if path.endswith('.jsonl') else f'{path}/samples.jsonl'
     rows_of = collections.defaultdict(list)
     try:
@@ -68,7 +68,7 @@ def read(path):
 
 
 def compare(before, after):
-    """Return what the second of two models gained and lost, of {problem: its rows} of both."""
+    """Return what the second model gained and lost. before, after: what read() returns."""
     shared = [problem for problem in before if problem in after]
     require(shared, 'the two samples.jsonl have no problem in common: give both the same --tasks')
     a, b = [[mean([*map(worth, rows[problem])]) for problem in shared] for rows in (before, after)]

@@ -1,7 +1,8 @@
 """
-How good are answers to questions of questions.py? Tests run their programs, or a rule decides.
-eval.py, rl.py and export take their verdicts() from here.
-code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
+eval.py, rl.py and export open this file to judge answers to the questions of questions.py: by
+running their programs with tests, or by a rule.
+
+    code_in('So:\\n```python\\nx = 1\\n```')       # 'x = 1\\n'
 """
 import ast, math, re, textwrap
 from tqdm import tqdm
@@ -100,15 +101,16 @@ BLOCK = re.compile(r'^[^`~\n]*(`{3,}|~{3,})(?! *(?:md|markdown)\b)[^`\n]*\n'
                    r'(.*?)(?:^\s*\1[`~]*\s*$|\Z)', re.M | re.S)
 
 
-# What may stand on a line with code: a prompt of Python, <answer>, [PYTHON], words and a colon.
-TAG = re.compile(r'^(?:>>> ?|\.\.\. ?|<\w+>|\[\w+\]|.*[:*>\]] ?(?=(?:async )?def \w))'
+# What may stand on a line with code: a quote's >, a prompt of Python, <answer>, [PYTHON], words and
+# a colon.
+TAG = re.compile(r'^(?:>>> ?|> ?|\.\.\. ?|<\w+>|\[\w+\]|.*[:*>\]] ?(?=(?:async )?def \w))'
                  r'|(?:</\w+>|\[/\w+\])\s*$', re.M)
 
 
 def code_in(text, wanted=()):
-    """Return the code of an answer in words. It is in fences, or if these don't define what is
-    wanted, it is the parts of the text that are Python. If nothing defines it, the code is the last
-    block in a fence that is Python, or else the last one, or all of the text."""
+    """Return the code of an answer that has words around it. It is in fences; if these don't define
+    the wanted names, it is the parts of the text that are Python. If nothing defines the names, the
+    code is the last fence with Python in it, or else the last fence, or all of the text."""
     if not names_in(text)[2]:           # Python may have a fence, too, in a docstring
         return '\n'.join(python_in(text, len(text)))
     # no program has these where it matters: byte order marks, and blanks that a page may have
@@ -121,8 +123,8 @@ def code_in(text, wanted=()):
 
 
 def definitions(blocks, wanted):
-    """Return, of each name that is wanted, the last block that defines it, with the blocks that
-    define what this one needs."""
+    """Return the last block that defines each wanted name, and the blocks that define what these
+    blocks need, as one program."""
     found = [names_in(block) for block in blocks]
     last = {name: i for i, (defines, _, _) in enumerate(found) for name in defines}
     chosen, names = set(), [*wanted]
@@ -134,9 +136,11 @@ def definitions(blocks, wanted):
 
 
 def python_in(text, most=300):
-    """Return the parts of a text that are Python, of so many lines at most: from a line on, all up
-    to the first mistake. A part may be indented as a whole. Lone words and numbers, which prose
-    has, too, are left out: python_in('Answer\\nx = 1\\nThat is it.') -> ['\\nx = 1']"""
+    """Return the parts of a text that are Python. A part begins at a line and goes on to the first
+    mistake, for at most `most` lines; it may be indented as a whole. Lone words and numbers are
+    left out, because prose has them, too:
+
+        python_in('Answer\\nx = 1\\nThat is it.') -> ['\\nx = 1']"""
     is_word = lambda node: isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call) or (
         isinstance(node, ast.AnnAssign) and not node.value)
     lines, parts, start = text.split('\n'), [], 0
@@ -162,8 +166,9 @@ def python_in(text, most=300):
 
 
 def program(question, text, chat):
-    """Return what to run: the prompt and its completion. In a chat, or where these are no Python,
-    it is the code of the answer, below what the prompt has above the function to complete."""
+    """Return the program to run: the prompt and its completion. In a chat, or where these are no
+    Python, it is the code of the answer, below what the prompt has above the function to complete,
+    such as imports."""
     prompt, name = question['prompt'], question['entry_point']
     if not chat and not names_in(prompt + text)[2]:
         return prompt + text

@@ -1,7 +1,7 @@
 """
-Look at your data: audit.md shows some documents that passed all rules, and some that were dropped
-for each reason. The data card in report.md says what the corpus is made of, and what a model makes
-of it.
+clean.py --audit opens this file, to let you look at your data. It writes audit.md, with documents
+that passed all rules and documents that were dropped for each reason, and the data card in
+report.md, which says what the corpus is made of.
 
     python clean.py --source=FOLDER --audit=20
 
@@ -19,9 +19,9 @@ from extras.text import text_quality
 
 # --- samples --------------------------------------------------------------------------------------
 def watched(stages, n):
-    """Return the same stages, {name: check(document, notes)}, but the notes also keep samples: n of
-    the documents that are dropped for each reason, and n of those that pass all stages. What a rule
-    drops has not come to the last stage, which hides personal data, so it is hidden here."""
+    """Return stages, {name: check(document, notes)}, that also keep samples in the notes: for each
+    reason n of the documents that are dropped, and n of those that pass all stages. A dropped
+    document never reaches the last stage, which hides personal data, so they are hidden here."""
     hide = stages.get('personal data', lambda document, notes: None)
 
     def watch(check, is_last, document, notes):
@@ -37,8 +37,8 @@ def watched(stages, n):
 
 
 def sample(notes, reason, document, n):
-    """Add a document to the samples of a reason. Those n stay whose hashes are lowest: a random
-    choice, but the same in every run."""
+    """Add a document to the samples of a reason. The n with the lowest hashes stay: a random choice
+    that is the same in every run."""
     samples = notes[f'sample of {reason}']
     text = document['text'][:2000]
     digest = hash64(text.encode('utf-8', 'surrogatepass'))
@@ -48,8 +48,9 @@ def sample(notes, reason, document, n):
 
 
 def write(folder, notes, copies, stays, document, n):
-    """Write FOLDER/audit.md: samples of all documents, and of copies, {reason: their numbers}, next
-    to what stays in place of each. document(i) reads one. The samples leave the notes."""
+    """Write FOLDER/audit.md: the samples, which leave the notes, and n copies of each kind next to
+    the documents that stay in their place. copies: {reason: numbers of documents}; stays[i]: the
+    number of what stays in place of i; document(i) reads one."""
     chapters = []
     for reason, numbers in copies.items():
         pairs = []
@@ -71,7 +72,7 @@ def write(folder, notes, copies, stays, document, n):
 
 
 # --- the card -------------------------------------------------------------------------------------
-# what most of a corpus makes of a model
+# what a model will be like if this is most of its corpus
 SKEW = {'languages': '{:.0%} of the prose: {}; a model will hardly write any other language',
         'genres': '{:.0%} of the bytes: {}; a model will write this kind of text, '
                   'whatever it is asked for'}

@@ -1,6 +1,6 @@
 """
-What goes: pages of some domains, documents with other licenses, texts with many words of a list,
-and texts with the problems of a benchmark.
+clean.py opens this file for its optional filters. They drop pages of some domains, documents with
+other licenses, texts with many words of a list, and texts with the problems of a benchmark.
 
     python clean.py --source=pages.jsonl --url_block=block.txt --url_allow=allow.txt
     python clean.py --source=MY_CODE --licenses=mit,apache-2.0,bsd-3-clause
@@ -19,8 +19,8 @@ from extras.text import audit, markup, text_quality
 
 # --- what clean.py asks for -----------------------------------------------------------------------
 def with_options(stages, config, texts_at, read, check_text, normalise):
-    """Return the stages of clean.py, {name: check(document, notes)}, with those that settings ask
-    for before and after the rules. config has the settings; the others are functions of clean.py:
+    """Return the stages of clean.py, {name: check(document, notes)}, with those that the settings
+    in config ask for, before and after the rules. The other arguments are functions of clean.py:
     texts_at(path, text_field), read(path, text_field), check_text and normalise(text, mode)."""
     def examples(path):
         return texts_at(path, config.text_field) if path else ()
@@ -43,19 +43,17 @@ def with_options(stages, config, texts_at, read, check_text, normalise):
     if config.decontaminate:
         after['benchmarks'] = benchmarks(config.decontaminate, read, check_text,
                                          normalise)
-    # found, read, one form, BEFORE, rules, AFTER, personal data
-    names = [*stages]
-    i = names.index('rules')
-    order = [*names[:i], *before, 'rules', *after, *names[i + 1:]]
-    stages = {name: (stages | before | after)[name] for name in order}
-    return audit.watched(stages, config.audit) if config.audit else stages
+    all_stages = {}     # found, read, one form, BEFORE, rules, AFTER, personal data
+    for name, check in stages.items():
+        here = {name: check}
+        all_stages |= before | here | after if name == 'rules' else here
+    return audit.watched(all_stages, config.audit) if config.audit else all_stages
 
 
 def report(folder, config, notes, copies, stays, document, left, size, mode_of):
-    """Write audit.md, if it is wanted. Return the data card, or None, and what meta.json says of
-    licenses and benchmarks. copies: {reason: numbers of documents}; stays: what stays in place of
-    each; document(i) reads one; left: the numbers of those that are left; size: the bytes of each;
-    mode_of(text, path) is clean.py's."""
+    """Write audit.md, if it is wanted. Return the data card, or None, and what meta.json says about
+    licenses and benchmarks. copies, stays, document: see audit.write(); left: the numbers of the
+    documents that stay; size: the bytes of each document; mode_of(text, path) is clean.py's."""
     card = None
     if config['audit']:
         audit.write(folder, notes, copies, stays, document, config['audit'])

@@ -8,8 +8,8 @@ endings.
     lines_of('part.jsonl.zst', 'cp1251')                # unpacked and decoded; also .gz, .bz2, .xz
 
 A table takes a few MB of memory, whatever its size; a list in a .json file and a notebook are read
-whole. What is not the file that its name says is a ValueError with the reason; what is cut off, an
-EOFError or OSError with the words of the library that found it.
+whole. A file that is not what its name says raises a ValueError with the reason. A file that is cut
+off raises an EOFError or OSError in the words of the library that found it.
 """
 import bz2, codecs, contextlib, csv, gzip, importlib, io, itertools, json, lzma, os, re
 from configurator import Mistake
@@ -22,7 +22,8 @@ NO_RECORD = 'no JSON record'
 
 
 def package(path, *names):
-    """Import the first of these modules that is there, or name the package of the last one."""
+    """Import the first of these modules that is installed. Without any, a Mistake names the package
+    of the last one."""
     for name in names:
         with contextlib.suppress(ImportError):
             return importlib.import_module(name)
@@ -36,14 +37,14 @@ FORMS = {'.pdf': rb'%PDF-', '.rtf': rb'\{\\rtf', '.zip, .docx, .xlsx or .epub': 
          '.zst': rb'\x28\xb5/\xfd', '.parquet': rb'PAR1\x15', '.sqlite': rb'SQLite format 3',
          '.tar': rb'(?s).{257}ustar'}
 JSON = {'.jsonl or .json': rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"[^"\n]{0,99}"\s*:'}
-# A byte that means nothing becomes half of a pair, which no text has.
+# A byte that decodes to nothing becomes a lone surrogate, which no text has.
 codecs.register_error('odd', lambda error: ('\udc80' * (error.end - error.start), error.end))
 
 
 def lines_of(path, encoding='', is_jsonl=False, may_be_json=True):
-    """Return the lines of a file, which is UTF-8, or UTF-16 or UTF-32 with its mark, or in
-    `encoding`, packed or not; each line of a .jsonl is in one of these. Refuse by name what has
-    another form than its ending says."""
+    """Return the decoded lines of a file, packed or not. It is UTF-8, UTF-16 or UTF-32 with its
+    mark, or in `encoding`; in a .jsonl each line may be UTF-8 or in `encoding`. A file of another
+    form than its ending says is refused, and its form is named."""
     with open(path, 'rb') as f:
         if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
             raise ValueError('a pointer of Git LFS, without the data: git lfs pull')
@@ -66,8 +67,9 @@ def lines_of(path, encoding='', is_jsonl=False, may_be_json=True):
 
 
 def is_utf8(lines, encoding):
-    """Whether lines are UTF-8, whatever somebody says: they have more letters beyond ASCII than odd
-    bytes and zeros. ASCII may be Japanese mail, but not UTF-16, which has zeros."""
+    """Whether lines are UTF-8, although --encoding says otherwise: they have more letters beyond
+    ASCII than odd bytes and zeros. Pure ASCII may be Japanese mail (iso-2022-jp), so there
+    --encoding wins; it can't be UTF-16, which has zeros."""
     n_others = n_odd = 0
     for line in lines:
         text = line.decode('utf-8', 'surrogateescape')
@@ -134,8 +136,8 @@ def rows_of_parquet(path, columns):
 
 
 def value_of(cell):
-    """Return the value of a cell. Many programs write a text as BINARY, without saying that it is
-    one. A byte that isn't UTF-8 becomes half of a pair, which no text has."""
+    """Return the value of a cell. Many programs write texts as BINARY, without saying that they are
+    texts. A byte that isn't UTF-8 becomes a lone surrogate, which no text has."""
     try:
         value = cell.as_py()
     except UnicodeDecodeError:

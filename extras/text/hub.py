@@ -1,5 +1,6 @@
 """
-Downloads: Tiny Shakespeare, CodeParrot or a data set of Hugging Face, all of it or a part.
+clean.py and prepare.py open this file for downloads: Tiny Shakespeare, CodeParrot, or a data set of
+Hugging Face, all of it or a part.
 
     python clean.py --source=hf:OWNER/NAME                          # each file of texts or records
     python clean.py --source='hf:OWNER/NAME@REVISION/data/train-*.parquet' --max_files=2

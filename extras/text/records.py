@@ -29,8 +29,8 @@ def text_in(row):
 
 
 class Stream:
-    """position: [the shard and the line to read next, the ids that were read and not yet taken].
-    Lines without a document are skipped."""
+    """The documents of this process's shards as sequences of tokens. position is a list: the number
+    of the shard, the line to read next, and the ids that were read and not yet taken."""
 
     def __init__(self, streaming, rank, world, tokenizer, held_out_to=None):
         patterns = streaming, os.path.join(glob.escape(streaming), '*')     # a glob or a folder

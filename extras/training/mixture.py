@@ -1,6 +1,7 @@
 """
-Several sources, each of which is read as often as its weight says. And replay: fine-tuning also
-reads some of the base model's data, so that less of it is forgotten.
+clean.py, prepare.py and train.py open this file for several sources, each of which is read as often
+as its weight says. sft.py opens it for --replay: fine-tuning also reads some of the base model's
+data, so that less of it is forgotten.
 
     python clean.py config/mix.py --out_dir=data/mix_clean    # sources = {'web': ('PATH', 50), ...}
     python prepare.py --source=data/mix_clean --out_dir=data/mix

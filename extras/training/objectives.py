@@ -1,6 +1,7 @@
 """
-Which tokens are hidden from the model, and which it must predict: masked tokens, spans, documents
-that do not see each other. extras/models/fill.py fills the gaps of a text with such a model.
+train.py opens this file for --objective and --document_mask. It chooses which tokens are hidden
+from the model and which it must predict: masked tokens, spans, documents that do not see each
+other. extras/models/fill.py fills the gaps of a text with such a model.
 
     python train.py --objective=mlm         # or span, or --document_mask=True
     python -m extras.models.fill --ckpt=out/base --prompt='for i in <|mask|>(10):'

@@ -1,5 +1,6 @@
 """
-The plan: memory, time and cost of a run, counted before it starts, with no memory for a model.
+train.py --plan opens this file. It counts memory, time and cost of a run before it starts, without
+memory for a model.
 
     show(config)                                    # prints the plan of a run of train.py
     model = sketch(GPTConfig(n_layer=48, n_head=25, n_embd=1600))   # a GPT without memory
