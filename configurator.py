@@ -9,9 +9,9 @@ call of configure(). They apply from left to right, so the last one wins.
 A config file is Python. A misspelled setting in it is refused, because a run of days would use the
 default. Other names begin with _, or are those of functions, classes and modules.
 
-Below are four functions of the trainers, too: go_on, check_folder, write_folder and machine.
+The functions below configure() are for trainers: go_on, check_folder, write_folder and machine.
 """
-import ast, contextlib, difflib, glob, json, os, pathlib, re, runpy, sys, time, traceback, typing
+import ast, contextlib, difflib, json, os, pathlib, re, runpy, sys, time, traceback, typing
 
 # What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
 RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt data.json eval.json '
@@ -31,16 +31,16 @@ def require(condition, sentence):
 
 
 def configure(script, bounds=()):
-    """Apply sys.argv to script, a script's globals(). Return {setting: value}."""
-    if hasattr(sys.stdout, 'reconfigure'):              # not in a notebook
-        sys.stdout.reconfigure(errors='replace')        # what a terminal can't show becomes a ?
+    """Apply sys.argv to script, a script's globals(). Return {setting: value}, and as 'preset' the
+    name of the last config file. bounds: {setting: (least, most)}."""
+    sys.stdout.reconfigure(errors='replace')        # what a terminal can't show becomes a ?
     if {'-h', '--help'} & {*sys.argv}:
         above = pathlib.Path(script['__file__']).read_text('utf-8').split('configure(globals')[0]
         lines = re.findall(r'^[a-z]\w*(?:: .+?)? = .+', above, re.M)
         sys.exit(print(script['__doc__'], *lines, sep='\n'))
     config = {name: value for name, value in script.items() if name.islower() and name[0] != '_'
               and isinstance(value, bool | int | float | str | tuple | dict | None)}
-    preset = 'defaults'                                 # the last config file
+    preset = 'defaults'
     for argument in sys.argv[1:]:
         if argument.startswith('--'):
             name, equals, text = argument[2:].partition('=')
@@ -51,14 +51,7 @@ def configure(script, bounds=()):
             require(argument.endswith('.py') and os.path.isfile(argument),
                     f'{argument} is no config file; a flag looks like --name=value')
             where, preset = f'{argument}: ', os.path.basename(argument)
-            try:
-                new = runpy.run_path(argument)
-            except (Exception, SystemExit) as error:
-                frames = traceback.extract_tb(error.__traceback__)
-                lines = [getattr(error, 'lineno', None) or 1,       # of a SyntaxError
-                         *(frame.lineno for frame in frames if frame.filename == argument)]
-                raise Mistake(f'{where}line {lines[-1]}: {type(error).__name__}: {error}') from None
-            new = {name: value for name, value in new.items()
+            new = {name: value for name, value in runpy.run_path(argument).items()
                    if name[0] != '_' and not hasattr(value, '__name__')}
         for name, value in new.items():
             [closest] = difflib.get_close_matches(name.lower(), config, 1) or ['none, see --help']
@@ -76,10 +69,8 @@ def convert(script, bounds, where, name, given):
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
-    if isinstance(value, str) and not re.search('prompt|system|stop_at|judge', name):
-        value = re.sub('(?<![^,])~(?=[/,]|$)', lambda _: os.path.expanduser('~'), value)    # ~/a,~
-        if ', ' in value and not name.startswith('out') and not glob.glob(value):
-            value = re.sub(', +', ',', value)       # 'en, de' is a list, 'a, b.txt' may be a file
+    if isinstance(value, str) and 'prompt' not in name:     # the shell leaves --out=~/a as it is
+        value = ','.join(map(os.path.expanduser, value.split(',')))
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))
         require(low <= value <= high,                   # with nan, every comparison is false
@@ -169,16 +160,14 @@ def end(error_type, error, trace):
     Others are bugs, or the machine's: they keep their traceback, exit code 1."""
     sys.stderr = sys.__stderr__     # torch.distributed holds back what is printed
     time.sleep(3 * (os.environ.get('RANK', '0') > '0'))     # rank 0 says it, and torchrun ends us
-    *_, raised = traceback.extract_tb(trace) or [None]      # the line that did
-    if not raised:              # a line at Python's prompt that is not Python
-        return sys.__excepthook__(error_type, error, trace)
-    # model.py and tokenizer.py know no Mistake. What they refuse is one, a slip in them is a bug.
-    is_leaf = os.path.basename(raised.filename) in ('model.py', 'tokenizer.py')
-    is_mistake = error_type is Mistake or is_leaf and raised.line.startswith('raise ValueError')
-    if re.search(r"named 'extras|from 'extras\.\w+'", str(error)):      # extras/ is missing
-        is_mistake, error = True, f'{error}; copy extras, too: {raised.line}'
+    # model.py and tokenizer.py know no Mistake: what they refuse is one, a slip in them is a bug.
+    raised = ''.join(traceback.format_tb(trace)[-1:])       # File ".../model.py", line 9 ...
+    is_refusal = re.search(r'\b(model|tokenizer)\.py", .*\n +raise ValueError', raised)
+    no_extras = re.search(r"named 'extras|from 'extras\.\w+'", str(error))
+    is_mistake = bool(error_type is Mistake or is_refusal or no_extras)
     if is_mistake:
-        print('error:', *str(error).split(), file=sys.stderr)
+        more = f'; copy extras, too: {raised.splitlines()[1]}' if no_extras else ''
+        print('error:', *f'{error}{more}'.split(), file=sys.stderr)
     else:
         sys.__excepthook__(error_type, error, trace)
         if re.search('out of memory|allocate|MemoryError', f'{error_type.__name__}: {error}'):
