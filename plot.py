@@ -35,7 +35,7 @@ MODEL = [
     ('informative', 100, '% of prompts that teach: never 0', 'informative'),
     ('length', 1, 'tokens of an answer: steady', 'val_length', 'length'),
     ('entropy', 1, 'nats per token: not 0', 'entropy'),
-    ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),     # val_kl: of older runs
+    ('KL', 1, 'nats away from the reference: near 0', 'kl'),
     ('log ratio', 1, 'nats that both answers gained: near 0', 'log_ratio', 'val_log_ratio'),
     ('clipped', 100, '% of the tokens: a few', 'clip_fraction'),
     ('gradient norm', 1, 'before it is clipped: few spikes', 'grad_norm'),
@@ -89,6 +89,7 @@ def curve(rows, name):
 # --- what is seen ---------------------------------------------------------------------------------
 FLAT = 1.01         # losses within 1% are equal: so much is noise between evaluations
 LEARNED = 0.5       # nats that a model gains as soon as it knows how often each token occurs
+STEADY = 0.8        # part of the usual speed that other programs on the machine leave to a run
 
 
 def seen(rows, V):
@@ -102,7 +103,7 @@ def seen(rows, V):
     if len(val) < 2:            # the first one is taken before the model has learned anything
         return
     last, best = val[-1], val.argmin()
-    late = val[-max(4, len(val) // 4):]         # the last quarter, but four at least
+    late = val[-max(4, len(val) // 4):]         # the last quarter; fewer than four may be chance
     trouble = ''
     if val[best] > math.log(V) - LEARNED:
         trouble = (f'The loss is {val[best]:.3g} at best, near ln V = {math.log(V):.2f}: that is '
@@ -117,14 +118,12 @@ def seen(rows, V):
     # dpo.py's loss may have a second part (--nll_weight), which val_loss and preference_loss lack.
     name = 'preference_loss' if any('preference_loss' in row for row in rows) else 'loss'
     at, losses = curve(rows, name)
-    recent = losses[at <= steps[-1]][-10:]      # up to the last evaluation
-    if len(recent):
+    recent = losses[at <= steps[-1]][-10:]      # the ten before the last evaluation
+    if len(recent) and last > FLAT * recent.max():      # also above the hardest batch
         gap = last - np.median(recent)
-        if gap > max((FLAT - 1) * last, 1.2 * recent.std()):        # more than the noise of steps
-            yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
+        yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
     speed = curve(rows, 'tok_s')[1][1:]         # the first step compiles
-    is_steady = len(speed) > 10 and np.median(speed[-(len(speed) // 4):]) > 0.8 * np.median(speed)
-    if trouble and is_steady:
+    if trouble and len(speed) and np.median(speed[-10:]) > STEADY * np.median(speed):
         yield 'The machine is as fast as before, but the model does not learn.'
 
 
@@ -188,22 +187,19 @@ def draw_panel(ax, panel, group, is_machine):
     ax.grid(alpha=0.3)
 
 
-parts = []                          # (headline, panels, runs, runs with samples)
+def logged(panels, group):
+    """Return the panels whose first name one of these runs has logged."""
+    return [panel for panel in panels if any(curve(run['rows'], panel[3]).size for run in group)]
 
 
-def add_part(headline, panels, group, sampled=()):
-    """Add a part of the picture with the panels whose first name one of its runs has logged."""
-    shown = [panel for panel in panels
-             if any(curve(run['rows'], panel[3]).size for run in group)]
-    if shown or sampled:
-        parts.append((headline, shown, group, [*sampled][:COLUMNS]))
-
-
+parts = []                          # (headline, panels, runs, runs whose last sample is shown)
 for stage in dict.fromkeys(run['stage'] for run in all_runs):
     group = [run for run in all_runs if run['stage'] == stage]
-    add_part(f'model, {stage}: are we flying to the right place?', MODEL, group,
-             [run for run in group if run['sample']])
-add_part('systems: is the engine running? (across: % of the steps)', MACHINE, all_runs)
+    parts.append((f'model, {stage}: are we flying to the right place?', logged(MODEL, group), group,
+                  [run for run in group if run['sample']][:COLUMNS]))
+parts.append(('systems: is the engine running? (across: % of the steps)',
+              logged(MACHINE, all_runs), all_runs, []))
+parts = [part for part in parts if part[1] or part[3]]
 n_rows = [math.ceil(len(shown + sampled) / COLUMNS) for _, shown, _, sampled in parts]
 fig = figure.Figure((WIDTH, HEIGHT * sum(n_rows)), layout='constrained')
 figures = fig.subfigures(len(parts), squeeze=False, height_ratios=n_rows)[:, 0]

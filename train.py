@@ -102,10 +102,9 @@ if plan:
 
 # --- the run: new, or resumed with its saved settings, which flags and config files override ------
 out = pathlib.Path(out_dir)
-checkpoints = out / 'last.pt', out / 'last-1.pt'
+checkpoints = [path for path in (out / 'last.pt', out / 'last-1.pt') if path.exists()]
 if init_from == 'auto':
-    has_run = any(path.exists() for path in checkpoints)
-    config['init_from'] = init_from = 'resume' if has_run else 'scratch'
+    config['init_from'] = init_from = 'resume' if checkpoints else 'scratch'
 source = init_from      # where the weights come from
 state = {}              # of a run that goes on: its checkpoint
 if init_from == 'resume':
@@ -204,12 +203,11 @@ def get_batch(ids, numbers, step=None):
 # --- model ----------------------------------------------------------------------------------------
 torch.manual_seed(seed)
 shape = {name: config[name] for name in vars(GPTConfig()) if name in config} | {'vocab_size': V}
-changes = {'dropout': dropout, 'causal': objective != 'mlm'}
-wanted = GPTConfig(**{**shape, **changes})
+wanted = GPTConfig(**shape, causal=objective != 'mlm')
 if source == 'scratch':
     model = GPT(wanted)
 else:
-    model = GPT.load(source, **changes)
+    model = GPT.load(source, dropout=dropout, causal=wanted.causal)
     is_same = model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash
     if 'tokenizer_hash' not in model.saved and os.path.exists(f'{source}/tokenizer.json'):
         # Hugging Face's folders name no hash, so the ids of a text decide
@@ -386,14 +384,12 @@ say(f'parameters: {n_params:,}, {n_block:,} a block, ln(vocab_size): {math.log(V
     f'micro-batches: {len(my_rows)} x {micro_batch_size}')
 if mixture:
     say(mixture.described(meta['sources'], epochs))
-# mfu (2204.02311, B), the fraction of a GPU's peak. An embedding that is no head is looked up.
-n_used = n_params - (0 if c.tie_embeddings else model.embedding.weight.numel())
-flops = (6 * n_used + 12 * c.n_layer * c.n_head * c.head_dim * T) * step_tokens / world
-peak = None
+peak = None             # FLOP/s that the GPU can do, for mfu, the fraction of them that is used
 if on_gpu and dtype != 'float32':
     with contextlib.suppress(ImportError):      # without extras/ there is no mfu
         from extras.training import planner
         peak = planner.peak_of(torch.cuda.get_device_name())
+        flops = planner.flops_per_token(model, T) * step_tokens / world
 
 stop_requests = []                      # signals that this process has got
 signal.signal(signal.SIGINT, ask_to_stop)
@@ -453,8 +449,6 @@ while step < max_steps and not stopping:
             mfu=peak and flops / dt / peak, data_s=data_s, skipped=skipped,
             minutes_left=dt * (max_steps - step) / 60,
             memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if on_gpu else None)
-        if step == log_interval and dt > 2 and n_params < 1e7 and device_type == 'cpu':
-            say('slow: if other programs use the cores, type OMP_NUM_THREADS=1 in front of python')
     require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
             f'that fails, go back to an older checkpoint: copy {out / "last-1.pt"} to last.pt')
