@@ -118,6 +118,9 @@ def answer(asked, seed):
     """Yield the text of each token of an answer. Its random numbers are its own, so that it is the
     same, whatever else is written. Another rule of sampling goes here."""
     new = Answer(tokenizer, asked, max_new_tokens, end)
+    n_ids, window = len(new.ids), model.config.block_size
+    if n_ids > window:
+        print(f'note: of {n_ids} tokens the model reads the last {window}', file=sys.stderr)
     dice = random.Random(seed)          # a number in [0, 1) says which token is drawn
 
     def draw(logits, rows, t):          # logits (1, V), because stream() gets one prompt
@@ -156,9 +159,6 @@ if chat and not prompt:
 else:
     asked = [*messages, {'role': 'user', 'content': prompt}] if chat else prompt
     asked = shorten(tokenizer, asked, model.config.block_size) if chat else asked
-    n_ids, window = len(Answer(tokenizer, asked, 1).ids), model.config.block_size
-    if n_ids > window:
-        print(f'note: of {n_ids} tokens the model reads the last {window}', file=sys.stderr)
     for i in range(num_samples):
         if num_samples > 1:
             print(f'--- {i + 1} of {num_samples} ---')
