@@ -63,9 +63,10 @@ def configure(script, bounds=()):
 
 
 def convert(script, bounds, where, name, given):
-    """Return a value in the type of its setting: for int | None, '1e3' is 1000, 'None' is None."""
-    notes = sys.modules[script['__name__']].__annotations__
-    types, value = typing.get_args(notes.get(name)) or [type(script[name])], given
+    """Return the value that was given in the type of its setting: for int | None, '1e3' is 1000 and
+    'None' is None. where: 'my.py: ' or '--', for what is said of a wrong one."""
+    annotations = sys.modules[script['__name__']].__annotations__
+    types, value = typing.get_args(annotations.get(name)) or [type(script[name])], given
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
@@ -75,7 +76,10 @@ def convert(script, bounds, where, name, given):
         low, high = dict(bounds).get(name, (0, 1e18))
         require(low <= value <= high,                   # with nan, every comparison is false
                 f'{where}{name}={value} must be from {low:g} to {high:g}')
-        value = next((n(value) for n in (int, float) if n in types and n(value) == value), value)
+        if int in types and value == int(value):        # 1e3 is 1000
+            value = int(value)
+        elif float in types:
+            value = float(value)
     allowed = ' or '.join(str(getattr(each, '__name__', each)) or "''" for each in types)
     require(value in types or type(value) in types and (value != '' or not script[name]),
             f'{where}{name}={given!r:.80} must be {allowed}, such as {script[name]!r}')
@@ -111,11 +115,9 @@ def check_folder(config, begins_with=None, goes_on=False):
               for path in out.glob(mark)]
     require(goes_on or not others and not out.is_file(),
             f'{out} is no folder for a run: it has {others[:1]}; choose another --out_dir')
-    if begins_with and not goes_on:
-        origin = pathlib.Path(begins_with)
-        folder = origin if origin.is_dir() else origin.parent
-        require(out.resolve() != folder.resolve(),
-                f'{out} has the model that this run begins with; choose another --out_dir')
+    origin = begins_with and pathlib.Path(begins_with).resolve()        # a folder, or a file in it
+    require(goes_on or not origin or out.resolve() not in (origin, origin.parent),
+            f'{out} has the model that this run begins with; choose another --out_dir')
     require(not config['overwrite'] or os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') == '0',
             'leave --overwrite out: after a crash, torchrun would begin anew and delete this run')
     has_run = any((out / name).exists() for name in ('last.pt', 'last-1.pt', 'best.pt'))

@@ -135,7 +135,6 @@ require(source.exists(), f'{source} is missing; give another --init_from (with r
         '--out_dir), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # sampling and training agree about probabilities
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
-tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(model.config.causal and 'reward_head' not in model.saved,

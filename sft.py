@@ -134,7 +134,6 @@ require(source.exists(), f'{source} is missing; give another --init_from (with r
 changes = {'dropout': dropout} if init_from != 'resume' or 'dropout' in typed else {}
 model = GPT.load(source, **changes)
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
-tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(model.config.causal and 'reward_head' not in model.saved,

@@ -224,10 +224,10 @@ class Tokenizer:
         self.ranks = {token: i for i, token in enumerate(vocab)}    # lower ids merge first
 
     @classmethod
-    def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=None, processes=None):
+    def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=None):
         """Train BPE on an iterable of str, which is read once. vocab_size counts bytes, merges and
         special tokens. pattern: None = PATTERN, or SMALL_PATTERN if the vocabulary is below 16,384.
-        The order of the texts and the number of processes do not change the result."""
+        The order of the texts does not change the result."""
         texts = [texts] if isinstance(texts, str) else texts
         smallest = 256 + len({*special_tokens})
         if vocab_size < smallest:
@@ -240,9 +240,7 @@ class Tokenizer:
             pattern += r'|[\s\S]'   # a character that the pattern forgets is a chunk of its own
         count, learn = count_chunks, learn_merges_faster
         with contextlib.suppress(ImportError):      # the same, and faster
-            from extras.training import bpe
-            count = functools.partial(bpe.count_chunks, processes=processes)
-            learn = bpe.learn_merges
+            from extras.training.bpe import count_chunks as count, learn_merges as learn
         chunk_counts = count(texts, pattern)
         if not chunk_counts:
             raise ValueError('there is no text to train a tokenizer on')

@@ -374,11 +374,10 @@ def ask_to_stop(number, frame):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-# --- the loop -------------------------------------------------------------------------------------
-c = model.config
+# --- what this run is -----------------------------------------------------------------------------
 n_params, n_block = (sum(p.numel() for p in part.parameters()) for part in (model, model.blocks[0]))
 epochs = max_steps * batch_size * T / meta['tokens']['train']
-say('\n'.join([' '.join(sys.argv), *changed, f'from {source}, step {step}: {c}']))
+say('\n'.join([' '.join(sys.argv), *changed, f'from {source}, step {step}: {model.config}']))
 say(f'parameters: {n_params:,}, {n_block:,} a block, ln(vocab_size): {math.log(V):.4f}, tokens: '
     f'{meta["tokens"]["train"]:,}, epochs: {epochs:.2f}\nprocesses: {world} ({device}, {dtype}), '
     f'micro-batches: {len(my_rows)} x {micro_batch_size}')
@@ -391,6 +390,7 @@ if on_gpu and dtype != 'float32':
         peak = planner.peak_of(torch.cuda.get_device_name())
         flops = planner.flops_per_token(model, T) * step_tokens / world
 
+# --- the loop -------------------------------------------------------------------------------------
 stop_requests = []                      # signals that this process has got
 signal.signal(signal.SIGINT, ask_to_stop)
 signal.signal(signal.SIGTERM, ask_to_stop)
