@@ -10,9 +10,9 @@ learns nothing costs as much as a good run, so look at both. Runs of the same st
 panels. Compare their losses only if they have the same tokenizer; bits per byte can be compared
 between any two.
 
-You should see a loss that falls ever slower, and a speed that stays. If the losses show one of the
-five troubles in seen(), a sentence says so; docs/trouble.md says what to do, under "While it
-trains". Copy this file with configurator.py; it needs numpy and matplotlib.
+You should see a loss that falls ever slower, and a speed that stays. If find_troubles() sees one of
+its five troubles in the losses, it says so in a sentence; docs/trouble.md says what to do, under
+"While it trains". Copy this file with configurator.py; it needs numpy and matplotlib.
 """
 import glob, json, math, os, pathlib, re, warnings
 import numpy as np
@@ -92,7 +92,7 @@ LEARNED = 0.5       # nats that a model gains as soon as it knows how often each
 STEADY = 0.8        # part of the usual speed that other programs on the machine leave to a run
 
 
-def seen(rows, V):
+def find_troubles(rows, V):
     """Yield a sentence for each trouble that the losses of a run show: it guesses, drifts upward,
     stays flat, or memorizes; or it does not learn on a machine that is fast.
 
@@ -150,7 +150,7 @@ for folder in dict.fromkeys(folders):
     # sft.py and dpo.py write `steps`, because with epochs their max_steps is 0
     end = config.get('steps') or config.get('max_steps') or rows[-1]['step']
     title = f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})'
-    print(f'\n{title}', *seen(rows, config.get('vocab_size') or math.inf), sep='\n  ')
+    print(f'\n{title}', *find_troubles(rows, config.get('vocab_size') or math.inf), sep='\n  ')
     sample = read(home / 'samples.txt').rpartition('\n--- step ')[2]       # the last one
     all_runs.append({'title': title, 'stage': stage, 'rows': rows, 'end': end,
                      'color': f'C{len(all_runs)}', 'sample': sample})
