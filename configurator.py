@@ -37,7 +37,8 @@ def configure(script, bounds=()):
     if {'-h', '--help'} & {*sys.argv}:
         above = pathlib.Path(script['__file__']).read_text('utf-8').split('configure(globals')[0]
         lines = re.findall(r'^[a-z]\w*(?:: .+?)? = .+', above, re.M)
-        sys.exit(print(script['__doc__'], *lines, sep='\n'))
+        print(script['__doc__'], *lines, sep='\n')
+        sys.exit()
     config = {name: value for name, value in script.items() if name.islower() and name[0] != '_'
               and isinstance(value, bool | int | float | str | tuple | dict | None)}
     preset = 'defaults'
@@ -161,15 +162,17 @@ def end(error_type, error, trace):
     """Python calls this for an error that nothing caught: a Mistake is one sentence, exit code 2.
     Others are bugs, or the machine's: they keep their traceback, exit code 1."""
     sys.stderr = sys.__stderr__     # torch.distributed holds back what is printed
-    time.sleep(3 * (os.environ.get('RANK', '0') > '0'))     # rank 0 says it, and torchrun ends us
+    if os.environ.get('RANK', '0') != '0':
+        time.sleep(3)               # rank 0 may say the same first; then torchrun ends this process
     # model.py and tokenizer.py know no Mistake: what they refuse is one, a slip in them is a bug.
     raised = ''.join(traceback.format_tb(trace)[-1:])       # File ".../model.py", line 9 ...
     is_refusal = re.search(r'\b(model|tokenizer)\.py", .*\n +raise ValueError', raised)
     no_extras = re.search(r"named 'extras|from 'extras\.\w+'", str(error))
     is_mistake = bool(error_type is Mistake or is_refusal or no_extras)
     if is_mistake:
-        more = f'; copy extras, too: {raised.splitlines()[1]}' if no_extras else ''
-        print('error:', *f'{error}{more}'.split(), file=sys.stderr)
+        if no_extras:
+            error = f'{error}; copy extras, too: ' + raised.split('\n')[1]     # its line of code
+        print('error:', *str(error).split(), file=sys.stderr)       # in one line
     else:
         sys.__excepthook__(error_type, error, trace)
         if re.search('out of memory|allocate|MemoryError', f'{error_type.__name__}: {error}'):
