@@ -310,7 +310,7 @@ class GPT(nn.Module):
         """Return logits (b, V) of the token after idx (b, T), whose first n_cached are cached."""
         at = torch.arange(n_cached, idx.shape[1], device=idx.device)
         mask = without_padding(idx, at) if (idx == IGNORE).any() else None
-        return self.read_at(idx[:, n_cached:], at, mask, cache[:, :, :, :, :idx.shape[1]])
+        return self.read_at(idx[:, n_cached:], at, mask, cache[..., :idx.shape[1], :])
 
     def read_at(self, idx, at, mask, cache):
         """The same for ids idx (b, T) at the positions at (T,), see Attention."""
@@ -332,8 +332,7 @@ class GPT(nn.Module):
             model = cls(GPTConfig(**{**saved.pop('model_config'), **changes}))
             model.load_state_dict(saved.pop('model'))
         except Exception as e:
-            why = str(e) if isinstance(e, ValueError) else repr(e)
-            why = why.split('. ')[0]            # behind it, torch advises to run code
+            why = f'{type(e).__name__}: {e}'.split('. ')[0]     # then torch advises to run code
             raise ValueError(f'{path} cannot be loaded into this model.py ({why:.300})') from e
         model.saved = saved
         return model
