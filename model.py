@@ -332,8 +332,9 @@ class GPT(nn.Module):
             model = cls(GPTConfig(**{**saved.pop('model_config'), **changes}))
             model.load_state_dict(saved.pop('model'))
         except Exception as e:
-            why = f'{type(e).__name__}: {e}'.split('. ')[0]     # then torch advises to run code
-            raise ValueError(f'{path} cannot be loaded into this model.py ({why:.300})') from e
+            why = ' '.join(str(e).split()).split('. ')[0]   # behind it, torch advises to run code
+            raise ValueError(f'{path} cannot be loaded into this model.py ({type(e).__name__}: '
+                             f'{why:.300})') from e
         model.saved = saved
         return model
 
