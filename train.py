@@ -75,7 +75,7 @@ BOUNDS = dict.fromkeys(('n_layer', 'n_head', 'n_embd', 'block_size', 'vocab_mult
 BOUNDS |= {'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999), 'seed': (0, 4e9)}
 
 
-# --- which text a step reads, and how far it goes -------------------------------------------------
+# --- which text a step reads, how far it goes, and when it is skipped -----------------------------
 @functools.lru_cache(2)         # 8 bytes a sequence
 def starts_of(epoch, n_tokens, T, seed):
     """Return where the blocks of an epoch begin in a bin of n_tokens, in reading order, int64 (n,).
@@ -93,6 +93,15 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
         return learning_rate * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)     # from 0 to 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
+
+
+def spike_limit(window, spike_z):
+    """Return the loss above which an update is a spike, and skipped. window: the losses of the last
+    updates. If they are 3.0 and 3.2 in turn, spike_z=8 gives 3.1 + 8 * 0.1 = 3.9. Fewer than 30
+    tell too little, and a deviation below 1% of the mean may be chance."""
+    if not spike_z or len(window) < 30:
+        return math.inf
+    return np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
 
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
@@ -430,9 +439,7 @@ while step < max_steps and not stopping:
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = norm.full_tensor() if shard != 'ddp' else norm
     loss, norm, stopping = summed(loss, norm / world, len(stop_requests))    # the CPU waits
-    limit = math.inf
-    if spike_z and len(window) >= 30:
-        limit = np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
+    limit = spike_limit(window, spike_z)
     if math.isfinite(loss + norm) and loss <= limit:    # neither NaN nor a spike gets in
         scaler.step(opt)
         window, refused = [*window[-99:], loss], 0
