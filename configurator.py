@@ -130,8 +130,9 @@ def write_folder(config):
     """Make out_dir, without the run that --overwrite deletes, and write config.json, for people."""
     out = pathlib.Path(config['out_dir'])
     out.mkdir(parents=True, exist_ok=True)
-    for name in RESULTS if config['overwrite'] else ():
-        (out / name).unlink(missing_ok=True)
+    if config['overwrite']:
+        for name in RESULTS:
+            (out / name).unlink(missing_ok=True)
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')
 
 
