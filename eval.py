@@ -141,7 +141,7 @@ def summarise(rows, ks):
     verdicts = [*problems.values()]                 # [[True, False], [True, True], ...]
     result = {'n': len(verdicts), 'samples': sum(map(len, verdicts))}
     for k in ks:
-        chances = [pass_at_k(len(few), sum(few), k) for few in verdicts if len(few) >= k]
+        chances = [pass_at_k(len(each), sum(each), k) for each in verdicts if len(each) >= k]
         result[f'pass@{k}'] = mean(chances) if chances else None
         if k == 1:
             result['interval'] = interval([*map(mean, verdicts)]) if verdicts else None
@@ -155,8 +155,8 @@ def by_split(rows, ks):
     result = summarise(rows, ks)
     for split in dict.fromkeys(row.get('split') for row in rows):
         if split not in (None, '', 'all'):
-            some = [row for row in rows if row.get('split') == split]
-            result.setdefault('by_split', {})[split] = summarise(some, ks)
+            its_rows = [row for row in rows if row.get('split') == split]
+            result.setdefault('by_split', {})[split] = summarise(its_rows, ks)
     return result
 
 

@@ -232,10 +232,10 @@ if state:
     if stream:
         stream.go_to(state['positions'])
 # A model keeps its shape. wanted has what a 0 stands for, such as n_kv_head=0.
-found = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
-for name in typed & found.keys():
-    require(getattr(wanted, name) == found[name], f'leave {name} out: {source} has {found[name]!r}')
-config |= found | {'vocab_size': V}
+kept = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
+for name in typed & kept.keys():
+    require(getattr(wanted, name) == kept[name], f'leave {name} out: {source} has {kept[name]!r}')
+config |= kept | {'vocab_size': V}
 
 model.grad_checkpoint = grad_checkpoint
 uncompiled = contextlib.nullcontext
