@@ -114,24 +114,20 @@ torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew f
 end = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else re.escape(stop_at)
 
 
-def answer(asked, seed):
+def write(answer, seed):
     """Yield the text of each token of an answer. Its random numbers are its own, so that it is the
     same, whatever else is written. Another rule of sampling goes here."""
-    new = Answer(tokenizer, asked, max_new_tokens, end)
-    n_ids, window = len(new.ids), model.config.block_size
-    if n_ids > window:
-        print(f'note: of {n_ids} tokens the model reads the last {window}', file=sys.stderr)
     dice = random.Random(seed)          # a number in [0, 1) says which token is drawn
 
     def draw(logits, rows, t):          # logits (1, V), because stream() gets one prompt
         # Special tokens that only prompts have, such as <|im_start|>, are never drawn.
-        logits[:, tokenizer.never_in_answers(logits.shape[1], new.again)] = -torch.inf
+        logits[:, tokenizer.never_in_answers(logits.shape[1], answer.again)] = -torch.inf
         return sample(logits, temperature, top_k, top_p, u=logits.new_tensor([dice.random()]))
 
-    idx = torch.tensor([new.ids], device=device)  # (1, T)
-    for token in model.stream(idx, new.n_left, draw, tokenizer.stop):
-        yield new.append(token.item())
-        if not new.n_left:
+    idx = torch.tensor([answer.ids], device=device)  # (1, T)
+    for token in model.stream(idx, answer.n_left, draw, tokenizer.stop):
+        yield answer.append(token.item())
+        if not answer.n_left:
             return
 
 
@@ -149,9 +145,9 @@ if chat and not prompt:
                 continue
             # A seed for each turn. If all had the same one, all would draw the same numbers.
             turn += 1
-            reply = ''
+            reply, answer = '', Answer(tokenizer, messages, max_new_tokens, end)
             with contextlib.suppress(KeyboardInterrupt):        # ends this answer only
-                for piece in answer(messages, f'{seed} {turn}'):
+                for piece in write(answer, f'{seed} {turn}'):
                     print(piece, end='', flush=True)
                     reply += piece
             print()
@@ -160,9 +156,13 @@ else:
     asked = [*messages, {'role': 'user', 'content': prompt}] if chat else prompt
     asked = shorten(tokenizer, asked, model.config.block_size) if chat else asked
     for i in range(num_samples):
+        answer = Answer(tokenizer, asked, max_new_tokens, end)
+        if len(answer.ids) > model.config.block_size:
+            print(f'note: of {len(answer.ids)} tokens the model reads the last '
+                  f'{model.config.block_size}', file=sys.stderr)
         if num_samples > 1:
             print(f'--- {i + 1} of {num_samples} ---')
         print(prompt, end='\n' if chat else '', flush=True)
-        for piece in answer(asked, seed + i):
+        for piece in write(answer, seed + i):
             print(piece, end='', flush=True)
         print()
