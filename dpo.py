@@ -172,9 +172,7 @@ folder = source if source.is_dir() else source.parent
 require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
         '--out_dir), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
-tokenizer = Tokenizer.load(folder / 'tokenizer.json')
-require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
-        f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
+tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
 require(model.config.causal and (init_from == 'resume' or 'reward_head' not in model.saved),
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on

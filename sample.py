@@ -96,9 +96,8 @@ require(os.path.exists(ckpt), f'{ckpt} does not exist; give the folder of a run 
         'for a first one, run: python clean.py && python prepare.py && python train.py')
 folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)
 torch.manual_seed(seed)         # of untrained weights; answers have their own random numbers
-model, tokenizer = GPT.load(ckpt), Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
-require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
-        f"{folder}/tokenizer.json is not the tokenizer of {ckpt}; copy the run's own file back")
+model = GPT.load(ckpt)
+tokenizer = Tokenizer.load(f'{folder or "."}/tokenizer.json', model.saved.get('tokenizer_hash'))
 objective = model.saved.get('config', {}).get('objective')      # a setting of train.py alone
 require(objective in (None, 'clm') and 'reward_head' not in model.saved, f'{ckpt} continues no '
         'text: it fills gaps (python -m extras.models.fill) or scores answers')

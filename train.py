@@ -147,11 +147,9 @@ require(os.path.exists(f'{data_dir}/val.bin'), f'{data_dir} has no val.bin; make
         'says, or run: python clean.py && python prepare.py --out_dir=NEW, and give --data_dir=NEW')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
-tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
+tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
 sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
 V = tokenizer.vocab_size
-require(meta['tokenizer_hash'] == tokenizer.hash,
-        f'{data_dir} has ids of another tokenizer than its tokenizer.json; run prepare.py again')
 require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; leave the flag out')
 T = block_size                  # tokens of text in a sequence; with span fewer: it adds sentinels
 task = stream = mixture = None
