@@ -9,9 +9,9 @@ call of configure(). They apply from left to right, so the last one wins.
 A config file is Python. A misspelled setting in it is refused, because a run of days would use the
 default. Other names begin with _, or are those of functions, classes and modules.
 
-Below are four functions of the trainers, too: go_on, check_folder, write_folder and machine.
+The functions below configure() are for trainers: go_on, check_folder, write_folder and machine.
 """
-import ast, contextlib, difflib, glob, json, os, pathlib, re, runpy, sys, time, traceback, typing
+import ast, contextlib, difflib, json, os, pathlib, re, runpy, sys, time, traceback, typing
 
 # What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
 RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt data.json eval.json '
@@ -31,16 +31,17 @@ def require(condition, sentence):
 
 
 def configure(script, bounds=()):
-    """Apply sys.argv to script, a script's globals(). Return {setting: value}."""
-    if hasattr(sys.stdout, 'reconfigure'):              # not in a notebook
-        sys.stdout.reconfigure(errors='replace')        # what a terminal can't show becomes a ?
+    """Apply sys.argv to script, a script's globals(). Return {setting: value}, and as 'preset' the
+    name of the last config file. bounds: {setting: (least, most)}."""
+    sys.stdout.reconfigure(errors='replace')        # what a terminal can't show becomes a ?
     if {'-h', '--help'} & {*sys.argv}:
         above = pathlib.Path(script['__file__']).read_text('utf-8').split('configure(globals')[0]
         lines = re.findall(r'^[a-z]\w*(?:: .+?)? = .+', above, re.M)
-        sys.exit(print(script['__doc__'], *lines, sep='\n'))
+        print(script['__doc__'], *lines, sep='\n')
+        sys.exit()
     config = {name: value for name, value in script.items() if name.islower() and name[0] != '_'
               and isinstance(value, bool | int | float | str | tuple | dict | None)}
-    preset = 'defaults'                                 # the last config file
+    preset = 'defaults'
     for argument in sys.argv[1:]:
         if argument.startswith('--'):
             name, equals, text = argument[2:].partition('=')
@@ -51,14 +52,7 @@ def configure(script, bounds=()):
             require(argument.endswith('.py') and os.path.isfile(argument),
                     f'{argument} is no config file; a flag looks like --name=value')
             where, preset = f'{argument}: ', os.path.basename(argument)
-            try:
-                new = runpy.run_path(argument)
-            except (Exception, SystemExit) as error:
-                frames = traceback.extract_tb(error.__traceback__)
-                lines = [getattr(error, 'lineno', None) or 1,       # of a SyntaxError
-                         *(frame.lineno for frame in frames if frame.filename == argument)]
-                raise Mistake(f'{where}line {lines[-1]}: {type(error).__name__}: {error}') from None
-            new = {name: value for name, value in new.items()
+            new = {name: value for name, value in runpy.run_path(argument).items()
                    if name[0] != '_' and not hasattr(value, '__name__')}
         for name, value in new.items():
             [closest] = difflib.get_close_matches(name.lower(), config, 1) or ['none, see --help']
@@ -70,21 +64,23 @@ def configure(script, bounds=()):
 
 
 def convert(script, bounds, where, name, given):
-    """Return a value in the type of its setting: for int | None, '1e3' is 1000, 'None' is None."""
-    notes = sys.modules[script['__name__']].__annotations__
-    types, value = typing.get_args(notes.get(name)) or [type(script[name])], given
+    """Return the value that was given in the type of its setting: for int | None, '1e3' is 1000 and
+    'None' is None. where: 'my.py: ' or '--', for what is said of a wrong one."""
+    annotations = sys.modules[script['__name__']].__annotations__
+    types, value = typing.get_args(annotations.get(name)) or [type(script[name])], given
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
-    if isinstance(value, str) and not re.search('prompt|system|stop_at|judge', name):
-        value = re.sub('(?<![^,])~(?=[/,]|$)', lambda _: os.path.expanduser('~'), value)    # ~/a,~
-        if ', ' in value and not name.startswith('out') and not glob.glob(value):
-            value = re.sub(', +', ',', value)       # 'en, de' is a list, 'a, b.txt' may be a file
+    if isinstance(value, str) and 'prompt' not in name:     # the shell leaves --out=~/a as it is
+        value = ','.join(map(os.path.expanduser, value.split(',')))
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))
         require(low <= value <= high,                   # with nan, every comparison is false
                 f'{where}{name}={value} must be from {low:g} to {high:g}')
-        value = next((n(value) for n in (int, float) if n in types and n(value) == value), value)
+        if int in types and value == int(value):        # 1e3 is 1000
+            value = int(value)
+        elif float in types:
+            value = float(value)
     allowed = ' or '.join(str(getattr(each, '__name__', each)) or "''" for each in types)
     require(value in types or type(value) in types and (value != '' or not script[name]),
             f'{where}{name}={given!r:.80} must be {allowed}, such as {script[name]!r}')
@@ -120,11 +116,9 @@ def check_folder(config, begins_with=None, goes_on=False):
               for path in out.glob(mark)]
     require(goes_on or not others and not out.is_file(),
             f'{out} is no folder for a run: it has {others[:1]}; choose another --out_dir')
-    if begins_with and not goes_on:
-        origin = pathlib.Path(begins_with)
-        folder = origin if origin.is_dir() else origin.parent
-        require(out.resolve() != folder.resolve(),
-                f'{out} has the model that this run begins with; choose another --out_dir')
+    origin = begins_with and pathlib.Path(begins_with).resolve()        # a folder, or a file in it
+    require(goes_on or not origin or out.resolve() not in (origin, origin.parent),
+            f'{out} has the model that this run begins with; choose another --out_dir')
     require(not config['overwrite'] or os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') == '0',
             'leave --overwrite out: after a crash, torchrun would begin anew and delete this run')
     has_run = any((out / name).exists() for name in ('last.pt', 'last-1.pt', 'best.pt'))
@@ -136,8 +130,9 @@ def write_folder(config):
     """Make out_dir, without the run that --overwrite deletes, and write config.json, for people."""
     out = pathlib.Path(config['out_dir'])
     out.mkdir(parents=True, exist_ok=True)
-    for name in RESULTS if config['overwrite'] else ():
-        (out / name).unlink(missing_ok=True)
+    if config['overwrite']:
+        for name in RESULTS:
+            (out / name).unlink(missing_ok=True)
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')
 
 
@@ -168,17 +163,17 @@ def end(error_type, error, trace):
     """Python calls this for an error that nothing caught: a Mistake is one sentence, exit code 2.
     Others are bugs, or the machine's: they keep their traceback, exit code 1."""
     sys.stderr = sys.__stderr__     # torch.distributed holds back what is printed
-    time.sleep(3 * (os.environ.get('RANK', '0') > '0'))     # rank 0 says it, and torchrun ends us
-    *_, raised = traceback.extract_tb(trace) or [None]      # the line that did
-    if not raised:              # a line at Python's prompt that is not Python
-        return sys.__excepthook__(error_type, error, trace)
-    # model.py and tokenizer.py know no Mistake. What they refuse is one, a slip in them is a bug.
-    is_leaf = os.path.basename(raised.filename) in ('model.py', 'tokenizer.py')
-    is_mistake = error_type is Mistake or is_leaf and raised.line.startswith('raise ValueError')
-    if re.search(r"named 'extras|from 'extras\.\w+'", str(error)):      # extras/ is missing
-        is_mistake, error = True, f'{error}; copy extras, too: {raised.line}'
+    if os.environ.get('RANK', '0') != '0':
+        time.sleep(3)               # rank 0 may say the same first; then torchrun ends this process
+    # model.py and tokenizer.py know no Mistake: what they refuse is one, a slip in them is a bug.
+    raised = ''.join(traceback.format_tb(trace)[-1:])       # File ".../model.py", line 9 ...
+    is_refusal = re.search(r'\b(model|tokenizer)\.py", .*\n +raise ValueError', raised)
+    no_extras = re.search(r"named 'extras|from 'extras\.\w+'", str(error))
+    is_mistake = bool(error_type is Mistake or is_refusal or no_extras)
     if is_mistake:
-        print('error:', *str(error).split(), file=sys.stderr)
+        if no_extras:
+            error = f'{error}; copy extras, too: ' + raised.split('\n')[1]     # its line of code
+        print('error:', *str(error).split(), file=sys.stderr)       # in one line
     else:
         sys.__excepthook__(error_type, error, trace)
         if re.search('out of memory|allocate|MemoryError', f'{error_type.__name__}: {error}'):

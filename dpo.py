@@ -172,13 +172,9 @@ folder = source if source.is_dir() else source.parent
 require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
         '--out_dir), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
-tokenizer = Tokenizer.load(folder / 'tokenizer.json')
-tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked
-require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
-        f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
+tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
 require(model.config.causal and (init_from == 'resume' or 'reward_head' not in model.saved),
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
-is_base = 'stage' not in model.saved.get('config', {})     # nobody has taught it to answer
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
 changed = go_on(config, source, state.get('config', {}),
                 fixed='loss_type beta gamma batch_size seed'.split())
@@ -386,8 +382,6 @@ def measure(numbers, zero_point=0.0):
 
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
-    if is_base:
-        print(f'note: {source} is a base model, which has not learned to answer; sft.py teaches it')
     print(*changed, f'{model.config}\nparameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')

@@ -141,7 +141,7 @@ def summarise(rows, ks):
     verdicts = [*problems.values()]                 # [[True, False], [True, True], ...]
     result = {'n': len(verdicts), 'samples': sum(map(len, verdicts))}
     for k in ks:
-        chances = [pass_at_k(len(few), sum(few), k) for few in verdicts if len(few) >= k]
+        chances = [pass_at_k(len(each), sum(each), k) for each in verdicts if len(each) >= k]
         result[f'pass@{k}'] = mean(chances) if chances else None
         if k == 1:
             result['interval'] = interval([*map(mean, verdicts)]) if verdicts else None
@@ -155,8 +155,8 @@ def by_split(rows, ks):
     result = summarise(rows, ks)
     for split in dict.fromkeys(row.get('split') for row in rows):
         if split not in (None, '', 'all'):
-            some = [row for row in rows if row.get('split') == split]
-            result.setdefault('by_split', {})[split] = summarise(some, ks)
+            its_rows = [row for row in rows if row.get('split') == split]
+            result.setdefault('by_split', {})[split] = summarise(its_rows, ks)
     return result
 
 
@@ -166,14 +166,13 @@ def folder_of(path):
     return path if os.path.isdir(path) else os.path.dirname(path)
 
 
-def own_data(path, seen=()):
+def own_data(path):
     """Return the folder of text that the base of a checkpoint was trained on, if the runs say so,
     or ''. Conversations and pairs, the data of sft.py and dpo.py, are no text."""
     file = pathlib.Path(folder_of(path), 'config.json')
     settings = json.loads(file.read_bytes()) if file.exists() else {}
     if 'stage' in settings:             # of sft.py, dpo.py or rl.py
-        base, seen = settings['init_from'], {*seen, path}       # two may name each other
-        return settings.get('base_dir') or ('' if base in seen else own_data(base, seen))
+        return settings.get('base_dir') or own_data(settings['init_from'])
     return settings.get('data_dir', '')
 
 
@@ -223,11 +222,12 @@ require(re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k), f'{k=} must be numbers such as
 ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
 require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs as many answers to a question, or more: --num_samples={ks[-1]}')
-paths = [] if completions else [        # a pattern without a file is refused later
+paths = [] if completions else [
     os.path.normpath(path) for pattern in ckpt.split(',')
     for path in sorted(glob.glob(pattern)) or [pattern]]
-require(not completions or os.path.isfile(completions),
-        f'{completions} is no file of answers, such as samples.jsonl')
+for path in paths:
+    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
+            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 home = folder_of(completions or paths[0])
 out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
@@ -239,10 +239,13 @@ if 'loss' in all_tasks and not data_dir:
     data_dir = ','.join(sorted({*map(own_data, paths)} - {''})) or 'data/quickstart'
     config['data_dir'] = data_dir
     print(f'the loss is measured on {data_dir}; --data_dir=FOLDER takes another text')
+
 losses = {}         # {name of a model and its text: {'nats': ...}}
+samples = []        # every judged answer, of all checkpoints and tasks
+scores = {task: [] for task in all_tasks if task != 'loss'}         # [(who, summary), ...] of each
 report = {'settings': config, 'tasks': {'loss': losses} if 'loss' in all_tasks else {}}
 
-# --- 5. the questions -----------------------------------------------------------------------------
+# --- 5. the questions, and the text for the loss --------------------------------------------------
 # A question is a dict: messages for a chat; prompt for a base model; ends, a pattern that stops its
 # answer, the same in all of a task; tests, a program such as 'assert add(1, 2) == 3', or rules,
 # pairs such as ('answer', '13').
@@ -259,35 +262,7 @@ if asking:
     for task, asked in questions_of.items():
         asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
         require(asked, f'no question of --tasks={task} is left: its own solutions fail its tests')
-
-# checked only now, so that a missing flag of the questions is said first
-for path in paths:
-    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
-            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
-
-# --- 6. the loss on each text ---------------------------------------------------------------------
 held_out = {folder: open_data(folder) for folder in data_dir.split(',') if 'loss' in all_tasks}
-
-
-def measure_loss(name, model, tokenizer):
-    """Return the losses of a model on all texts, {'trained': {'nats': 2.1, ...}}. A name is that of
-    the model, and if there are several folders or sources, theirs, too: 'trained data/mix web'."""
-    losses, text_bytes = {}, np.array(tokenizer.text_bytes)     # of each token; of specials 0
-    for folder, (_, bins) in held_out.items():
-        for text, ids in bins.items():
-            ids = ids[:loss_tokens + 1] if loss_tokens else ids
-            nats, n = exact_loss(model, ids, batch_size)
-            n_bytes = int(text_bytes[ids[1:]].sum())
-            names = [name, folder if len(held_out) > 1 else '', text[len('val_'):]]
-            losses[' '.join(filter(None, names))] = {
-                'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)),
-                'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
-    return losses
-
-
-# --- 7. verdicts on answers, and pass@k -----------------------------------------------------------
-samples = []        # every judged answer, of all checkpoints and tasks
-scores = {task: [] for task in all_tasks if task != 'loss'}         # [(who, summary), ...] of each
 os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
 if asking:
     if overwrite or completions:        # given answers can be judged again
@@ -295,50 +270,7 @@ if asking:
     require(all(row.get('ckpt') in paths and row.get('task') in asking
                 for row in answers.read_rows(samples_path)), answers.REFUSED % samples_path)
 
-
-def save():
-    """Write samples.jsonl and eval.json with all that is known so far."""
-    if asking:
-        answers.replace_rows(samples_path, samples)
-    for task, results in scores.items():
-        results.sort(key=lambda result: result[0]['step'] or 0)
-        series = [summary | who for who, summary in results]
-        if series:
-            report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
-    pathlib.Path(out).write_text(json.dumps(report, indent=1))
-
-
-def score(task, rows, who):
-    """Judge rows, the answers to a task by the model of `who`: {'ckpt', 'step', 'chat', ...}."""
-    samples.extend(rows)        # the same dicts: judge() writes the outcomes into them
-    try:
-        grading.judge(questions_of[task], rows, run)
-        scores[task].append((who, by_split(rows, ks)))
-    finally:            # no answer is lost if the sandbox breaks
-        save()
-
-
-# --- 8. answers that are there already ------------------------------------------------------------
-if completions:
-    try:
-        given = [dict(json.loads(line)) for line in open(completions, 'rb')]
-    except (ValueError, TypeError) as error:
-        raise Mistake(f'{completions} must have a record of JSON in each line ({error})') from None
-    needed = {'task_id', 'completion'} if asking else {'task_id'}
-    needed |= {'prompt', 'outcome'} if 'judged' in all_tasks else set()
-    require(all(needed <= row.keys() for row in given)
-            and len({row.get('ckpt') for row in given}) == 1,
-            f'each line of {completions} must have {", ".join(sorted(needed))}, and the same ckpt')
-    is_chat = any(row.get('messages') for row in given) if chat is None else chat
-    who = {'ckpt': given[0].get('ckpt'), 'step': given[0].get('step'), 'chat': is_chat}
-    report = who | report
-    for task, asked in questions_of.items():
-        texts = answers.given_answers(task, asked, given, ks[-1])
-        score(task, answers.rows_of(task, asked, texts, who), who)
-    if 'judged' in all_tasks:
-        scores['judged'] = [(who, by_split(given, ks))]
-
-# --- 9. each checkpoint: its loss on each text, and its answers to each task ----------------------
+# --- 6. what is done with each model --------------------------------------------------------------
 device_type, device, dtype, *_ = machine(device, 'auto')
 torch.set_float32_matmul_precision('highest')       # no TF32: a loss is exact
 torch.backends.cuda.enable_cudnn_sdp(False)         # cuDNN's attention plans anew for each length
@@ -361,25 +293,82 @@ def open_checkpoint(path):
     return model, tokenizer
 
 
+def measure_loss(name, model, tokenizer):
+    """Measure the loss of a model on each text: losses['trained'] = {'nats': 2.1, ...}. A name is
+    that of the model, and of several folders or sources theirs, too: 'trained data/mix web'."""
+    text_bytes = np.array(tokenizer.text_bytes)                 # of each token; of specials 0
+    for folder, (_, bins) in held_out.items():
+        for text, ids in bins.items():
+            ids = ids[:loss_tokens + 1] if loss_tokens else ids
+            nats, n = exact_loss(model, ids, batch_size)
+            n_bytes = int(text_bytes[ids[1:]].sum())
+            names = [name, folder if len(held_out) > 1 else '', text[len('val_'):]]
+            losses[' '.join(filter(None, names))] = {
+                'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)),
+                'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
+
+
+def judge(task, rows, who):
+    """Judge rows, the answers to a task by the model of `who`: {'ckpt', 'step', 'chat', ...}."""
+    samples.extend(rows)        # the same dicts: grading writes the outcomes into them
+    try:
+        grading.judge(questions_of[task], rows, run)
+        scores[task].append((who, by_split(rows, ks)))
+    finally:            # no answer is lost if the sandbox breaks
+        save()
+
+
+def save():
+    """Write samples.jsonl and eval.json with all that is known so far."""
+    if asking:
+        answers.replace_rows(samples_path, samples)
+    for task, results in scores.items():
+        results.sort(key=lambda result: result[0]['step'] or 0)
+        series = [summary | who for who, summary in results]
+        if series:
+            report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
+    pathlib.Path(out).write_text(json.dumps(report, indent=1))
+
+
+# --- 7. answers that are there already, or each checkpoint: its loss, and its answers -------------
+if completions:
+    try:
+        given = [dict(json.loads(line)) for line in open(completions, 'rb')]
+    except (OSError, ValueError, TypeError) as error:
+        raise Mistake(f'{completions} must have a record of JSON in each line ({error})') from None
+    needed = {'task_id', 'completion'} if asking else {'task_id'}
+    needed |= {'prompt', 'outcome'} if 'judged' in all_tasks else set()
+    require(all(needed <= row.keys() for row in given)
+            and len({row.get('ckpt') for row in given}) == 1,
+            f'each line of {completions} must have {", ".join(sorted(needed))}, and the same ckpt')
+    is_chat = any(row.get('messages') for row in given) if chat is None else chat
+    who = {'ckpt': given[0].get('ckpt'), 'step': given[0].get('step'), 'chat': is_chat}
+    report = who | report
+    for task, asked in questions_of.items():
+        texts = answers.given_answers(task, asked, given, ks[-1])
+        judge(task, answers.rows_of(task, asked, texts, who), who)
+    if 'judged' in all_tasks:
+        scores['judged'] = [(who, by_split(given, ks))]
+
 for path in paths:
     model, tokenizer = open_checkpoint(path)
     is_chat = 'stage' in model.saved.get('config', {})  # sft.py, dpo.py and rl.py teach to answer
     who = {'ckpt': path, 'step': model.saved.get('step'), 'tokenizer_hash': tokenizer.hash,
            'chat': is_chat if chat is None else chat}
     report = who | report               # of several checkpoints, the first is named
-    losses |= measure_loss(path if len(paths) > 1 else 'trained', model, tokenizer)
+    measure_loss(path if len(paths) > 1 else 'trained', model, tokenizer)
     save()
     for task, asked in questions_of.items():
         with autocast:
             rows = answers.ask(samples_path, task, asked, model, tokenizer, who, num_samples,
                                max_new_tokens, seed, batch_size, temperature, top_k, top_p)
-        score(task, rows, who)
+        judge(task, rows, who)
 if held_out and random_init:            # it has the last one's shape and tokenizer
     torch.manual_seed(seed)
-    losses |= measure_loss('untrained', GPT(model.config).to(device).eval(), tokenizer)
+    measure_loss('untrained', GPT(model.config).to(device).eval(), tokenizer)
 save()
 
-# --- 10. the tables -------------------------------------------------------------------------------
+# --- 8. the tables --------------------------------------------------------------------------------
 if losses:
     print_table('loss', losses)
 for task, results in scores.items():

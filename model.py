@@ -310,7 +310,7 @@ class GPT(nn.Module):
         """Return logits (b, V) of the token after idx (b, T), whose first n_cached are cached."""
         at = torch.arange(n_cached, idx.shape[1], device=idx.device)
         mask = without_padding(idx, at) if (idx == IGNORE).any() else None
-        return self.read_at(idx[:, n_cached:], at, mask, cache[:, :, :, :, :idx.shape[1]])
+        return self.read_at(idx[:, n_cached:], at, mask, cache[..., :idx.shape[1], :])
 
     def read_at(self, idx, at, mask, cache):
         """The same for ids idx (b, T) at the positions at (T,), see Attention."""
@@ -329,18 +329,12 @@ class GPT(nn.Module):
                 saved = hf_model.read(path)
             else:       # weights_only: it runs no code; mmap: moments that nobody uses stay on disk
                 saved = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-            config = GPTConfig(**{**saved.pop('model_config'), **changes})
-            weights = saved.pop('model')
+            model = cls(GPTConfig(**{**saved.pop('model_config'), **changes}))
+            model.load_state_dict(saved.pop('model'))
         except Exception as e:
-            why = str(e) if isinstance(e, ValueError) else repr(e)
-            why = why.split('. ')[0]            # behind it, torch advises to run code
-            raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
-        model = cls(config)
-        shapes_of = lambda weights: {(name, tuple(p.shape)) for name, p in weights.items()}
-        odd = sorted(shapes_of(weights) ^ shapes_of(model.state_dict()))
-        if odd:
-            raise ValueError(f'{path} has other weights than this model.py: {odd[:2]}')
-        model.load_state_dict(weights)
+            why = ' '.join(str(e).split()).split('. ')[0]   # behind it, torch advises to run code
+            raise ValueError(f'{path} cannot be loaded into this model.py ({type(e).__name__}: '
+                             f'{why:.300})') from e
         model.saved = saved
         return model
 

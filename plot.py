@@ -10,9 +10,9 @@ learns nothing costs as much as a good run, so look at both. Runs of the same st
 panels. Compare their losses only if they have the same tokenizer; bits per byte can be compared
 between any two.
 
-You should see a loss that falls ever slower, and a speed that stays. If the losses show one of the
-five troubles in seen(), a sentence says so; docs/trouble.md says what to do, under "While it
-trains". Copy this file with configurator.py; it needs numpy and matplotlib.
+You should see a loss that falls ever slower, and a speed that stays. If find_troubles() sees one of
+its five troubles in the losses, it says so in a sentence; docs/trouble.md says what to do, under
+"While it trains". Copy this file with configurator.py; it needs numpy and matplotlib.
 """
 import glob, json, math, os, pathlib, re, warnings
 import numpy as np
@@ -35,7 +35,7 @@ MODEL = [
     ('informative', 100, '% of prompts that teach: never 0', 'informative'),
     ('length', 1, 'tokens of an answer: steady', 'val_length', 'length'),
     ('entropy', 1, 'nats per token: not 0', 'entropy'),
-    ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),     # val_kl: of older runs
+    ('KL', 1, 'nats away from the reference: near 0', 'kl'),
     ('log ratio', 1, 'nats that both answers gained: near 0', 'log_ratio', 'val_log_ratio'),
     ('clipped', 100, '% of the tokens: a few', 'clip_fraction'),
     ('gradient norm', 1, 'before it is clipped: few spikes', 'grad_norm'),
@@ -89,9 +89,10 @@ def curve(rows, name):
 # --- what is seen ---------------------------------------------------------------------------------
 FLAT = 1.01         # losses within 1% are equal: so much is noise between evaluations
 LEARNED = 0.5       # nats that a model gains as soon as it knows how often each token occurs
+STEADY = 0.8        # part of the usual speed that other programs on the machine leave to a run
 
 
-def seen(rows, V):
+def find_troubles(rows, V):
     """Yield a sentence for each trouble that the losses of a run show: it guesses, drifts upward,
     stays flat, or memorizes; or it does not learn on a machine that is fast.
 
@@ -102,7 +103,7 @@ def seen(rows, V):
     if len(val) < 2:            # the first one is taken before the model has learned anything
         return
     last, best = val[-1], val.argmin()
-    late = val[-max(4, len(val) // 4):]         # the last quarter, but four at least
+    late = val[-max(4, len(val) // 4):]         # the last quarter; fewer than four may be chance
     trouble = ''
     if val[best] > math.log(V) - LEARNED:
         trouble = (f'The loss is {val[best]:.3g} at best, near ln V = {math.log(V):.2f}: that is '
@@ -117,14 +118,12 @@ def seen(rows, V):
     # dpo.py's loss may have a second part (--nll_weight), which val_loss and preference_loss lack.
     name = 'preference_loss' if any('preference_loss' in row for row in rows) else 'loss'
     at, losses = curve(rows, name)
-    recent = losses[at <= steps[-1]][-10:]      # up to the last evaluation
-    if len(recent):
+    recent = losses[at <= steps[-1]][-10:]      # the ten before the last evaluation
+    if len(recent) and last > FLAT * recent.max():      # also above the hardest batch
         gap = last - np.median(recent)
-        if gap > max((FLAT - 1) * last, 1.2 * recent.std()):        # more than the noise of steps
-            yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
+        yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
     speed = curve(rows, 'tok_s')[1][1:]         # the first step compiles
-    is_steady = len(speed) > 10 and np.median(speed[-(len(speed) // 4):]) > 0.8 * np.median(speed)
-    if trouble and is_steady:
+    if trouble and len(speed) and np.median(speed[-10:]) > STEADY * np.median(speed):
         yield 'The machine is as fast as before, but the model does not learn.'
 
 
@@ -151,7 +150,7 @@ for folder in dict.fromkeys(folders):
     # sft.py and dpo.py write `steps`, because with epochs their max_steps is 0
     end = config.get('steps') or config.get('max_steps') or rows[-1]['step']
     title = f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})'
-    print(f'\n{title}', *seen(rows, config.get('vocab_size') or math.inf), sep='\n  ')
+    print(f'\n{title}', *find_troubles(rows, config.get('vocab_size') or math.inf), sep='\n  ')
     sample = read(home / 'samples.txt').rpartition('\n--- step ')[2]       # the last one
     all_runs.append({'title': title, 'stage': stage, 'rows': rows, 'end': end,
                      'color': f'C{len(all_runs)}', 'sample': sample})
@@ -188,22 +187,19 @@ def draw_panel(ax, panel, group, is_machine):
     ax.grid(alpha=0.3)
 
 
-parts = []                          # (headline, panels, runs, runs with samples)
+def logged(panels, group):
+    """Return the panels whose first name one of these runs has logged."""
+    return [panel for panel in panels if any(curve(run['rows'], panel[3]).size for run in group)]
 
 
-def add_part(headline, panels, group, sampled=()):
-    """Add a part of the picture with the panels whose first name one of its runs has logged."""
-    shown = [panel for panel in panels
-             if any(curve(run['rows'], panel[3]).size for run in group)]
-    if shown or sampled:
-        parts.append((headline, shown, group, [*sampled][:COLUMNS]))
-
-
+parts = []                          # (headline, panels, runs, runs whose last sample is shown)
 for stage in dict.fromkeys(run['stage'] for run in all_runs):
     group = [run for run in all_runs if run['stage'] == stage]
-    add_part(f'model, {stage}: are we flying to the right place?', MODEL, group,
-             [run for run in group if run['sample']])
-add_part('systems: is the engine running? (across: % of the steps)', MACHINE, all_runs)
+    parts.append((f'model, {stage}: are we flying to the right place?', logged(MODEL, group), group,
+                  [run for run in group if run['sample']][:COLUMNS]))
+parts.append(('systems: is the engine running? (across: % of the steps)',
+              logged(MACHINE, all_runs), all_runs, []))
+parts = [part for part in parts if part[1] or part[3]]
 n_rows = [math.ceil(len(shown + sampled) / COLUMNS) for _, shown, _, sampled in parts]
 fig = figure.Figure((WIDTH, HEIGHT * sum(n_rows)), layout='constrained')
 figures = fig.subfigures(len(parts), squeeze=False, height_ratios=n_rows)[:, 0]

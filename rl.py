@@ -134,13 +134,9 @@ folder = source if source.is_dir() else source.parent
 require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
         '--out_dir), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # sampling and training agree about probabilities
-tokenizer = Tokenizer.load(folder / 'tokenizer.json')
-tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked
-require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
-        f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
+tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
 require(model.config.causal and 'reward_head' not in model.saved,
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
-is_base = 'stage' not in model.saved.get('config', {})     # nobody has taught it to answer
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
 changed = go_on(config, source, state.get('config', {}),
                 fixed='optimizer batch_size num_samples seed'.split(),
@@ -229,11 +225,7 @@ if optimizer == 'muon':
     from extras.training.muon import for_blocks
     opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, -math.inf
-file = pathlib.Path(reward)
-reward_hash = hashlib.sha256(file.read_bytes() if file.is_file() else b'').hexdigest()
 if state:
-    if state.get('reward_hash', reward_hash) != reward_hash:
-        changed.append(f'{reward} is not what it was when the run began')
     require(state['data'] == data_hash,
             f'{source} has other prompts than {reward=}, or began with another model')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
@@ -254,7 +246,7 @@ def save(name):
     if rank == 0:
         more = {'optimizer': opt.state_dict()} if name == 'last.pt' else {}
         model.save(out / name, config=config, step=step, best_val=best_val, data=data_hash,
-                   reward_hash=reward_hash, tokenizer_hash=tokenizer.hash, **more)
+                   tokenizer_hash=tokenizer.hash, **more)
 
 
 def write_answers(asked, temperature, seeds=()):
@@ -280,13 +272,16 @@ def judge_all(answers):
     An answer has passed if it earns 1 or more, and is truncated if no id ended it."""
     texts = [tokenizer.decode([id for id in a['ids'] if id not in tokenizer.stop]) for a in answers]
     rewards = judge([prompt_of[a['prompt']] for a in answers], texts)
-    rows = [(0,) * 6]           # a process may have no prompt
     for a, earned in zip(answers, map(float, rewards)):
         require(math.isfinite(earned), f'{reward=} must give finite numbers, not {earned}')
         a['reward'] = earned
-        is_cut = a['ids'][-1] not in tokenizer.stop
-        rows.append((1, earned, earned >= 1, is_cut, len(a['ids']), -sum(a['log_p'])))
-    n, total, n_passed, n_cut, n_tokens, nats = summed(*np.sum(rows, 0))
+    n, n_tokens, total, n_passed, n_cut, nats = summed(
+        len(answers),
+        sum(len(a['ids']) for a in answers),
+        sum(a['reward'] for a in answers),
+        sum(a['reward'] >= 1 for a in answers),
+        sum(a['ids'][-1] not in tokenizer.stop for a in answers),
+        sum(-sum(a['log_p']) for a in answers))
     return {'reward': total / n, 'pass_rate': n_passed / n, 'length': n_tokens / n,
             'truncated': n_cut / n, 'entropy': nats / n_tokens}, n_tokens
 
@@ -339,8 +334,6 @@ def learn_from(answers, n_tokens):
 
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
-    if is_base:
-        print(f'note: {source} is a base model, which has not learned to answer; sft.py teaches it')
     print(*changed, f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held '
           f'out: {len(val):,}, processes: {world} ({device}, {dtype})', sep='\n')
 if is_new:

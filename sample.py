@@ -96,9 +96,8 @@ require(os.path.exists(ckpt), f'{ckpt} does not exist; give the folder of a run 
         'for a first one, run: python clean.py && python prepare.py && python train.py')
 folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)
 torch.manual_seed(seed)         # of untrained weights; answers have their own random numbers
-model, tokenizer = GPT.load(ckpt), Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
-require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
-        f"{folder}/tokenizer.json is not the tokenizer of {ckpt}; copy the run's own file back")
+model = GPT.load(ckpt)
+tokenizer = Tokenizer.load(f'{folder or "."}/tokenizer.json', model.saved.get('tokenizer_hash'))
 objective = model.saved.get('config', {}).get('objective')      # a setting of train.py alone
 require(objective in (None, 'clm') and 'reward_head' not in model.saved, f'{ckpt} continues no '
         'text: it fills gaps (python -m extras.models.fill) or scores answers')
@@ -114,21 +113,20 @@ torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew f
 end = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else re.escape(stop_at)
 
 
-def answer(asked, seed):
+def write(answer, seed):
     """Yield the text of each token of an answer. Its random numbers are its own, so that it is the
     same, whatever else is written. Another rule of sampling goes here."""
-    new = Answer(tokenizer, asked, max_new_tokens, end)
     dice = random.Random(seed)          # a number in [0, 1) says which token is drawn
 
     def draw(logits, rows, t):          # logits (1, V), because stream() gets one prompt
         # Special tokens that only prompts have, such as <|im_start|>, are never drawn.
-        logits[:, tokenizer.never_in_answers(logits.shape[1], new.again)] = -torch.inf
+        logits[:, tokenizer.never_in_answers(logits.shape[1], answer.again)] = -torch.inf
         return sample(logits, temperature, top_k, top_p, u=logits.new_tensor([dice.random()]))
 
-    idx = torch.tensor([new.ids], device=device)  # (1, T)
-    for token in model.stream(idx, new.n_left, draw, tokenizer.stop):
-        yield new.append(token.item())
-        if not new.n_left:
+    idx = torch.tensor([answer.ids], device=device)  # (1, T)
+    for token in model.stream(idx, answer.n_left, draw, tokenizer.stop):
+        yield answer.append(token.item())
+        if not answer.n_left:
             return
 
 
@@ -146,9 +144,9 @@ if chat and not prompt:
                 continue
             # A seed for each turn. If all had the same one, all would draw the same numbers.
             turn += 1
-            reply = ''
+            reply, answer = '', Answer(tokenizer, messages, max_new_tokens, end)
             with contextlib.suppress(KeyboardInterrupt):        # ends this answer only
-                for piece in answer(messages, f'{seed} {turn}'):
+                for piece in write(answer, f'{seed} {turn}'):
                     print(piece, end='', flush=True)
                     reply += piece
             print()
@@ -156,13 +154,14 @@ if chat and not prompt:
 else:
     asked = [*messages, {'role': 'user', 'content': prompt}] if chat else prompt
     asked = shorten(tokenizer, asked, model.config.block_size) if chat else asked
-    n_ids, window = len(Answer(tokenizer, asked, 1).ids), model.config.block_size
-    if n_ids > window:
-        print(f'note: of {n_ids} tokens the model reads the last {window}', file=sys.stderr)
     for i in range(num_samples):
+        answer = Answer(tokenizer, asked, max_new_tokens, end)
+        if len(answer.ids) > model.config.block_size:
+            print(f'note: of {len(answer.ids)} tokens the model reads the last '
+                  f'{model.config.block_size}', file=sys.stderr)
         if num_samples > 1:
             print(f'--- {i + 1} of {num_samples} ---')
         print(prompt, end='\n' if chat else '', flush=True)
-        for piece in answer(asked, seed + i):
+        for piece in write(answer, seed + i):
             print(piece, end='', flush=True)
         print()

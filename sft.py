@@ -133,13 +133,9 @@ require(source.exists(), f'{source} is missing; give another --init_from (with r
 # A run that goes on has a dropout of its own, unless another one is typed.
 changes = {'dropout': dropout} if init_from != 'resume' or 'dropout' in typed else {}
 model = GPT.load(source, **changes)
-tokenizer = Tokenizer.load(folder / 'tokenizer.json')
-tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked
-require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
-        f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
+tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
 require(model.config.causal and 'reward_head' not in model.saved,
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
-is_untrained = model.saved.get('step') == 0     # train.py was ended before its first step
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
 changed = go_on(config, source, state.get('config', {}),
                 fixed='lora optimizer batch_size block_size replay seed'.split())
@@ -300,8 +296,6 @@ if rank == 0:
           f'({device}, {dtype})',
           f'a conversation:\n{tokenizer.decode(ids.tolist())}',
           f'of which is trained:\n{tokenizer.decode(ids[mask].tolist())}', sep='\n', flush=True)
-    if is_untrained and is_new:
-        print(f'note: {source} is at step 0: nobody has trained it')
     if max_steps < 20:
         print('note: so few steps teach little: raise --epochs, or lower --batch_size')
 if is_new:

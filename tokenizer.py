@@ -224,10 +224,10 @@ class Tokenizer:
         self.ranks = {token: i for i, token in enumerate(vocab)}    # lower ids merge first
 
     @classmethod
-    def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=None, processes=None):
+    def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=None):
         """Train BPE on an iterable of str, which is read once. vocab_size counts bytes, merges and
         special tokens. pattern: None = PATTERN, or SMALL_PATTERN if the vocabulary is below 16,384.
-        The order of the texts and the number of processes do not change the result."""
+        The order of the texts does not change the result."""
         texts = [texts] if isinstance(texts, str) else texts
         smallest = 256 + len({*special_tokens})
         if vocab_size < smallest:
@@ -240,9 +240,7 @@ class Tokenizer:
             pattern += r'|[\s\S]'   # a character that the pattern forgets is a chunk of its own
         count, learn = count_chunks, learn_merges_faster
         with contextlib.suppress(ImportError):      # the same, and faster
-            from extras.training import bpe
-            count = functools.partial(bpe.count_chunks, processes=processes)
-            learn = bpe.learn_merges
+            from extras.training.bpe import count_chunks as count, learn_merges as learn
         chunk_counts = count(texts, pattern)
         if not chunk_counts:
             raise ValueError('there is no text to train a tokenizer on')
@@ -345,19 +343,21 @@ class Tokenizer:
         os.replace(f'{path}.tmp', path)
 
     @classmethod
-    def load(cls, path):
-        """Return the tokenizer of a file of ours, or of a tokenizer.json of Hugging Face."""
+    def load(cls, path, expected_hash=None):
+        """Return the tokenizer of a file of ours, or of a tokenizer.json of Hugging Face. With the
+        hash that a model or data name, refuse any other: the same ids would be another text."""
         try:
             with open(path, encoding='utf-8') as f:
                 d = json.load(f)
             if 'added_tokens' in d:
                 from extras.models.hf_tokenizer import HFTokenizer, chat_of
-                return HFTokenizer(json.dumps(d), chat_of(os.path.dirname(path)))
-            if d['format'] != FORMAT:
+                tokenizer = HFTokenizer(json.dumps(d), chat_of(os.path.dirname(path)))
+            elif d['format'] != FORMAT:
                 raise ValueError(f'format={d["format"]}')
-            as_bytes = {'char': str.encode, 'bpe': from_printable}[d['kind']]
-            vocab = [as_bytes(token) for token in d['vocab']]
-            return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
+            else:
+                as_bytes = {'char': str.encode, 'bpe': from_printable}[d['kind']]
+                tokenizer = cls(d['kind'], [as_bytes(token) for token in d['vocab']],
+                                d['special_tokens'], d['pattern'], d['bytes_per_token'])
         except ImportError:                 # of extras/
             raise
         except Exception as e:              # another program's JSON may fail at any line above
@@ -365,6 +365,10 @@ class Tokenizer:
             raise ValueError(f'{path} is not a tokenizer of ours ({why}); copy the one of the data '
                              'or the run there, or in a folder of Hugging Face, run AutoTokenizer.'
                              'from_pretrained(FOLDER).save_pretrained(FOLDER)') from e
+        if expected_hash not in (None, tokenizer.hash):
+            raise ValueError(f'{path} is not the tokenizer with which this model was trained or '
+                             'this data prepared; copy their own tokenizer.json there')
+        return tokenizer
 
     @property
     def hash(self):

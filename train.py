@@ -75,7 +75,7 @@ BOUNDS = dict.fromkeys(('n_layer', 'n_head', 'n_embd', 'block_size', 'vocab_mult
 BOUNDS |= {'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999), 'seed': (0, 4e9)}
 
 
-# --- which text a step reads, and how far it goes -------------------------------------------------
+# --- which text a step reads, how far it goes, and when it is skipped -----------------------------
 @functools.lru_cache(2)         # 8 bytes a sequence
 def starts_of(epoch, n_tokens, T, seed):
     """Return where the blocks of an epoch begin in a bin of n_tokens, in reading order, int64 (n,).
@@ -95,6 +95,15 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
+def spike_limit(window, spike_z):
+    """Return the loss above which an update is a spike, and skipped. window: the losses of the last
+    updates. If they are 3.0 and 3.2 in turn, spike_z=8 gives 3.1 + 8 * 0.1 = 3.9. Fewer than 30
+    tell too little, and a deviation below 1% of the mean may be chance."""
+    if not spike_z or len(window) < 30:
+        return math.inf
+    return np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
+
+
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 if plan:
     from extras.training import planner
@@ -102,10 +111,9 @@ if plan:
 
 # --- the run: new, or resumed with its saved settings, which flags and config files override ------
 out = pathlib.Path(out_dir)
-checkpoints = out / 'last.pt', out / 'last-1.pt'
+checkpoints = [path for path in (out / 'last.pt', out / 'last-1.pt') if path.exists()]
 if init_from == 'auto':
-    has_run = any(path.exists() for path in checkpoints)
-    config['init_from'] = init_from = 'resume' if has_run else 'scratch'
+    config['init_from'] = init_from = 'resume' if checkpoints else 'scratch'
 source = init_from      # where the weights come from
 state = {}              # of a run that goes on: its checkpoint
 if init_from == 'resume':
@@ -139,11 +147,9 @@ require(os.path.exists(f'{data_dir}/val.bin'), f'{data_dir} has no val.bin; make
         'says, or run: python clean.py && python prepare.py --out_dir=NEW, and give --data_dir=NEW')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
-tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
+tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
 sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
 V = tokenizer.vocab_size
-require(meta['tokenizer_hash'] == tokenizer.hash,
-        f'{data_dir} has ids of another tokenizer than its tokenizer.json; run prepare.py again')
 require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; leave the flag out')
 T = block_size                  # tokens of text in a sequence; with span fewer: it adds sentinels
 task = stream = mixture = None
@@ -204,12 +210,11 @@ def get_batch(ids, numbers, step=None):
 # --- model ----------------------------------------------------------------------------------------
 torch.manual_seed(seed)
 shape = {name: config[name] for name in vars(GPTConfig()) if name in config} | {'vocab_size': V}
-changes = {'dropout': dropout, 'causal': objective != 'mlm'}
-wanted = GPTConfig(**{**shape, **changes})
+wanted = GPTConfig(**shape, causal=objective != 'mlm')
 if source == 'scratch':
     model = GPT(wanted)
 else:
-    model = GPT.load(source, **changes)
+    model = GPT.load(source, dropout=dropout, causal=wanted.causal)
     is_same = model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash
     if 'tokenizer_hash' not in model.saved and os.path.exists(f'{source}/tokenizer.json'):
         # Hugging Face's folders name no hash, so the ids of a text decide
@@ -225,10 +230,10 @@ if state:
     if stream:
         stream.go_to(state['positions'])
 # A model keeps its shape. wanted has what a 0 stands for, such as n_kv_head=0.
-found = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
-for name in typed & found.keys():
-    require(getattr(wanted, name) == found[name], f'leave {name} out: {source} has {found[name]!r}')
-config |= found | {'vocab_size': V}
+kept = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
+for name in typed & kept.keys():
+    require(getattr(wanted, name) == kept[name], f'leave {name} out: {source} has {kept[name]!r}')
+config |= kept | {'vocab_size': V}
 
 model.grad_checkpoint = grad_checkpoint
 uncompiled = contextlib.nullcontext
@@ -376,25 +381,23 @@ def ask_to_stop(number, frame):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-# --- the loop -------------------------------------------------------------------------------------
-c = model.config
+# --- what this run is -----------------------------------------------------------------------------
 n_params, n_block = (sum(p.numel() for p in part.parameters()) for part in (model, model.blocks[0]))
 epochs = max_steps * batch_size * T / meta['tokens']['train']
-say('\n'.join([' '.join(sys.argv), *changed, f'from {source}, step {step}: {c}']))
+say('\n'.join([' '.join(sys.argv), *changed, f'from {source}, step {step}: {model.config}']))
 say(f'parameters: {n_params:,}, {n_block:,} a block, ln(vocab_size): {math.log(V):.4f}, tokens: '
     f'{meta["tokens"]["train"]:,}, epochs: {epochs:.2f}\nprocesses: {world} ({device}, {dtype}), '
     f'micro-batches: {len(my_rows)} x {micro_batch_size}')
 if mixture:
     say(mixture.described(meta['sources'], epochs))
-# mfu (2204.02311, B), the fraction of a GPU's peak. An embedding that is no head is looked up.
-n_used = n_params - (0 if c.tie_embeddings else model.embedding.weight.numel())
-flops = (6 * n_used + 12 * c.n_layer * c.n_head * c.head_dim * T) * step_tokens / world
-peak = None
+peak = None             # FLOP/s that the GPU can do, for mfu, the fraction of them that is used
 if on_gpu and dtype != 'float32':
     with contextlib.suppress(ImportError):      # without extras/ there is no mfu
         from extras.training import planner
         peak = planner.peak_of(torch.cuda.get_device_name())
+        flops = planner.flops_per_token(model, T) * step_tokens / world
 
+# --- the loop -------------------------------------------------------------------------------------
 stop_requests = []                      # signals that this process has got
 signal.signal(signal.SIGINT, ask_to_stop)
 signal.signal(signal.SIGTERM, ask_to_stop)
@@ -434,9 +437,7 @@ while step < max_steps and not stopping:
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = norm.full_tensor() if shard != 'ddp' else norm
     loss, norm, stopping = summed(loss, norm / world, len(stop_requests))    # the CPU waits
-    limit = math.inf
-    if spike_z and len(window) >= 30:
-        limit = np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
+    limit = spike_limit(window, spike_z)
     if math.isfinite(loss + norm) and loss <= limit:    # neither NaN nor a spike gets in
         scaler.step(opt)
         window, refused = [*window[-99:], loss], 0
@@ -453,8 +454,6 @@ while step < max_steps and not stopping:
             mfu=peak and flops / dt / peak, data_s=data_s, skipped=skipped,
             minutes_left=dt * (max_steps - step) / 60,
             memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if on_gpu else None)
-        if step == log_interval and dt > 2 and n_params < 1e7 and device_type == 'cpu':
-            say('slow: if other programs use the cores, type OMP_NUM_THREADS=1 in front of python')
     require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
             f'that fails, go back to an older checkpoint: copy {out / "last-1.pt"} to last.pt')
