@@ -12,7 +12,6 @@ import subprocess
 import sys
 import types
 
-import filelock
 import pytest
 from accidents import before, full_disk, killed_after
 from conftest import ROOT, mistake, ok, read_json, refused, run, shared
@@ -241,61 +240,28 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(f
     assert results(out) == results(folders[1]) and not (tmp_path / 'alive').exists()
 
 
-# before a name changes that is no shard's, with n of these before
-BEFORE_A_NAME_CHANGES = before('clean a shard', """
-    import multiprocessing, shutil
-    if multiprocessing.parent_process() is None:
-        n = spoiled.calls = getattr(spoiled, 'calls', -1) + 1
-        DEED""")
-# a folder that is mounted, in one that can't be written; it has old results
-MOUNT = """
-import ctypes, os, shutil
-assert not ctypes.CDLL(None).unshare(0x20000)       # its own mounts
-assert not os.system('mount --make-rprivate / && mount -t tmpfs x HERE && mkdir HERE/out && '
-                     'mount -t tmpfs x HERE/out && mount -o remount,ro HERE')
-shutil.copytree('OLD', 'HERE/out', dirs_exist_ok=True)
-"""
-
-
-@pytest.mark.parametrize('is_mounted', [False, True])
-def test_at_each_moment_old_results_are_there_or_new_ones_or_none(folders, tmp_path, is_mounted):
-    """meta.json says that all is there, so a kill leaves no half of them."""
-    here, deed = tmp_path / 'here', f"shutil.copytree('{tmp_path}/here/out', f'{tmp_path}/{{n:02}}')"
-    before_ = BEFORE_A_NAME_CHANGES.replace('DEED', deed)
-    here.mkdir()
-    if is_mounted:
-        if subprocess.run(['unshare', '-m', 'mount', '-t', 'tmpfs', 'x', here]).returncode:
-            pytest.skip('no right to mount a folder')
-        mount = MOUNT.replace('HERE', str(here)).replace('OLD', str(folders[1]))
-        mistake(run('clean.py', *flags('.', here / 'other'), cwd=folders[0], before=mount),
-                f"can't write to {here}/other: Read-only file system")
-        before_ = mount + before_
-    else:
-        shutil.copytree(folders[1], here / 'out')
-    ok(run('clean.py', *flags('.', here / 'out', '--min_words=1'), cwd=folders[0], before=before_))
+def test_at_each_moment_old_results_are_there_or_new_ones_or_none_and_the_command_goes_on(
+        folders, tmp_path):
+    """A copy of the folder before each name changes is what a kill leaves there. meta.json says
+    that all is there."""
+    out = shutil.copytree(folders[1], tmp_path / 'out')
+    copy = before('clean a shard', f"""
+        import multiprocessing, shutil
+        if multiprocessing.parent_process() is None:
+            n = spoiled.calls = getattr(spoiled, 'calls', -1) + 1
+            shutil.copytree('{out}', f'{tmp_path}/{{n:02}}')""")
+    command = lambda out, **how: ok(run(
+        'clean.py', *flags('.', out, '--min_words=1'), cwd=folders[0], **how))
+    command(out, before=copy)
     moments = []
-    for folder in sorted(tmp_path.glob('[0-9]*')):
-        shutil.rmtree(work_of(folder))
+    for n, folder in enumerate(sorted(tmp_path.glob('[0-9]*'))):
         if (folder / 'meta.json').exists():
             moments.append(read_json(folder / 'meta.json')['config']['min_words'])
-            assert {*results(folder)} == {*results(folders[1])}
+            assert {*results(folder, is_done=False)} == {*results(folders[1])}
+        if n % 3 == 0:
+            command(folder)
+            assert results(folder) == results(out)
     assert {*moments} == {20, 1} and moments == sorted(moments, reverse=True)
-
-
-@pytest.mark.parametrize('n', [0, 3, 5, 8])
-def test_after_a_kill_while_results_are_published_the_same_command_goes_on(folders, tmp_path, n):
-    out = shutil.copytree(folders[1], tmp_path / 'out')
-    kill = BEFORE_A_NAME_CHANGES.replace('DEED', f'n < {n} or os.kill(os.getpid(), signal.SIGKILL)')
-    result = run('clean.py', *flags('.', out), cwd=folders[0], before=kill)
-    assert result.returncode == -signal.SIGKILL
-    ok(run('clean.py', *flags('.', out), cwd=folders[0]))
-    assert results(out) == results(folders[1])
-
-
-def test_two_runs_do_not_write_to_one_folder(folders, tmp_path):
-    work_of(tmp_path / 'out').mkdir(parents=True)
-    with filelock.FileLock(work_of(tmp_path / 'out') / 'lock'):
-        mistake(run('clean.py', *flags('.', tmp_path / 'out'), cwd=folders[0]), 'another run does')
 
 
 def test_a_shard_is_known_by_its_own_settings_files_and_programs(tmp_path, monkeypatch):
@@ -577,26 +543,6 @@ def test_a_copy_in_another_source_is_found_and_weights_go_into_meta(tmp_path):
 
 
 # --- mistakes -------------------------------------------------------------------------------------
-def test_nothing_of_others_is_replaced(tmp_path):
-    a, b = (write(tmp_path / name, texts) for name, texts in (('a', TEXTS), ('b', TEXTS[:6])))
-    out = tmp_path / 'out'
-    clean(out, a)
-    write(tmp_path / 'mine', ['{"sha'], 'meta.json')
-    shutil.copytree(out, tmp_path / 'more')
-    (tmp_path / 'more/notes.txt').write_text('mine')
-    mistake(run('clean.py', f'--source={b}', f'--out_dir={out}'), f'has data of {a}; --overwrite')
-    assert kept(out) == sorted(TEXTS)
-    for name, script, theirs in [
-            ('more', 'clean.py', 'notes.txt'), ('mine', 'clean.py', 'meta.json'),
-            ('more', 'prepare.py', ''), ('mine', 'prepare.py', 'meta.json')]:
-        before_ = {path: path.read_bytes() for path in (tmp_path / name).rglob('*.*')}
-        result = run(script, f'--source={a}', f'--out_dir={tmp_path / name}', '--overwrite=True')
-        mistake(result, f'{theirs}, which {script} did not write there')
-        assert {path: path.read_bytes() for path in (tmp_path / name).rglob('*.*')} == before_
-    clean(out, b)
-    assert kept(out) == sorted(TEXTS[:6])
-
-
 def test_a_full_disk_or_a_failure_leaves_the_old_data(folders, tmp_path):
     out = shutil.copytree(folders[1], tmp_path / 'out')
     # other settings, so it is cleaned anew

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from accidents import killed_after
 from conftest import ROOT, contents, each_is_a_mistake, mistake, ok, read_json, run, shared
-from preparing import DOCUMENTS, RAW, clean, documents, prepare, prose, read, write, write_records
+from preparing import DOCUMENTS, RAW, clean, documents, kept, prepare, prose, read, write, write_records
 
 from tokenizer import Tokenizer
 
@@ -215,13 +216,14 @@ def test_a_kill_at_any_moment_leaves_the_old_data_the_new_or_none(cleaned, prepa
     assert is_meta == [True, True] + [False] * (n_files - 1) + [True]
 
 
-def test_of_two_runs_at_once_one_is_refused(cleaned, tmp_path):
-    command = ['prepare.py', f'--source={cleaned}', f'--out_dir={tmp_path}/out', '--tokenizer=byte']
-    (tmp_path / 'out/.nanoparrot-prepare').mkdir(parents=True)
-    with filelock.FileLock(tmp_path / 'out/.nanoparrot-prepare/lock'):
+@pytest.mark.parametrize('script', ['clean', 'prepare'])
+def test_of_two_runs_at_once_one_is_refused(cleaned, tmp_path, script):
+    work = tmp_path / f'out/.nanoparrot-{script}'
+    work.mkdir(parents=True)
+    command = f'{script}.py', f'--source={cleaned.with_name("a.jsonl")}', f'--out_dir={tmp_path}/out'
+    with filelock.FileLock(work / 'lock'):
         mistake(run(*command), f"can't write to {tmp_path}/out: another run does")
     ok(run(*command))
-    assert all_of(tmp_path / 'out') == sorted(TEXTS)
 
 
 def test_results_move_into_a_mounted_folder_whose_parent_may_not_be_written(cleaned, tmp_path):
@@ -231,20 +233,22 @@ def test_results_move_into_a_mounted_folder_whose_parent_may_not_be_written(clea
     write_records(tmp_path / 'x.jsonl', [{'prompt': f'what about {i}', 'completion': 'a'}
                                          for i in range(40)])
     commands = [f'{sys.executable} {ROOT}/{command} --overwrite=True' for command in (
-        f'prepare.py --source={cleaned} --tokenizer=byte --out_dir=m/bins',
+        f'clean.py --source={cleaned.with_name("a.jsonl")} --out_dir=m/text',
+        'prepare.py --source=m/text --tokenizer=byte --out_dir=m/bins',
         'chats.py --source=../x.jsonl --pii=False --out_dir=m/chats')]
+    names = 'text', 'bins', 'chats'
     script = ' && '.join([
-        'mkdir -p m/bins m/chats no && mount -t tmpfs none m && mkdir m/bins m/chats',
-        *(f'mount -t tmpfs none m/{name} && mkdir m/{name}/lost+found' for name in ('bins', 'chats')),
+        'mkdir m no && mount -t tmpfs none m',
+        *(f'mkdir m/{name} && mount -t tmpfs none m/{name} && mkdir m/{name}/lost+found' for name in names),
         'mount -o remount,ro m', *commands, *commands, 'cp -r m/* no',
-        *(f'! {command.replace("=m/", "=m/new_")}' for command in commands)])
+        *(f'! {command.replace("out_dir=m/", "out_dir=m/new_")}' for command in commands)])
     (tmp_path / 'in').mkdir()
     done = subprocess.run(['unshare', '-rm', 'sh', '-c', script], cwd=tmp_path / 'in', text=True,
                           capture_output=True)
     assert done.returncode == 0, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
-    assert len(errors) == 2 and 'Read-only file system' in errors[0] and 'm/new_chats' in errors[1]
-    assert all_of(tmp_path / 'in/no/bins') == sorted(TEXTS)
+    assert [re.findall(r'm/new_\w+', error) for error in errors] == [[f'm/new_{name}'] for name in names]
+    assert kept(tmp_path / 'in/no/text') == all_of(tmp_path / 'in/no/bins') == sorted(TEXTS)
     assert {path.name for path in (tmp_path / 'in/no/chats').iterdir()} == {
         'train.jsonl', 'val.jsonl', 'report.json', 'meta.json', 'lost+found'}
 
