@@ -291,6 +291,12 @@ def make_conversations(folder):
     return folder
 
 
+@pytest.fixture
+def out(tmp_path):
+    """A folder for results, which is not there yet."""
+    return tmp_path / 'out'
+
+
 # --- folders that several test files read, and none may change ------------------------------------
 def once(factory, name, make):
     """The folder that make(folder) fills. Of the processes of pytest-xdist, one makes it."""

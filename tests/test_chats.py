@@ -454,7 +454,7 @@ def listdir(path, real=os.listdir):
 os.listdir = listdir"""
 
 
-def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tmp_path):
+def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(out, tmp_path):
     rows = [{'prompt': f'q{i}', 'completion': 'é'} for i in range(9)]
     lines = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows).encode()
     folder, packed = tmp_path / 'in', gzip.compress(lines.replace(b'q', b'packed'))
@@ -477,9 +477,9 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tm
     (folder / 'link').symlink_to(folder)
     (folder / 'lost.jsonl').symlink_to('nowhere')
     os.mkfifo(folder / 'pipe.jsonl')
-    said = chats(tmp_path / 'out', folder, '--pii=False', before=CLOSED)
+    said = chats(out, folder, '--pii=False', before=CLOSED)
     made = read_json(tmp_path / 'out/report.json')
-    asked = [row['messages'][0]['content'] for row in kept(tmp_path / 'out')]
+    asked = [row['messages'][0]['content'] for row in kept(out)]
     questions = {text for text in asked if not text.startswith('cut')}
     assert questions == {*(f'{name}{i}' for name in ('q', 'packed') for i in range(9)), 'x', 'long',
                          'behind', 'one\ntwo'}
@@ -555,11 +555,11 @@ PROMPTS = {'half': (lambda i: COMMON if i % 2 else f'q{i}', 100, 8, 32),
 
 @pytest.mark.parametrize('name', PROMPTS)
 def test_of_pairs_whose_prompts_repeat_a_tenth_is_held_out_and_the_report_says_what_is_too_common(
-        name, tmp_path):
+        name, out, tmp_path):
     prompt_of, n_common, least, most = PROMPTS[name]
     rows = [{'prompt': prompt_of(i), 'chosen': f'a{i}', 'rejected': 'b'} for i in range(200)]
-    said = chats(tmp_path / 'out', write(tmp_path / 'x.jsonl', rows))
-    train, val = sides(tmp_path / 'out')
+    said = chats(out, write(tmp_path / 'x.jsonl', rows))
+    train, val = sides(out)
     assert len(train + val) == 200 and not {*train} & {*val} and least <= len(val) <= most
     assert (f'{n_common} begin with what is too common' in said) == (n_common > 0)
 
@@ -579,15 +579,15 @@ def test_answers_to_one_question_are_on_one_side_in_every_run(tmp_path):
 
 
 # --- results and mistakes -------------------------------------------------------------------------
-def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none(tmp_path):
+def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none(out, tmp_path):
     rows = [{'prompt': f'what about {i}', 'completion': 'a'} for i in range(60)]
     old, new = contents(of_rows(tmp_path, rows[:30])), contents(of_rows(tmp_path, rows))
     for n in range(1, 5):
         of_rows(tmp_path, rows[:30])
-        killed = chats(tmp_path / 'out', write(tmp_path / 'x.jsonl', rows), check=lambda result: result,
+        killed = chats(out, write(tmp_path / 'x.jsonl', rows), check=lambda result: result,
                        before=killed_after('rename', n))
         assert killed.returncode == -signal.SIGKILL
-        left = contents(tmp_path / 'out')
+        left = contents(out)
         assert left == new if n == 4 else 'meta.json' not in left
         if {'train.jsonl', 'val.jsonl'} <= left.keys():
             assert all(left[name] == new[name] for name in ('train.jsonl', 'val.jsonl'))

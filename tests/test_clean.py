@@ -165,23 +165,12 @@ def test_what_needs_no_closer_look_is_judged_as_with_one():
 
 # --- shared and interrupted work ------------------------------------------------------------------
 SHARDS = 12
-
-
-def flags(source, out, *more):
-    return [f'--source={source}', f'--out_dir={out}', '--max_gibberish=0',
-            '--num_workers=2', '--overwrite=True', *more]
-
-
 WORK = '.nanoparrot-clean'
-
-
-def work_of(out):
-    return out / WORK
 
 
 def results(out, is_done=True):
     """All files, and the report, which names no other folder."""
-    assert work_of(out).exists() != is_done
+    assert (out / WORK).exists() != is_done
     files = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob('*.*')
              if path.is_file() and WORK not in path.parts}
     del files['report.md']
@@ -189,105 +178,106 @@ def results(out, is_done=True):
 
 
 @pytest.fixture(scope='module')
-def folders(tmp_path_factory):
-    """A source of as many files, and what clean.py makes of it."""
-    base = tmp_path_factory.mktemp('restart')
+def begin(tmp_path_factory):
+    """begin(out, *flags) cleans a source of as many files into this folder."""
+    source = tmp_path_factory.mktemp('source')
     for i in range(SHARDS):
         rows = [{'text': prose(30 * i + j), 'license': 'MIT', 'path': f'{j}'} for j in range(30)]
-        write_records(base / f'in/{i:05}.jsonl', rows)
-    ok(run('clean.py', *flags('.', base / 'out'), cwd=base / 'in'))
-    return base / 'in', base / 'out'
+        write_records(source / f'{i:05}.jsonl', rows)
+    return lambda out, *more, **how: run(
+        'clean.py', f'--source={source} --out_dir={out}',
+        '--max_gibberish=0 --num_workers=2 --overwrite=True', *more, **how)
 
 
-def test_however_many_processes_share_the_work_the_bytes_are_the_same(folders, tmp_path):
+@pytest.fixture(scope='module')
+def done(begin, tmp_path_factory):
+    """What clean.py makes of it."""
+    out = tmp_path_factory.mktemp('done') / 'out'
+    ok(begin(out))
+    return out
+
+
+def test_however_many_processes_share_the_work_the_bytes_are_the_same(begin, done, out):
     macos = "import sys; sys.platform = 'darwin'"                   # where processes don't fork
     for n, how in (1, {}), (4, {}), (2, {'before': macos}):
-        ok(run('clean.py', *flags('.', tmp_path / 'out', f'--num_workers={n}'), cwd=folders[0], **how))
-        assert results(tmp_path / 'out') == results(folders[1]), n
+        ok(begin(out, f'--num_workers={n}', **how))
+        assert results(out) == results(done), n
 
 
-def test_the_workers_of_a_cluster_write_the_same_bytes(folders, tmp_path, monkeypatch):
+def test_the_workers_of_a_cluster_write_the_same_bytes(begin, done, out):
     distributed = pytest.importorskip('distributed', reason='needs dask.distributed')
-    monkeypatch.chdir(folders[0])
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as two:
-        ok(run('clean.py', *flags('.', tmp_path / 'out'), f'--cluster={two.scheduler_address}'))
-    assert results(tmp_path / 'out') == results(folders[1])
+        ok(begin(out, f'--cluster={two.scheduler_address}'))
+    assert results(out) == results(done)
 
 
-def test_shards_say_what_they_are_and_where_each_document_is_from(folders):
-    for i, line in enumerate(lines(folders[1])):
-        assert line['license'] == 'MIT' and line['source'] == '.'
-        assert line['path'] == f'./{i // 30:05}.jsonl:{i % 30 + 1} {i % 30}'
+def test_shards_say_what_they_are_and_where_each_document_is_from(done):
+    for i, line in enumerate(lines(done)):
+        assert line['license'] == 'MIT'
+        assert line['path'] == f'{line["source"]}/{i // 30:05}.jsonl:{i % 30 + 1} {i % 30}'
 
 
-def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(folders, tmp_path):
-    out = tmp_path / 'out'
-    a_worker_kills_the_parent = before('clean a shard', f'''
+def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(
+        begin, done, out, tmp_path):
+    a_worker_kills_the_parent = before('clean a shard', f"""
         if n == 2:
             os.kill(os.getppid(), signal.SIGKILL)
             threading.Event().wait(0.5)         # and ends with it
-            open('{tmp_path}/alive', 'w')''')
-    workers_count = before('clean a shard', f'''
+            open('{tmp_path}/alive', 'w')""")
+    workers_count = before('clean a shard', f"""
         import multiprocessing
         if multiprocessing.parent_process():
-            open('{tmp_path}/counted', 'a').write('.')''')
-    result = run('clean.py', *flags('.', out), cwd=folders[0], before=a_worker_kills_the_parent)
-    assert result.returncode == -signal.SIGKILL and [*out.iterdir()] == [work_of(out)]
-    done = [*work_of(out).glob('?' * 16)]
-    assert 2 <= len(done) < SHARDS
-    ok(run('clean.py', *flags('.', out), cwd=folders[0], before=workers_count))
-    assert (tmp_path / 'counted').stat().st_size == SHARDS - len(done)
-    assert results(out) == results(folders[1]) and not (tmp_path / 'alive').exists()
+            open('{tmp_path}/counted', 'a').write('.')""")
+    result = begin(out, before=a_worker_kills_the_parent)
+    assert result.returncode == -signal.SIGKILL and [*out.iterdir()] == [out / WORK]
+    n_done = len([*(out / WORK).glob('?' * 16)])
+    assert 2 <= n_done < SHARDS
+    ok(begin(out, before=workers_count))
+    assert (tmp_path / 'counted').stat().st_size == SHARDS - n_done
+    assert results(out) == results(done) and not (tmp_path / 'alive').exists()
 
 
 def test_at_each_moment_old_results_are_there_or_new_ones_or_none_and_the_command_goes_on(
-        folders, tmp_path):
+        begin, done, out, tmp_path):
     """A copy of the folder before each name changes is what a kill leaves there. meta.json says
     that all is there."""
-    out = shutil.copytree(folders[1], tmp_path / 'out')
+    shutil.copytree(done, out)
     copy = before('clean a shard', f"""
         import multiprocessing, shutil
         if multiprocessing.parent_process() is None:
             n = spoiled.calls = getattr(spoiled, 'calls', -1) + 1
             shutil.copytree('{out}', f'{tmp_path}/{{n:02}}')""")
-    command = lambda out, **how: ok(run(
-        'clean.py', *flags('.', out, '--min_words=1'), cwd=folders[0], **how))
-    command(out, before=copy)
+    ok(begin(out, '--min_words=1', before=copy))
     moments = []
     for n, folder in enumerate(sorted(tmp_path.glob('[0-9]*'))):
         if (folder / 'meta.json').exists():
             moments.append(read_json(folder / 'meta.json')['config']['min_words'])
-            assert {*results(folder, is_done=False)} == {*results(folders[1])}
+            assert {*results(folder, is_done=False)} == {*results(done)}
         if n % 3 == 0:
-            command(folder)
+            ok(begin(folder, '--min_words=1'))
             assert results(folder) == results(out)
     assert {*moments} == {20, 1} and moments == sorted(moments, reverse=True)
 
 
 def test_a_shard_is_known_by_its_own_settings_files_and_programs(tmp_path, monkeypatch):
     """What was cleaned otherwise is never used."""
-    words, used = tmp_path / 'words', tmp_path / 'extras/text/used.py'
-    used.parent.mkdir(parents=True)
-    fields = {**dict.fromkeys(program.LISTS, ''), 'toxic_words': str(words), 'encoding': ''}
-    config = types.SimpleNamespace(**fields)
-    ours, other = (tmp_path / name for name in ('clean.py', 'other.py'))
-    for path in used, ours, other, words, tmp_path / 'a.txt':
-        path.write_text('x')
+    text, words, used, ours, other = (write_records(tmp_path / name, []) for name in (
+        'a.txt', 'words', 'extras/text/used.py', 'clean.py', 'other.py'))
+    given = dict.fromkeys([*program.LISTS, 'encoding'], '') | {'toxic_words': str(words)}
     monkeypatch.setattr(program, '__file__', str(ours))
-    state = lambda **more: program.states_of(
-        config, json.dumps({**fields, **more}), [('a', [str(tmp_path / 'a.txt')])])
+    state = lambda settings='': program.states_of(
+        types.SimpleNamespace(**given), settings, [('a', [str(text)])])
     first = state()
     other.write_text('an edit')
-    assert state() == first != state(min_words=9)
-    for path in used, ours, words, tmp_path / 'a.txt':
+    assert state() == first != state('min_words=9')
+    for path in used, ours, words, text:
         path.write_text('an edit')
         assert state() != first
         first = state()
 
 
-def test_a_worker_that_dies_ends_the_run(folders, tmp_path):
-    result = run('clean.py', *flags('.', tmp_path / 'out'), before=killed_after('clean a shard', 2),
-                 cwd=folders[0], timeout=100)
+def test_a_worker_that_dies_ends_the_run(begin, out):
+    result = begin(out, before=killed_after('clean a shard', 2), timeout=100)
     assert result.returncode == 1 and 'process pool was terminated' in result.stderr
 
 
@@ -357,14 +347,13 @@ f.jsonl ~ .gz
 """
 
 
-def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(tmp_path):
+def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(out, tmp_path):
     (tmp_path / 'in').mkdir()
     encoded = {f'{name}.txt': NAIVE.encode(name) for name in ('utf-8', 'utf-8-sig', 'utf-16', 'utf-32')}
     files = {**GOOD, **encoded, **NOT_UTF8, **DAMAGED, **FOREIGN, 'mixed.jsonl': MIXED}
     for name, data in files.items():
         (tmp_path / 'in' / name).write_bytes(data)
     (tmp_path / 'in/gone').symlink_to('nowhere')
-    out = tmp_path / 'out'
     said = clean(out, tmp_path / 'in/*', *RAW, '--num_workers=2')
     assert 'links without a target: 1\n' in said
     assert kept(out) == sorted([*READ * len(GOOD), *[NAIVE] * len(encoded), *'abc', 'a raw \0 byte'])
@@ -382,7 +371,7 @@ def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(tmp
     assert said.splitlines()[-1] == f'next: python prepare.py --source={os.path.relpath(out)}'
 
 
-def test_markup_is_what_a_file_or_a_flag_says_and_what_changes_is_counted(tmp_path):
+def test_markup_is_what_a_file_or_a_flag_says_and_what_changes_is_counted(out, tmp_path):
     page = 'Use the `<table>` element, close each `<p>`. Write `&lt;` for <.'
     paper = 'A cup costs $3 and a plate $4. The % operator gives {1, 2}, see ~/data and \\emph{this}.'
     names = {'a.md': f'{page}\r\n', 'b.txt': f'{paper}\xad', 'a.html': f'<p>{page}</p>', 'b.tex': paper,
@@ -392,21 +381,21 @@ def test_markup_is_what_a_file_or_a_flag_says_and_what_changes_is_counted(tmp_pa
     for name, text in names.items():
         (source / name).write_text(text)
     rules = ['--min_words=0', '--max_symbols=0', '--max_gibberish=0', '--dedup=none']
-    clean(tmp_path / 'out', tmp_path / 'in', *rules)
-    texts = {line['path'].split('/')[-1]: line['text'] for line in lines(tmp_path / 'out')}
+    clean(out, tmp_path / 'in', *rules)
+    texts = {line['path'].split('/')[-1]: line['text'] for line in lines(out)}
     assert texts['a.md'] == page and texts['b.txt'] == paper
     assert texts['d.jsonl:1'] == 'Ask <EMAIL>, <EMAIL>.'
     assert '<table>' not in texts['a.html'] + texts['x.htm'] and '\\emph' not in texts['b.tex']
-    assert report(tmp_path / 'out')['changed'] == {
+    assert report(out)['changed'] == {
         'html': {'documents': 2, 'bytes': 25, 'example': f'{tmp_path}/in/a.html'},
         'control characters': {'documents': 1, 'bytes': 2, 'example': f'{tmp_path}/in/b.txt'},
         'latex': {'documents': 1, 'bytes': 52, 'example': f'{tmp_path}/in/b.tex'},
         'email': {'documents': 1, 'bytes': None, 'example': f'{tmp_path}/in/d.jsonl:1'}}
-    clean(tmp_path / 'out', tmp_path / 'in', *rules, '--markup=none')
-    assert '<table>' in lines(tmp_path / 'out')[0]['text'] and report(
-        tmp_path / 'out')['changed'].keys() == {'control characters', 'email'}
-    clean(tmp_path / 'out', tmp_path / 'in/a.md', *rules, '--markup=html')
-    assert '<table>' not in kept(tmp_path / 'out')[0]
+    clean(out, tmp_path / 'in', *rules, '--markup=none')
+    assert '<table>' in lines(out)[0]['text'] and report(
+        out)['changed'].keys() == {'control characters', 'email'}
+    clean(out, tmp_path / 'in/a.md', *rules, '--markup=html')
+    assert '<table>' not in kept(out)[0]
 
 
 def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_not(
@@ -430,10 +419,10 @@ def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_no
         assert not any('sub/' in path for path in find_files(pattern, out_dir='sub')[0]), pattern
 
 
-def test_a_text_is_taken_from_the_field_that_somebody_names(tmp_path):
+def test_a_text_is_taken_from_the_field_that_somebody_names(out, tmp_path):
     path = write_records(tmp_path / 'a.jsonl', [{'text': 'no', 'article': text} for text in TEXTS])
-    clean(tmp_path / 'out', path, '--text_field=article')
-    assert kept(tmp_path / 'out') == sorted(TEXTS)
+    clean(out, path, '--text_field=article')
+    assert kept(out) == sorted(TEXTS)
     clean(tmp_path / 'c', write(tmp_path / 'in', ['return  1;\n'], '{}.c'), '--mode=code')
     assert kept(tmp_path / 'c') == ['return  1;\n']        # C need not be Python
 
@@ -473,7 +462,7 @@ def test_an_encoding_that_is_named_is_for_what_is_not_utf8(tmp_path):
                 assert document['text'] == text, (named, encoding)
 
 
-def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted(tmp_path):
+def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted(out, tmp_path):
     """One byte in a thousand; above, a text is left out. Of lines of JSON, each is a text."""
     line = prose(1, 20) + '\n'
     book = line.encode() * 60_000                               # 8 MB: it comes in pieces
@@ -486,7 +475,6 @@ def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted(tmp_path):
         'e.md': f'{line}{picture} a \x1b[1mbold\x1b[0m end'.encode(), 'f.py': b'x = 1 # \x92'}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    out = tmp_path / 'out'
     clean(out, tmp_path, '--dedup=none', '--min_words=0', '--max_repetition=0', '--max_gibberish=0')
     texts = {row['path'].removeprefix(f'{tmp_path}/'): row['text'] for row in lines(out)}
     assert texts['b.jsonl:2'].count('\ufffd') == 1 and {*texts} >= {'b.jsonl:1', 'b.jsonl:4'}
@@ -503,7 +491,7 @@ def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted(tmp_path):
 
 
 # --- what each stage drops ------------------------------------------------------------------------
-def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(tmp_path):
+def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(out, tmp_path):
     code = [''.join(f'def {word}(x={i}):\n    return x\n' for word in WORDS[i * 9:i * 9 + 9])
             for i in range(20)]
     near = [f'{prose(i + 100, 400)}\n' for i in range(3)]
@@ -516,7 +504,6 @@ def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(tmp_pat
         'near duplicate': [f'{text}one more\n' for text in near]}
     texts = good + sum(rubbish.values(), [])
     rows = [{'text': text, 'path': 'x.py' if text.startswith('def') else 'x.txt'} for text in texts]
-    out = tmp_path / 'out'
     printed = clean(out, write_records(tmp_path / 'x.jsonl', rows))
     assert dropped(out) == {reason: len(some) for reason, some in rubbish.items()}
     assert {*report(out)['dropped']} == {*rubbish} and len(kept(out)) == len(good)
@@ -533,26 +520,24 @@ def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(tmp_pat
     assert stage['bytes_out'] == source['bytes'] == len(''.join(kept(out)))
 
 
-def test_a_copy_in_another_source_is_found_and_weights_go_into_meta(tmp_path):
+def test_a_copy_in_another_source_is_found_and_weights_go_into_meta(out, tmp_path):
     for name, texts in ('web', TEXTS[:8]), ('books', TEXTS[6:]):
         write_records(tmp_path / f'{name}.jsonl', [{'text': text} for text in texts])
     (tmp_path / 'mix.py').write_text("sources = {'web': ('web.jsonl', 50), 'books': 'books.jsonl'}")
     ok(run('clean.py', 'mix.py', '--out_dir=out', cwd=tmp_path))
-    sources = report(tmp_path / 'out')['sources']
+    sources = report(out)['sources']
     assert [(s['weight'], s['documents']) for s in sources.values()] == [(50, 8), (1, 4)]
 
 
 # --- mistakes -------------------------------------------------------------------------------------
-def test_a_full_disk_or_a_failure_leaves_the_old_data(folders, tmp_path):
-    out = shutil.copytree(folders[1], tmp_path / 'out')
+def test_a_full_disk_or_a_failure_leaves_the_old_data(begin, done, out):
+    shutil.copytree(done, out)
     # other settings, so it is cleaned anew
-    full = run('clean.py', *flags('.', out, '--num_workers=1', '--min_words=1'), cwd=folders[0],
-               before=full_disk(10_000))
+    full = begin(out, '--num_workers=1 --min_words=1', before=full_disk(10_000))
     assert full.returncode == 1 and 'File too large' in full.stderr
-    assert results(out, is_done=False) == results(folders[1])
-    result = run('clean.py', *flags('.', out, '--min_words=9999'), cwd=folders[0])
-    mistake(result, 'no documents are left of .: ', 'short')
-    assert results(out, is_done=False) == results(folders[1])
+    assert results(out, is_done=False) == results(done)
+    mistake(begin(out, '--min_words=9999'), 'no documents are left of ', 'short')
+    assert results(out, is_done=False) == results(done)
 
 
 @pytest.fixture(scope='module')
@@ -613,15 +598,15 @@ prepare.py weights = {'a': 1}; source = '00*.txt' | need several sources"""
 
 
 @pytest.mark.parametrize('line', MISTAKES.strip().split('\n'))
-def test_what_cannot_be_is_one_sentence_and_leaves_nothing(odd, tmp_path, line):
+def test_what_cannot_be_is_one_sentence_and_leaves_nothing(odd, out, tmp_path, line):
     said, *words = line.split(' | ')
     script, _, said = said.partition(' ')
     settings = [tmp_path / 'c.py'] if ' = ' in said else said.split()
     (tmp_path / 'c.py').write_text(said)
     offline = dict.fromkeys(('HTTPS_PROXY', 'https_proxy'), 'http://127.0.0.1:9')   # nobody listens
-    mistake(run(script, *settings, f'--out_dir={tmp_path}/out', cwd=odd,
+    mistake(run(script, *settings, f'--out_dir={out}', cwd=odd,
                 env={**offline, 'NO_PROXY': '', 'no_proxy': ''}), *words)
-    assert not [*(tmp_path / 'out').glob('[!.]*')]
+    assert not [*(out).glob('[!.]*')]
 
 
 # --- what a run leaves alone ----------------------------------------------------------------------
@@ -638,13 +623,13 @@ def test_a_folder_of_yours_beside_the_results_stays_and_earlier_results_are_no_s
     assert (mine / '000.txt').exists() and not [*source.glob('.*')]
 
 
-def test_ctrl_c_ends_the_processes_at_once(folders, tmp_path):
+def test_ctrl_c_ends_the_processes_at_once(begin, out, tmp_path):
     """It goes to the whole group of processes, whatever they do."""
-    ctrl_c = 'import os\nos.setsid()' + before('clean a shard', f'''
+    ctrl_c = 'import os\nos.setsid()' + before('clean a shard', f"""
         if os.path.exists('{tmp_path}/once'):
             threading.Event().wait(60)
         os.mkdir('{tmp_path}/once')
-        os.killpg(0, signal.SIGINT)''')
-    result = run('clean.py', *flags('.', tmp_path / 'out'), cwd=folders[0], before=ctrl_c, timeout=20)
+        os.killpg(0, signal.SIGINT)""")
+    result = begin(out, before=ctrl_c, timeout=20)
     assert result.returncode in (1, 130, -signal.SIGINT)
-    assert [*(tmp_path / 'out').iterdir()] == [work_of(tmp_path / 'out')]
+    assert [*out.iterdir()] == [out / WORK]

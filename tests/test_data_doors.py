@@ -167,7 +167,7 @@ def test_languages_are_recognized_and_what_is_too_short_or_of_none_stays():
         assert not check({'mode': 'prose', 'text': SENTENCES['de']}, {})
 
 
-def test_models_of_good_and_bad_text_are_stages(tmp_path):
+def test_models_of_good_and_bad_text_are_stages(out, tmp_path):
     noise = ['qx7 zvk jwq xkz 4kq wjx qqz vkx zzj kwq xjq zkv 9qx jzk wvq kxz qjw zxk vqj xkw'] * 5
     stale = ['python train.py config/quickstart.py ' * 30] * 3      # the reference is full of it
     spam = [f'Buy cheap watches and loans now, this offer number {i} ends today, click here for '
@@ -176,10 +176,10 @@ def test_models_of_good_and_bad_text_are_stages(tmp_path):
     for name, texts in ('good', PROSE), ('bad', spam):
         write_records(tmp_path / f'{name}.jsonl', [{'text': text} for text in texts[::2]])
     source = write(tmp_path / 'files', PROSE[1::2] + noise + stale + GERMAN + spam[1::2])
-    left = cleaned(tmp_path / 'out', source, '--max_gibberish=0', '--max_repetition=0',
+    left = cleaned(out, source, '--max_gibberish=0', '--max_repetition=0',
                 f'--perplexity_reference={ROOT}/*.md', '--min_bits=1.5',
                 f'--quality_good={tmp_path}/good.jsonl', f'--quality_bad={tmp_path}/bad.jsonl')
-    assert dropped(tmp_path / 'out') == {'too surprising': 25, 'too predictable': 3,
+    assert dropped(out) == {'too surprising': 25, 'too predictable': 3,
                                          'low quality': 10}
     assert left == sorted(text.strip() for text in PROSE[1::2])
 
@@ -194,7 +194,7 @@ PROBLEMS = [
     'ida@firm.com and max@firm.com and tim@firm.com sold to sue@firm.com and una@firm.com today.']
 
 
-def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
+def test_planted_benchmark_problems_are_all_found_and_nothing_else(out, tmp_path):
     """In whatever form cleaning has left them: with or without LaTeX, HTML, addresses, capitals. How
     many problems are too short for that is said once."""
     prompts = [*PROBLEMS, *(prose(1000 + i, 40) for i in range(20))]
@@ -210,9 +210,9 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
         (source / name).write_text(text)
     for mode in 'auto', 'raw':
         flags = f'--decontaminate={path}', f'--mode={mode}', '--dedup=none', '--num_workers=2'
-        said = preparing.clean(tmp_path / 'out', source, *flags)
+        said = preparing.clean(out, source, *flags)
         assert said.count(f"1 of 24 problems in {path} have fewer than 13 words and can't be") == 1
-        assert preparing.kept(tmp_path / 'out') == sorted(innocent), mode
+        assert preparing.kept(out) == sorted(innocent), mode
     meta = read_json(tmp_path / 'out/meta.json')
     assert meta['decontaminated'] == {'problems': [str(path)], 'ngram': 13}
     (tmp_path / 'other.jsonl').write_text('{"q": ["a"]}\n{oops\n')
@@ -263,7 +263,7 @@ BAD_LISTS = """
 """
 
 
-def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path):
+def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(out, tmp_path):
     """Domains are whole domains, where allow wins, and words are whole words."""
     for name, lines in LISTS.items():
         (tmp_path / name).write_text(lines)
@@ -277,8 +277,8 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     source = write_records(tmp_path / 'x.jsonl', [row for row, _ in rows])
     flags = ['--languages=en', '--max_repetition=0', '--licenses=mit; BSD', '--audit=1',
              f'--toxic_words={tmp_path}/words', f'--url_allow={tmp_path}/allow']
-    left = cleaned(tmp_path / 'out', source, *flags, f'--url_block={tmp_path}/block')
-    assert dropped(tmp_path / 'out') == collections.Counter(reason for _, reason in rows if reason)
+    left = cleaned(out, source, *flags, f'--url_block={tmp_path}/block')
+    assert dropped(out) == collections.Counter(reason for _, reason in rows if reason)
     assert left == sorted(row['text'].strip() for row, reason in rows if not reason)
     counts = read_json(tmp_path / 'out/report.json')['counts']
     assert counts['toxic words in what was dropped'] == {'vile': 3, 'foul': 1}
@@ -286,20 +286,20 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     assert licenses.keys() == {'mit', 'mit, bsd', 'bsd'}
     # --audit=1: of each reason one, and one of what stays
     page = (tmp_path / 'out/audit.md').read_text()
-    assert page.count('\n## ') == 1 + len(dropped(tmp_path / 'out'))
+    assert page.count('\n## ') == 1 + len(dropped(out))
     (tmp_path / 'koi8').write_bytes('слово\n'.encode('koi8-r'))
     each_is_a_mistake(BAD_LISTS, lambda flag: run(
         'clean.py', f'--source={source}', '--out_dir=no', flag, cwd=tmp_path))
 
 
 # --- samples --------------------------------------------------------------------------------------
-def test_samples_of_what_was_dropped_show_no_personal_data(tmp_path):
+def test_samples_of_what_was_dropped_show_no_personal_data(out, tmp_path):
     """Of each rule, of copies, and of what passed."""
     secret = 'Write to ann@uni.edu or call 212-555-0123.'
     texts = [f'{secret} Too short.', f'{prose(1)} {secret}', f'{prose(1)} {secret}',
              f'{secret} {"*** >>> " * 90} and so on', f'{prose(2)} {secret}', f'{secret}{" " * 1990}x']
     source = write(tmp_path / 'files', [*texts, ''])      # an empty one has no form yet
-    cleaned(tmp_path / 'out', source, '--audit=9', '--dedup=exact', '--pii=True')
+    cleaned(out, source, '--audit=9', '--dedup=exact', '--pii=True')
     page = (tmp_path / 'out/audit.md').read_text()
     assert page.count('## ') == 8 and page.count('# exact duplicate') == 1     # next to what stays
     assert page.count('<EMAIL>') == 8 and 'ann@' not in page and '0123' not in page

@@ -136,7 +136,7 @@ def test_simhash_finds_what_differs_in_capitals_and_the_report_names_no_chain_wh
         assert 'lowest similarity' not in (out / 'report.md').read_text() + said
 
 
-def test_a_copy_of_a_copy_goes_and_a_reader_sees_what_stays(tmp_path):
+def test_a_copy_of_a_copy_goes_and_a_reader_sees_what_stays(out, tmp_path):
     """Of O, A and B, the two last are like O, but not like each other. So no family is split between
     training and validation."""
     rows = []
@@ -145,7 +145,6 @@ def test_a_copy_of_a_copy_goes_and_a_reader_sees_what_stays(tmp_path):
         rows += [{'text': ' '.join(text)} for text in (
             words, [*words[:380], *own[:20]], [*own[20:], *words[20:]])]
     random.Random(0).shuffle(rows)
-    out = tmp_path / 'out'
     clean(out, write_records(tmp_path / 'a.jsonl', rows), '--audit=9', '--max_gibberish=0')
     found = report(out)['counts']['copies']
     assert dropped(out) == {'near duplicate': 120}

@@ -99,7 +99,7 @@ def write_file(path, model, pre='gpt-2', more=(), extra=()):
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_a_file_becomes_the_folder_that_it_was_made_of_and_comes_back(tmp_path, name):
+def test_a_file_becomes_the_folder_that_it_was_made_of_and_comes_back(out, tmp_path, name):
     """With the logits, ids and chats of transformers; only rows of q and k of a Llama moved."""
     pre = CASES[name]
     model = published(tmp_path / 'in', BASES[name] | SIZES)
@@ -107,10 +107,10 @@ def test_a_file_becomes_the_folder_that_it_was_made_of_and_comes_back(tmp_path, 
     ok(run('extras.models.gguf', 'a.gguf', '--out=out', cwd=tmp_path))
     assert same(safetensors.load_file(tmp_path / 'out/model.safetensors'), weights)
     model.load_state_dict(weights)
-    same_logits(model, GPT.load(tmp_path / 'out'))
-    same_logits(theirs_in(tmp_path / 'out'), GPT.load(tmp_path / 'out'))
+    same_logits(model, GPT.load(out))
+    same_logits(theirs_in(out), GPT.load(out))
 
-    ours, theirs = Tokenizer.load(tmp_path / 'out/tokenizer.json'), theirs_of(tmp_path / 'out')
+    ours, theirs = Tokenizer.load(tmp_path / 'out/tokenizer.json'), theirs_of(out)
     assert 'You are "Smol' in ours.template and ours.stop == [402]
     assert ours.render(said(TEXT), True)[0] == ids_of(theirs, said(TEXT), True)
     peer = theirs_of(tmp_path, gguf_file='a.gguf')
@@ -123,7 +123,7 @@ def test_a_file_becomes_the_folder_that_it_was_made_of_and_comes_back(tmp_path, 
 
     ok(run('extras.models.export', '--ckpt=out --to=gguf --out=b.gguf', cwd=tmp_path))
     ok(run('extras.models.gguf', 'b.gguf', '--out=again', cwd=tmp_path))
-    assert contents(tmp_path / 'out') == contents(tmp_path / 'again')
+    assert contents(out) == contents(tmp_path / 'again')
 
 
 # A field that is odd, or a tensor too much => what is said of it

@@ -57,21 +57,21 @@ def test_tiny_shakespeare_has_the_published_sizes(tmp_path):
 
 
 @pytest.mark.parametrize('name, n', [('one.dat', 50), ('one.txt.gz', 100_000), ('one.jsonl', 50)])
-def test_the_bytes_of_a_lone_text_are_its_tokens(name, n, tmp_path):
+def test_the_bytes_of_a_lone_text_are_its_tokens(name, n, out, tmp_path):
     text = 'Call (415) 555-2671, ann@uni.edu: naïve 漢字\r\n' * n     # pieces are of 4 million
     data = text if 'jsonl' not in name else json.dumps({'text': text}) + '\n'
     (tmp_path / name).write_bytes(gzip.compress(data.encode()) if 'gz' in name else data.encode())
-    prepare(tmp_path / 'out', tmp_path / name)
-    meta, _, bins = read(tmp_path / 'out')
+    prepare(out, tmp_path / name)
+    meta, _, bins = read(out)
     assert bytes([*bins['train'], *bins['val']]).decode() == text and not meta['held_out_to']
     assert abs(len(bins['val']) / len(text.encode()) - 0.1) < 0.01
 
 
-def test_a_text_longer_than_a_piece_is_one_document(tmp_path):
+def test_a_text_longer_than_a_piece_is_one_document(out, tmp_path):
     long = 'wörter ' * 700_000
     write(tmp_path / 'in', [long, *TEXTS])
-    prepare(tmp_path / 'out', tmp_path / 'in')
-    assert all_of(tmp_path / 'out') == sorted([long, *TEXTS])
+    prepare(out, tmp_path / 'in')
+    assert all_of(out) == sorted([long, *TEXTS])
 
 
 def test_the_bins_hold_every_document_once_as_meta_says(prepared):
@@ -88,38 +88,37 @@ def test_the_bins_hold_every_document_once_as_meta_says(prepared):
     assert tok.hash == own != of_all
 
 
-def test_the_split_follows_from_the_document_alone_and_of_two_one_is_held_out(prepared, tmp_path):
+def test_the_split_follows_from_the_document_alone_and_of_two_one_is_held_out(prepared, out, tmp_path):
     copies = DOCUMENTS + DOCUMENTS[::3] + TEXTS
     source = write(tmp_path / 'renamed', copies[::-1], 'z{}.md')
     # with so many tokens that an id needs four bytes: each text ends with the largest
     tok = Tokenizer.byte([*(f'<|{i}|>' for i in range(2 ** 16)), '<|endoftext|>'])
     tok.save(tmp_path / 'big.json')
-    prepare(tmp_path / 'out', source, '--val_fraction=0.3', f'--tokenizer={tmp_path}/big.json')
-    before, after = documents(prepared), documents(tmp_path / 'out')
+    prepare(out, source, '--val_fraction=0.3', f'--tokenizer={tmp_path}/big.json')
+    before, after = documents(prepared), documents(out)
     for side in ('train', 'val'):
         assert set(before[side]) == set(after[side]) & set(DOCUMENTS)
-    assert all_of(tmp_path / 'out') == sorted(copies)
+    assert all_of(out) == sorted(copies)
     assert not set(after['train']) & set(after['val'])
     prepare(tmp_path / 'few', write(tmp_path / 'two', TEXTS[:2]))
     assert all(len(texts) == 1 for texts in documents(tmp_path / 'few').values())
 
 
-def test_lines_of_json_and_of_endoftext_are_documents_and_a_mark_goes(tmp_path):
+def test_lines_of_json_and_of_endoftext_are_documents_and_a_mark_goes(out, tmp_path):
     odd = ['half \ud800', '<|endoftext|> typed by a user']
     write_records(tmp_path / 'in/a.jsonl', [{'text': text} for text in [*TEXTS[:4], *odd, ' ']])
     text = '\n<|endoftext|>\n'.join(TEXTS[4:])
     (tmp_path / 'in/b.txt').write_text(f'{text}\n', encoding='utf-8-sig')
     (tmp_path / 'in/c.png').write_bytes(b'\xff')
     (tmp_path / 'in/d.py').write_text('{"a": 1}\n')
-    said = prepare(tmp_path / 'out', tmp_path / 'in')
-    assert sorted(map(str.strip, all_of(tmp_path / 'out'))) == sorted([*TEXTS, 'half \ufffd', odd[1],
+    said = prepare(out, tmp_path / 'in')
+    assert sorted(map(str.strip, all_of(out))) == sorted([*TEXTS, 'half \ufffd', odd[1],
                                                                      '{"a": 1}'])
     assert 'passed over: .png: 1' in said
 
 
 # --- what clean.py tells --------------------------------------------------------------------------
-def test_what_clean_py_wrote_is_known_in_meta_and_another_text_is_refused(cleaned, tmp_path):
-    out = tmp_path / 'out'
+def test_what_clean_py_wrote_is_known_in_meta_and_another_text_is_refused(cleaned, out, tmp_path):
     out.mkdir()                                         # an empty folder is fine
     command = ['prepare.py', f'--source={cleaned}', f'--out_dir={out}', '--tokenizer=byte']
     said = ok(run(*command))
@@ -156,14 +155,14 @@ def mixed(tmp_path_factory):
     return base
 
 
-def test_weights_become_passes_over_sources_that_train_bin_holds_once(mixed, tmp_path):
+def test_weights_become_passes_over_sources_that_train_bin_holds_once(mixed, out, tmp_path):
     (tmp_path / 'w.py').write_text("weights = {'web': 1, 'code': 1, 'books': 2}")
     for folder, flags, parts in [
             ('out', [], {'web': 0.5, 'code': 0.15, 'books': 0.35}),
             ('out', [tmp_path / 'w.py'], {'web': 0.25, 'code': 0.25, 'books': 0.5}),
             ('none', ['--temperature=5'], None)]:
-        prepare(tmp_path / 'out', mixed / folder, *flags)
-        meta, tok, bins = read(tmp_path / 'out')
+        prepare(out, mixed / folder, *flags)
+        meta, tok, bins = read(out)
         sources, end, held_out = meta['sources'], 0, b''
         roots = {name: s['tokens'] ** (1 / 5) for name, s in sources.items()}
         parts = parts or {name: root / sum(roots.values()) for name, root in roots.items()}
@@ -177,8 +176,8 @@ def test_weights_become_passes_over_sources_that_train_bin_holds_once(mixed, tmp
             end += s['tokens']
             held_out += val.tobytes()
         assert end == len(bins['train']) and held_out == bins['val'].tobytes()
-    prepare(tmp_path / 'out', mixed / 'web.jsonl')
-    assert not [*(tmp_path / 'out').glob('val_*.bin')]                  # stale files go
+    prepare(out, mixed / 'web.jsonl')
+    assert not [*(out).glob('val_*.bin')]                  # stale files go
 
 
 def test_for_streaming_only_train_bin_is_missing(cleaned, tmp_path):
@@ -254,13 +253,13 @@ def test_results_move_into_a_mounted_folder_whose_parent_may_not_be_written(clea
 
 
 # --- what a folder hides, and what is no text -----------------------------------------------------
-def test_what_a_folder_hides_is_counted_and_results_of_a_command_are_no_text(prepared, tmp_path):
+def test_what_a_folder_hides_is_counted_and_results_of_a_command_are_no_text(prepared, out, tmp_path):
     write(tmp_path / 'in', TEXTS)
     shutil.copytree(prepared, tmp_path / 'in/bins')
     (tmp_path / 'in/link').symlink_to(tmp_path)
     (tmp_path / 'in/lost.txt').symlink_to('nowhere')
-    said = prepare(tmp_path / 'out', tmp_path / 'in')
-    assert all_of(tmp_path / 'out') == sorted(TEXTS)
+    said = prepare(out, tmp_path / 'in')
+    assert all_of(out) == sorted(TEXTS)
     assert 'links without a file: 2' in said and 'files of tokens: 5' in said
     flags = f'--out_dir={tmp_path}/no', '--tokenizer=byte'
     lfs = 'version https://git-lfs.github.com/spec/v1\noid sha256:1\n'
@@ -275,16 +274,16 @@ def test_what_a_folder_hides_is_counted_and_results_of_a_command_are_no_text(pre
     assert not [*tmp_path.glob('no/[!.]*')]
 
 
-def test_a_long_text_beside_short_ones_is_no_silent_half(tmp_path):
+def test_a_long_text_beside_short_ones_is_no_silent_half(out, tmp_path):
     """Whole texts are held out, so the fraction of the bytes may be another one."""
     for seed in range(4):
         source = write(tmp_path / f'in{seed}', [prose(seed, 9000), *(prose(i + seed, 40) for i in range(
             90, 95))])
-        said = prepare(tmp_path / 'out', source)
-        n = read(tmp_path / 'out')[0]['bytes']
+        said = prepare(out, source)
+        n = read(out)[0]['bytes']
         part = n['val'] / (n['train'] + n['val'])
         assert f'{part:.1%} of the bytes are held out, not 10%' in said
-    assert 'bytes are held out' not in prepare(tmp_path / 'out', write(tmp_path / 'even', [
+    assert 'bytes are held out' not in prepare(out, write(tmp_path / 'even', [
         prose(i, 40) for i in range(300)]))
 
 

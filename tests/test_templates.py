@@ -176,15 +176,15 @@ def ids_of(theirs, chat, asks):
     return theirs.apply_chat_template(chat, add_generation_prompt=asks, return_dict=False)
 
 
-def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives_and_its_ends(folder, tmp_path):
+def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives_and_its_ends(folder, out, tmp_path):
     """Also from a saved copy of the tokenizer, and in transformers from an export of that."""
     name, theirs, ours = folder
     ours.save(tmp_path / 'copy.json')
     copy = Tokenizer.load(tmp_path / 'copy.json')
     same = 'hash', 'stop', 'begin', 'special', 'chat'
     assert all(getattr(copy, key) == getattr(ours, key) for key in same)
-    hf_tokenizer.write(tmp_path / 'out', copy, 64)
-    exported = transformers.AutoTokenizer.from_pretrained(tmp_path / 'out')
+    hf_tokenizer.write(out, copy, 64)
+    exported = transformers.AutoTokenizer.from_pretrained(out)
     for chat in ASKED + SHOWN:
         asks = chat in ASKED
         if name in ('Gemma', 'R1') and (chat[0] in SYSTEM or chat[-1] in TOOL):
