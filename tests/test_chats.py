@@ -363,8 +363,8 @@ def test_no_record_makes_it_fail_but_a_fault_of_ours_does(tmp_path):
     odd = [None, '', [], {}, 0, True, 1e400, 10 ** 400, 'x\ud800', ['a'], [[1, 2]], [None], [{}],
            {'text': ['z']}, {'messages': 3}, '[{"role": "user"}]', '\n\nHuman: a\n\nAssistant:']
     rows = [{'prompt': f'q{i}', 'completion': 'a', 'label': True} for i in range(9)]
-    for record in re.findall(r'(?s:({.*?))\n-> .*', CONVERSATIONS + PAIRS):
-        row = json.loads(record)
+    records = map(json.loads, re.findall(r'(?s:({.*?))\n-> .*', CONVERSATIONS + PAIRS))
+    for row in {(*row,): row for row in records}.values():          # one of each set of columns
         rows += [{**row, name: value} for name in row for value in odd]
     for kind in 'sft', 'preference':
         made = read_json(of_rows(tmp_path, rows, f'--kind={kind}', '--pii=False') / 'report.json')
@@ -506,14 +506,22 @@ def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_a
 
 
 # --- the split ------------------------------------------------------------------------------------
-# What 200 conversations begin with; of i, their number.
-BEGINNINGS = {
-    'three in four say hi': lambda i: [('user', 'hi' if i % 4 else f'what about {i}')],
-    'two words': lambda i: [('user', 'Continue, please.')],
-    'all say the same': lambda i: [('user', 'How are you today?')],
-    'some say the same': lambda i: [('user', 'How are you?' if i < 60 else f'what about {i}')],
-    'the same system message': lambda i: [('system', 'You are kind and helpful.'), ('user', 'hello')],
-    'each says something else': lambda i: [('user', f'what about {i}')]}
+# How many of 200 are held out, at least and at most, and what is said; so many of each kind, i is
+# their number. The hash of COMMON would hold it out.
+COMMON = next(text for text in map('How are you, {}?'.format, range(99)) if int(hashlib.blake2b(
+    text.encode(), digest_size=8).hexdigest(), 16) < 0.1 * 2 ** 64)
+SPLITS = """8 32 => 150 user: hi | TALK => 50 user: what about {i} | TALK
+8 32 => 200 user: Continue, please. | TALK
+8 32 => 200 user: How are you today? | TALK
+8 32 => 60 user: How are you? | TALK => 140 user: what about {i} | TALK
+8 32 => 200 system: You are kind and helpful. | user: hello | TALK
+8 32 => 200 user: what about {i} | TALK
+8 32 100 begin with what is too common => 100 user: COMMON | PAIR => 100 user: q{i} | PAIR
+8 32 60 begin with what is too common => 60 user: COMMON | PAIR => 140 user: q{i} | PAIR
+1 2 198 begin with what is too common => 198 user: COMMON | PAIR => 2 user: q{i} | PAIR
+100 100 => 100 user: q | PAIR => 100 user: r | PAIR""".replace('COMMON', COMMON).replace(
+    'TALK', 'assistant: Hello! | user: tell {i} | assistant: ok').replace(
+    'PAIR', 'chosen: a{i} | rejected: b')
 
 
 def sides(out):
@@ -522,46 +530,26 @@ def sides(out):
              for row in read_rows(out / f'{side}.jsonl')] for side in ('train', 'val')]
 
 
-@pytest.mark.parametrize('name', BEGINNINGS)
-def test_about_a_tenth_is_held_out_however_conversations_begin(name, tmp_path):
-    rows = [{'messages': [say(*turn) for turn in [
-        *BEGINNINGS[name](i), ('assistant', 'Hello!'), ('user', f'tell {i}'), ('assistant', 'ok')]]}
-        for i in range(200)]
-    train, val = sides(of_rows(tmp_path, rows))
-    assert 8 <= len(val) <= 32 and len(train + val) == 200
-
-
-@pytest.mark.parametrize('question', ['hi', 'Continue, please.', '请继续', '🙂', 'How are you?',
-                                      '介绍一下你自己'])
-def test_a_question_of_fewer_than_three_words_is_no_sign_of_a_conversation(question):
-    is_short = question not in ('How are you?', '介绍一下你自己')
-    messages = [say(*turn.split(' ', 1)) for turn in (
-        'system s', f'user {question}\n', 'assistant a', 'user b', 'assistant c')]
-    wanted = ('all',) * 2 if is_short else (question, f'{question}\na\nb')
-    assert CHATS['split_texts'](messages, {}, 'all') == wanted
-    assert CHATS['split_texts'](messages[:2], {'chosen': 'a'}, 'all') == (question,) * 2
-
-
-# Of 200 pairs, the prompt of number i; COMMON would be held out. How many have what is too common for
-# that; the least and the most that are held out.
-COMMON = next(text for text in map('How are you, {}?'.format, range(99)) if int(hashlib.blake2b(
-    text.encode(), digest_size=8).hexdigest(), 16) < 0.1 * 2 ** 64)
-PROMPTS = {'half': (lambda i: COMMON if i % 2 else f'q{i}', 100, 8, 32),
-           'twenty': (lambda i: f'q{i % 20}', 0, 8, 32),
-           'some': (lambda i: COMMON if i < 60 else f'q{i}', 60, 8, 32),
-           'all but two': (lambda i: COMMON if i < 198 else f'q{i}', 198, 1, 2),
-           'two': (lambda i: f'q{i % 2}', 100, 100, 100)}
-
-
-@pytest.mark.parametrize('name', PROMPTS)
-def test_of_pairs_whose_prompts_repeat_a_tenth_is_held_out_and_the_report_says_what_is_too_common(
-        name, out, tmp_path):
-    prompt_of, n_common, least, most = PROMPTS[name]
-    rows = [{'prompt': prompt_of(i), 'chosen': f'a{i}', 'rejected': 'b'} for i in range(200)]
+@pytest.mark.parametrize('line', SPLITS.split('\n'))
+def test_about_a_tenth_is_held_out_however_examples_begin_and_no_prompt_is_on_both_sides(
+        line, out, tmp_path):
+    bounds, *kinds = line.split(' => ')
+    least, most, *words = bounds.split(' ', 2)
+    texts = [text for n, text in (kind.split(' ', 1) for kind in kinds) for _ in range(int(n))]
+    rows = [line_of(text.format(i=i)) for i, text in enumerate(texts)]
     said = chats(out, write(tmp_path / 'x.jsonl', rows))
     train, val = sides(out)
-    assert len(train + val) == 200 and not {*train} & {*val} and least <= len(val) <= most
-    assert (f'{n_common} begin with what is too common' in said) == (n_common > 0)
+    assert len(train + val) == 200 and not {*train} & {*val} and ''.join(words) in said
+    assert int(least) <= len(val) <= int(most)
+
+
+@pytest.mark.parametrize('question', 'hi|Continue, please.|请继续|🙂|How are you?|介绍一下你自己'.split('|'))
+def test_a_question_of_fewer_than_three_words_is_no_sign_of_a_conversation(question):
+    messages = line_of(f'system: s | user: {question} | assistant: a | user: b | assistant: c')['messages']
+    is_long = question in ('How are you?', '介绍一下你自己')
+    wanted = (question, f'{question}\na\nb') if is_long else ('all', 'all')
+    assert CHATS['split_texts'](messages, {}, 'all') == wanted
+    assert CHATS['split_texts'](messages[:2], {'chosen': 'a'}, 'all') == (question,) * 2
 
 
 def test_answers_to_one_question_are_on_one_side_in_every_run(tmp_path):

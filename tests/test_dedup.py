@@ -125,15 +125,13 @@ def test_ngrams_of_a_pair_are_compared_once_and_what_50_rounds_leave_is_counted(
     assert {*compared} <= {*itertools.combinations(range(51), 2)} and len(compared) > 1000
 
 
-def test_simhash_finds_what_differs_in_capitals_and_the_report_names_no_chain_where_none_is(tmp_path):
-    texts, out = [prose(i) for i in range(9)], tmp_path / 'out'
-    path = write_records(tmp_path / 'a.jsonl', [{'text': text} for text in (
-        *texts, *(text.upper() for text in texts[:4]))])
-    for method in 'simhash', 'minhash':
-        said = clean(out, path, f'--dedup={method}')
-        assert dropped(out) == {'near duplicate': 4} and kept(out) == sorted(texts), method
-        assert report(out)['counts']['copies']['copies of copies'] == 0
-        assert 'lowest similarity' not in (out / 'report.md').read_text() + said
+def test_simhash_finds_what_differs_in_capitals_and_the_report_names_no_chain_where_none_is(
+        out, tmp_path):
+    texts = [prose(i) for i in range(9)]
+    rows = [{'text': text} for text in (*texts, *map(str.upper, texts[:4]))]
+    said = clean(out, write_records(tmp_path / 'a.jsonl', rows), '--dedup=simhash')
+    assert dropped(out) == {'near duplicate': 4} and kept(out) == sorted(texts)
+    assert 'lowest similarity' not in (out / 'report.md').read_text() + said
 
 
 def test_a_copy_of_a_copy_goes_and_a_reader_sees_what_stays(out, tmp_path):

@@ -83,7 +83,9 @@ def test_without_data_dir_the_text_of_the_base_of_a_run_is_measured(base_run, da
         said = ok(run('eval.py', f'--ckpt={ckpt} --out=x.json --loss_tokens=9', cwd=tmp_path))
         assert f'the loss is measured on {data_dir}; --data_dir=FOLDER' in said
         assert read_json(tmp_path / 'x.json')['settings']['data_dir'] == str(data_dir)
-    mistake(run('eval.py', '--ckpt=.', cwd=tmp_path), 'data/quickstart has no prepared text')
+    write(tmp_path / 'sft/config.json', [{'stage': 'sft', 'init_from': f'{tmp_path}/rl'}])
+    for ckpt in '.', 'rl':          # a folder without a base; two runs that began with each other
+        mistake(run('eval.py', f'--ckpt={ckpt}', cwd=tmp_path), 'data/quickstart has no prepared text')
     made = write_bins(tmp_path / 'other', np.arange(100, dtype=np.uint16), BYTES)
     flags = f'--ckpt={base_run}', f'--data_dir={made}'
     mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
@@ -107,7 +109,7 @@ GIVEN = r'''
           "    return a * b / 2.0", "    return a * b / a"]}'''
 
 
-def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
+def test_all_tasks_are_scored_from_answers_that_are_there(out, tmp_path):
     """Each outcome is told and kept. A problem whose own solution fails is left out. A file may begin
     with a byte order mark. A score says what was searched in the training data."""
     functions = tmp_path / 'functions.json'
@@ -120,7 +122,7 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
     flags = ('--tasks=problems,humaneval --splits=variation --n_problems=2 --k=1,2,4 --timeout=4 '
              f'--allow_code_execution --data={functions}')
-    tasks = evaluate(tmp_path / 'a', flags, f'--completions={given}')
+    tasks = evaluate(out, flags, f'--completions={given}')
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
     assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (2, 8)
@@ -128,18 +130,10 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
         ('wrong value', 'other exception', 'syntax', 'empty', 'time'), 1)
     assert tasks['humaneval']['pass@1'] == 1 / 4
     assert tasks['humaneval']['failures'] == {'wrong value': 2, 'name': 1}      # math is not imported
-    report = read_json(tmp_path / 'a/eval.json')
+    report = read_json(out / 'eval.json')
     assert (report['left_out'], report['decontaminated']) == (['broken'], found)
-    kinds = {row.get('kind') for row in read_rows(tmp_path / 'a/samples.jsonl')}
-    assert kinds == {'example tasks', None}
-    # All samples were kept, and can be scored again: here, as if they were those of a chat.
-    samples = read_rows(tmp_path / 'a/samples.jsonl')
-    for row in samples:
-        row['messages'] = [say('user', 'q')]
-        row['completion'] = f'Sure!\n```python\n{row["prompt"]}{row["completion"]}\n```\nIt works.'
-    again = evaluate(tmp_path / 'b', flags, f'--completions={write(tmp_path / "b.jsonl", samples)}')
-    assert [again[name]['pass@1'] for name in tasks] == [task['pass@1'] for task in tasks.values()]
-    assert all(row['messages'] for row in read_rows(tmp_path / 'b/samples.jsonl'))
+    samples = read_rows(out / 'samples.jsonl')      # all were kept
+    assert len(samples) == 16 and {row.get('kind') for row in samples} == {'example tasks', None}
 
 
 def test_a_judge_gives_a_grade_and_no_answer_or_grade_is_lost(babbler, tmp_path):
@@ -301,12 +295,6 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
     write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': row['task_id']} for row in rows])
     mistake(typed(), 'b/samples.jsonl must have judged answers of one checkpoint')
     assert typed('c').returncode == 2
-
-
-def test_two_runs_that_began_with_each_other_name_no_text(tmp_path):
-    for name, other in ('a', 'b'), ('b', 'a'):
-        write(tmp_path / f'{name}/config.json', [{'stage': 'sft', 'init_from': f'{tmp_path}/{other}'}])
-    assert lift('eval.py', 'own_data', 'folder_of')[0](f'{tmp_path}/a') == ''
 
 
 # --- mistakes -------------------------------------------------------------------------------------
