@@ -1,5 +1,6 @@
 """The doors of clean.py: files of other forms, downloads' neighbors, models of text, lists and
 benchmarks, samples to look at; and what each must and must not drop."""
+import ast
 import bz2
 import collections
 import gzip
@@ -49,11 +50,10 @@ def test_packed_files_are_records_and_a_damaged_one_is_said(tmp_path):
     level = zstd.CompressionParameter
     wide = {level.window_log: 31, level.enable_long_distance_matching: 1}       # zstd --long=31
     frames = zstd.compress(LINES[:half]), zstd.compress(LINES[half:], options=wide)
-    for name, packed, words in [
-            ('a.jsonl.gz', gzip.compress(LINES), 'Not a gzipped file'),
-            ('a.jsonl.bz2', bz2.compress(LINES), 'Invalid data stream'),
-            ('a.jsonl.xz', lzma.compress(LINES), 'Input format not supported'),
-            ('a.jsonl.zst', b''.join(frames), 'Unknown frame descriptor')]:
+    for name, packed, words in zip(
+            ('a.jsonl.gz', 'a.jsonl.bz2', 'a.jsonl.xz', 'a.jsonl.zst'),
+            (gzip.compress(LINES), bz2.compress(LINES), lzma.compress(LINES), b''.join(frames)),
+            'Not a gzipped|Invalid data|Input format not|Unknown frame'.split('|')):
         documents, told = arrived(tmp_path / name, packed)
         assert ([document['record'] for document in documents], told) == (ROWS, []), name
         documents, told = arrived(tmp_path / name, packed[:-9])
@@ -85,25 +85,34 @@ def parquet(path, rows):
     return path
 
 
-@pytest.mark.parametrize('row, text, why', [
-    ({'title': 'A', 'content': 'b', 'n': 1}, 'b', None),
-    ({'title': 'A', 'text': None, 'content': 'b'}, 'b', None),
-    ({'code': 'b', 'picture': {'bytes': b'\xff'}, 'vector': [0.5]}, 'b', None),
-    ({'title': 'A', 'text': 'é'.encode()}, 'é', None),
-    ({'text': b'\xff', 'content': 'another', 'path': 'a'}, '\udcff', clean.NOT_UTF8),
-    ({'title': 'A' * 300, 'n': 1}, '', clean.NO_TEXT)])
-def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type_and_in_no_other(
-        tmp_path, row, text, why):
-    rows = [{**row, 'license': 'mit', 'url': 'a.org'}] * 150
-    if why == clean.NOT_UTF8:                   # a damaged cell costs its row alone
-        rows.append({**row, 'text': b'a', 'url': 'a.org'})
-    path = parquet(tmp_path / 'a.parquet', rows)
-    documents = [*clean.read(str(path))]
-    assert len(documents) == len(rows) and documents[0]['text'] == text
-    notes = collections.defaultdict(collections.Counter)
-    assert clean.check_text(documents[0], notes) == why and documents[-1]['url'] == 'a.org'
+# columns of a row, as Python, and its text; without one: why it is left out
+COLUMNS = r"""
+{'title': 'A', 'content': 'b', 'n': 1} -> b
+{'title': 'A', 'text': None, 'content': 'b'} -> b
+{'code': 'b', 'picture': {'bytes': b'\xff'}, 'vector': [0.5]} -> b
+{'title': 'A', 'text': b'\xc3\xa9'} -> é
+{'text': b'\xff', 'content': 'another', 'path': 'a'} -> not UTF-8
+{'title': 'A', 'n': 1} -> no text in"""
+
+
+@pytest.mark.parametrize('line', COLUMNS.strip().split('\n'))
+def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type_and_in_no_other(tmp_path, line):
+    row, wanted = line.split(' -> ')
+    row = ast.literal_eval(row) | {'url': 'a.org'}
+    path = parquet(tmp_path / 'a.parquet', [row] * 150)
+    documents, told = arrived(path)
+    assert len(documents + told) == 150
+    if told:
+        assert wanted in told[0]
+    else:
+        assert documents[-1]['text'] == wanted and documents[-1]['url'] == 'a.org'
     path.write_bytes(path.read_bytes()[:-9])
     assert 'corrupted' in arrived(path)[1][0]
+
+
+def test_a_damaged_cell_of_parquet_costs_its_row_alone(tmp_path):
+    documents, told = arrived(parquet(tmp_path / 'a.parquet', [{'text': b'\xff'}, {'text': b'a'}]))
+    assert documents[0]['text'] == 'a' and len(told) == 1
 
 
 def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch):
