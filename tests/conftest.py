@@ -212,13 +212,6 @@ def save_run(folder, model, tokenizer, **more):
     model.save(folder / 'best.pt', **{'tokenizer_hash': tokenizer.hash, **more})
 
 
-def sharpen(model):
-    """Some tokens become likely and others not."""
-    for p in model.parameters():
-        p.data *= 6 if p.dim() == 2 else 1
-    return model
-
-
 def make_sft(folder, **more):
     """An untrained model of bytes, as sft.py leaves one. more: of GPTConfig."""
     torch.manual_seed(0)
@@ -257,13 +250,6 @@ def make_pairs(folder):
             {'prompt': some(), 'chosen': some(' sun ') + some(), 'rejected': some(' fog ') + some()}
             for _ in range(k)])
     return folder
-
-
-def thumbs_of(pairs):
-    """One answer of each pair: now the better one, up, now the worse one, down."""
-    sides = [('chosen', 'rejected')[i // 2 % 2] for i in range(len(pairs))]
-    return [{'prompt': pair['prompt'], 'completion': pair[side], 'label': side == 'chosen'}
-            for pair, side in zip(pairs, sides)]
 
 
 # a file for rl.py --reward: more is paid for signs of the lower half of ASCII; an untrained byte

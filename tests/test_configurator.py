@@ -92,42 +92,40 @@ VALUES = '''--rate=2 => 2.0
 --warmup=4 => 4
 --warmup=0.5 => 0.5
 --kind=big => 'big'
+--name=~/a,~/b => 'HOME/a,HOME/b'
+--name=~ => 'HOME'
+--name=a~/b => 'a~/b'
+--prompt=~/c => '~/c'
+--name=c,  d,e => 'c,d,e'
+--name=a, *.txt => 'a, *.txt'
+--name=a, b.txt => 'a, b.txt'
+--prompt=a, b => 'a, b'
 --sweep=0,0.5 => [0, 0.5]'''
 
 
-def test_a_value_takes_the_type_of_its_setting(play):
+def test_a_value_takes_the_type_of_its_setting(play, tmp_path):
+    """A tilde is the home folder in paths and itself in a text. A blank behind a comma is no part of
+    a name unless a file has it."""
     defaults = result(play())
-    for flag, value in table(VALUES):
+    (tmp_path / 'a, b.txt').write_text('')
+    for flag, value in table(VALUES.replace('HOME', os.path.expanduser('~'))):
         got, key = result(play(flag)), re.match('--([a-z]+)', flag)[1]
         assert repr(got[key]) == value, flag
         assert got == defaults | {key: got[key], 'typed': [key]}
-
-
-def test_a_tilde_is_the_home_folder_in_paths_and_itself_in_a_text(play):
-    got, home = result(play('--name=~/a,~/b --prompt=~/c')), os.path.expanduser('~')
-    assert (got['name'], got['prompt']) == (f'{home}/a,{home}/b', '~/c')
-    assert result(play('a.py', a='name = "~/a"'))['name'] == f'{home}/a'
-    assert result(play('--name=a~/b'))['name'] == 'a~/b'
-    assert result(play('--name=~'))['name'] == home         # not a folder that somebody removes by rm -r ~
-
-
-def test_a_blank_behind_a_comma_is_no_part_of_a_name_unless_a_file_has_it(play, tmp_path):
-    (tmp_path / 'a, b.txt').write_text('')
-    for given, value in {'a, b': 'a,b', 'c,  d,e': 'c,d,e', 'a, *.txt': 'a, *.txt', 'a, b.txt': 'a, b.txt'}.items():
-        assert result(play(f'--name={given}'))['name'] == value
-    assert result(play('--prompt=a, b'))['prompt'] == 'a, b'
 
 
 def test_a_config_file_is_python(play):
     text = """import math
 from math import sqrt
 sources = {"pi": round(math.pi, 2)}
+name = "~/a"
 def half(n): return n // 2
 for _i in (1, half(6)): steps = _i
 try: 1 / 0
 except ZeroDivisionError as error: sweep = 0, 1"""
     got = result(play('a.py', a=text))
     assert (got['sources'], got['steps'], got['sweep']) == ({'pi': 3.14}, 3, [0, 1])
+    assert got['name'] == os.path.expanduser('~/a')
 
 
 # Flags => words of the line that refuses them.

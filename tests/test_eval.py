@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from accidents import before, killed_after
-from conftest import (contents, each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run, save_run,
-                      sharpen, write, write_bins)
+from conftest import contents, each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run
+from conftest import save_run, write, write_bins
+from test_model import lively
 from test_records import BYTES, say
 from test_sample import alone
 
 from extras.tasks import answers, compare
 from extras.tasks.problems import problems
-from model import GPT, GPTConfig, sample
+from model import GPT, sample
 from tokenizer import Tokenizer
 
 pass_at_k, interval, _ = lift('eval.py', 'pass_at_k', 'interval', 'mean')
@@ -244,8 +245,7 @@ ENDS = r'(?<=\n)(?=[^\s)\]}])|[q-z]|E.D'
 def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
     """Greedy, and sampled with the same numbers, to texts and to messages of any length. That to a
     text ends at a pattern, which may look back at the prompt's last character."""
-    torch.manual_seed(0)
-    model = sharpen(GPT(GPTConfig(BYTES.vocab_size, 48, 2, 4, 2, 32))).eval()
+    model = lively(vocab_size=BYTES.vocab_size, block_size=48, n_kv_head=2).eval()
     prompts = [*('def f(x):'[:i] for i in range(0, 10, 3)), 'x' * 60, 'naïve 漢\n', [say('user', 'f?')],
                [say('user', 'x' * 60)]]
 

@@ -8,11 +8,10 @@ import sys
 
 import pytest
 import torch
-from accidents import full_disk
 from conftest import contents, mistake, ok, run, same, save_run, table
 from test_hf_model import BASES, BYTES, LLAMA, SMOL, SOURCE, published, same_logits, theirs_in
 from test_model import lively
-from test_templates import greedy, ids_of, said
+from test_templates import ids_of, said
 
 from extras.models import hf_model, hf_tokenizer
 from extras.training import fit
@@ -172,19 +171,15 @@ def as_theirs(path, hf):
 @pytest.mark.parametrize('name', TOKENIZERS)
 def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are_ours(
         name, tmp_path):
-    """Bit for bit. The run `ours` was trained on chats. On a full disk the old file stays."""
+    """Bit for bit. The run `ours` was trained on chats."""
     tokenizer, is_chat = TOKENIZERS[name], name == 'ours'
     scaling = {'byte': (8., 1., 4., 24.), 'cl100k': (4.,)}.get(name, ())      # Llama 3.1's; linear
     model = lively(0.3, vocab_size=tokenizer.vocab_size, n_kv_head=2, rope_scaling=scaling,
                    tie_embeddings=name == 'byte')
     out, path = tmp_path / 'run', tmp_path / 'model-f32.gguf'
     save_run(out, model, tokenizer, config={'stage': 'sft'} if is_chat else {})
-    export = lambda **how: run('extras.models.export', f'--to=gguf --ckpt={out}', **how)
-    assert ('extras.training.fit --input=FILE --pattern=cl100k' in ok(export())) == is_chat
-    before = (out / path.name).read_bytes()
-    full = export(before=full_disk(30_000))
-    assert full.returncode == 1 and 'requested and' in full.stderr, full.stderr
-    assert (out / path.name).read_bytes() == before
+    said = ok(run('extras.models.export', f'--to=gguf --ckpt={out}'))
+    assert ('extras.training.fit --input=FILE --pattern=cl100k' in said) == is_chat
     (out / path.name).rename(path)
 
     hf_model.write(tmp_path / 'hf', *hf_model.translated(model))
@@ -217,7 +212,7 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
 
 
 # --- a real file ----------------------------------------------------------------------------------
-def test_a_real_file_has_the_weights_ids_and_greedy_text_of_transformers(tmp_path):
+def test_a_real_file_has_the_weights_ids_and_logits_of_transformers(tmp_path):
     """Of SmolLM2-135M-Instruct, for example: docs/real.md says where to get it."""
     path = pathlib.Path(os.environ.get('NANOPARROT_GGUF', ''))
     if not path.is_file():
@@ -237,5 +232,3 @@ def test_a_real_file_has_the_weights_ids_and_greedy_text_of_transformers(tmp_pat
     with torch.no_grad():
         a, b = theirs(idx).logits, ours.eval()(idx)[0]
     assert (a - b).abs().max() < 1e-5 * a.abs().max()
-    text = greedy(theirs, ids, 30, eos_token_id=None, suppress_tokens=None)
-    assert ours.generate(idx, 30, temperature=0)[0].tolist() == ids + text
