@@ -294,7 +294,6 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
     assert all(low < difference <= high for difference, low, high in result['gain'].values())
     write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': row['task_id']} for row in rows])
     mistake(typed(), 'b/samples.jsonl must have judged answers of one checkpoint')
-    assert typed('c').returncode == 2
 
 
 # --- mistakes -------------------------------------------------------------------------------------
