@@ -77,11 +77,24 @@ def test_code_is_known_by_its_path_and_python_also_by_itself():
             assert form == 'prose' or normalise(windows, form) == text, text
 
 
+# how code begins and ends; / stands for a newline
+FENCES = """
+``` => ```
+> ``` => > ```
+- ```python =>   ```
+1. ``` =>    ```
+```` => ````
+~~~ => ~~~
+#+BEGIN_SRC c -n => #+END_SRC
+#+begin_example => #+end_example
+[source,c]/---- => ----
+> ~~~ {.py `a`} => > ~~~~
+~~~/``` => ~~~"""
+
+
 def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
-    for begin, end in (('```', '```'), ('> ```', '> ```'), ('- ```python', '  ```'), ('1. ```', '   ```'),
-                       ('````', '````'), ('~~~', '~~~'), ('#+BEGIN_SRC c -n', '#+END_SRC'),
-                       ('#+begin_example', '#+end_example'), ('[source,c]\n----', '----'),
-                       ('> ~~~ {.py `a`}', '> ~~~~'), ('~~~\n```', '~~~')):
+    for begin, end in table(FENCES):
+        begin = begin.replace('/', '\n')
         code = f'{begin}\nif  x <b>50%</b> &amp; \\emph{{x}}:\n    y\n{end}'
         fenced = f'A <b>bold</b>   word:\n\n{code}\n\n\n\nand  so\n  on.\n'
         assert mode_of(fenced, '') == 'prose'

@@ -65,15 +65,19 @@ def one_line(process, words):
 
 
 # --- values ---------------------------------------------------------------------------------------
+# arguments => steps, the name, the preset, and what was typed
+ORDER = '''
+--seed=3 => 10 base defaults seed
+./a.py --seed=3 => 1 a a.py name seed steps
+--steps=3 b.py a.py => 1 a a.py name steps
+--steps=3 b.py --name=x => 2 x b.py name steps'''
+
+
 def test_files_and_flags_apply_from_left_to_right_and_a_run_is_named_after_its_last_file(play):
-    for arguments, steps, name, preset, typed in (
-            ('--seed=3', 10, 'base', 'defaults', 'seed'),
-            ('./a.py --seed=3', 1, 'a', 'a.py', 'name seed steps'),
-            ('--steps=3 b.py a.py', 1, 'a', 'a.py', 'name steps'),
-            ('--steps=3 b.py --name=x', 2, 'x', 'b.py', 'name steps')):
+    for arguments, wanted in table(ORDER):
         got = result(play(*arguments.split(), a='steps = 1\nname = "a"', b='steps = 2'))
-        assert (got['steps'], got['name'], got['preset']) == (steps, name, preset), arguments
-        assert got['typed'] == typed.split(), arguments
+        found = [str(got[key]) for key in ('steps', 'name', 'preset')] + got['typed']
+        assert found == wanted.split(), arguments
 
 
 # Flags => the value as Python writes it.

@@ -30,10 +30,17 @@ pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason='transformers
                                 'version of gguf, which Python 3.10 does not find')
 
 # llama.cpp's names of parts
-PARTS = {'input_layernorm': 'attn_norm', 'post_attention_layernorm': 'ffn_norm',
-         'self_attn.o_proj': 'attn_output', 'self_attn.': 'attn_', 'mlp.': 'ffn_', '_proj': '',
-         'model.embed_tokens': 'token_embd', 'model.layers': 'blk', 'model.norm': 'output_norm',
-         'lm_head': 'output'}
+PARTS = '''
+input_layernorm attn_norm
+post_attention_layernorm ffn_norm
+self_attn.o_proj attn_output
+self_attn. attn_
+mlp. ffn_
+_proj\x20
+model.embed_tokens token_embd
+model.layers blk
+model.norm output_norm
+lm_head output'''
 # its names of settings, and those of transformers
 SETTINGS = '''
 context_length max_position_embeddings
@@ -82,7 +89,7 @@ def write_file(path, model, pre='gpt-2', more=(), extra=()):
             # rows 0, D/2, 1, D/2 + 1, ... of each head
             data = data[[head + row for head in range(0, len(data), D)
                          for i in range(D // 2) for row in (i, i + D // 2)]]
-        for theirs, ours in PARTS.items():
+        for theirs, ours in table(PARTS, ' '):
             name = name.replace(theirs, ours)
         writer.add_tensor(name, data, raw_dtype=kind)
     if rope['rope_type'] == 'llama3':
