@@ -296,7 +296,6 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(out, tmp_
     # --audit=1: of each reason one, and one of what stays
     page = (tmp_path / 'out/audit.md').read_text()
     assert page.count('\n## ') == 1 + len(dropped(out))
-    (tmp_path / 'koi8').write_bytes('слово\n'.encode('koi8-r'))
     each_is_a_mistake(BAD_LISTS, lambda flag: run(
         'clean.py', f'--source={source}', '--out_dir=no', flag, cwd=tmp_path))
 

@@ -71,14 +71,15 @@ def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, 
         if kind == 'own':               # with a file of yours
             (out / 'notes.txt').write_text('mine')
         before = files(out)
-        for overwrite in False, True:
-            result = run(script, *flags, f'--out_dir={out}', f'--overwrite={overwrite}', cwd=place)
-            if kind == own and overwrite:
-                ok(result)
-                assert files(out) != before
-            else:
-                mistake(result, str(out), '--overwrite' if kind == own else 'choose another --out_dir')
-                assert files(out) == before, (kind, overwrite)
+        command = lambda *more: run(script, *flags, f'--out_dir={out}', *more, cwd=place)
+        if kind == own:
+            mistake(command(), str(out), '--overwrite')
+        else:
+            mistake(command('--overwrite'), str(out), 'choose another --out_dir')
+        assert files(out) == before, kind
+        if kind == own:
+            ok(command('--overwrite'))
+            assert files(out) != before
 
 
 def test_advice_leads_to_no_folder_of_others(place):

@@ -100,10 +100,6 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
     assert (len(prompts), held_out) == (64, [*asked])
     margin = np.subtract([*judge(held_out, good)], [*judge(held_out, bad)]).mean()
     assert margin == approx(series(folder, 'val_margin')[-1], abs=1e-5)
-    # in a context of 96, the end is read
-    one, same, other = judge(['b' * 70 + 'q' * 30, 'q' * 30, 'q' * 30],
-                             ['a' * 200, 'c' * 70 + 'a' * 95, 'z' * 90])
-    assert one == approx(same, rel=1e-4) and abs(one - other) > 1e-3
     refused('another tokenizer', scores, Tokenizer.byte(['<|im_start|>', '<|im_end|>']))
     ok(rl(f'--reward={folder} --max_steps=24'))
     first, *_, last = series(out, 'reward')
