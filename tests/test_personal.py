@@ -48,7 +48,7 @@ def test_each_kind_goes_whatever_stands_around_it(frame):
 
 def test_code_stays_a_program_and_only_its_authors_addresses_go():
     kinds = set()
-    for path in sorted(pathlib.Path(sysconfig.get_paths()['stdlib']).glob('*.py'))[::2]:
+    for path in sorted(pathlib.Path(sysconfig.get_paths()['stdlib']).glob('*.py'))[::4]:
         text, found = hidden(path.read_text(), True)
         assert text == hidden(path.read_text())[0]
         kinds.update(found)
