@@ -207,6 +207,10 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
         process = play('--note=', body=body)        # an empty value names no file
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1]
+    slip = 'a, b = 1, 2, 3'     # in model.py only what it refuses is a mistake, elsewhere nothing is
+    for body, text in ('import model', slip), ('import mine', 'raise ValueError("odd")'):
+        process = play(body=body, before=FORGET, model=text, mine=text)
+        assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
 
 
 # --- the chain ------------------------------------------------------------------------------------
@@ -226,3 +230,9 @@ def test_each_script_reads_by_default_what_the_one_before_it_writes():
         first, second = (re.search(rf"^{name} = '(.*?)'", (ROOT / script).read_text(), re.M)[1]
                          for script, name in map(str.split, ends))
         assert first == second, ends
+
+
+# --- elsewhere ------------------------------------------------------------------------------------
+def test_where_eval_py_cannot_write_it_says_so_before_anything_is_measured(base_run, data_dir):
+    result = run('eval.py', f'--ckpt={base_run} --data_dir={data_dir} --out=/proc/no/eval.json')
+    assert result.returncode == 1 and '/proc/no' in result.stderr and 'nats' not in result.stdout

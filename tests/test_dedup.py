@@ -1,4 +1,5 @@
 """dedup.py: words and n-grams, signatures, families of copies; what clean.py makes of them."""
+import collections
 import functools
 import itertools
 import random
@@ -107,16 +108,19 @@ def test_a_chain_is_a_family_also_if_its_texts_meet_in_one_band_only():
         assert not first.any(), order
 
 
-def test_what_50_rounds_leave_is_counted():
+def test_ngrams_of_a_pair_are_compared_once_and_what_50_rounds_leave_is_counted(monkeypatch):
     """80 texts share 180 of 200 words, so all are like all, but no copies."""
-    frame = prose(0, 180)
+    frame, compared = prose(0, 180), collections.Counter()
     sets = [shingles(f'{frame} {prose(i, 20)}'.encode()) for i in range(1, 81)]
+    monkeypatch.setattr(dedup, 'jaccard', lambda a, b: compared.update([(id(a), id(b))]) or jaccard(a, b))
     signatures = np.array([minhash(one, 64) for one in sets]).astype(np.uint8)
     for n, is_left in (80, True), (51, False):
+        compared.clear()
         copies, found = dedup.near_copies(
             np.arange(n), signatures[:n], sets.__getitem__, bands=32)
-        assert len(copies) == 0 == found['copies of copies']
+        assert len(copies) == 0 == found['copies of copies'] and {*compared.values()} == {1}
         assert (found['groups left after 50 rounds'] > 0) == is_left
+    assert len(compared) > 1000
 
 
 def test_simhash_finds_what_differs_in_capitals_and_the_report_names_no_chain_where_none_is(

@@ -135,6 +135,11 @@ def test_all_tasks_are_scored_from_answers_that_are_there(out, tmp_path):
     assert (report['left_out'], report['decontaminated']) == (['broken'], found)
     samples = read_rows(out / 'samples.jsonl')      # all were kept
     assert len(samples) == 16 and {row.get('kind') for row in samples} == {'example tasks', None}
+    for row in samples:                             # scored again, as if they were those of a chat
+        row['messages'] = [say('user', 'q')]
+        row['completion'] = f'Sure!\n```python\n{row["prompt"]}{row["completion"]}\n```\nIt works.'
+    again = evaluate(tmp_path / 'b', flags, f'--completions={write(tmp_path / "b.jsonl", samples)}')
+    assert [again[name]['pass@1'] for name in tasks] == [task['pass@1'] for task in tasks.values()]
 
 
 def test_a_judge_gives_a_grade_and_no_answer_or_grade_is_lost(babbler, tmp_path):
@@ -156,25 +161,26 @@ def test_a_judge_gives_a_grade_and_no_answer_or_grade_is_lost(babbler, tmp_path)
 
 # --- answers of a model ---------------------------------------------------------------------------
 def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, data_dir, tmp_path):
-    """Each number is that of the checkpoint alone, asked as it was taught. Names of
-    checkpoints do not tell their order."""
+    """Each number is that of the checkpoint alone, asked as it was taught. The loss of each is
+    measured on each data. Names of checkpoints do not tell their order."""
     model, tokenizer = GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json')
     tokenizer.save(tmp_path / 'tokenizer.json')
     late, first, tuned = names = [f'{tmp_path}/{name}.pt' for name in ('a_late', 'b_first', 'sft')]
     GPT(model.config).save(late, step=9)
     model.save(first, step=1)
     model.save(tuned, step=7, config={'stage': 'sft'})
+    zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
     data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for'.split()])
     flags = (f'--tasks=loss,own --data={data} --max_new_tokens=5 --loss_tokens=99 --random_init=False '
-             f'--data_dir={data_dir}')
+             f'--data_dir={data_dir},{zeros}')
     together = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', flags)
     series, rows = together['own']['series'], together['loss']
     assert [result['ckpt'] for result in series] == [first, tuned, late]
     assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', flags)['own']
     asked = read_rows(tmp_path / 'all/samples.jsonl')
     assert {row['ckpt'] for row in asked if row['messages']} == {tuned}
-    assert {*rows} == {*names}
-    assert len({row['nats'] for row in rows.values()}) == 2         # the tuned one is the first one
+    assert {*rows} == {f'{name} {data}' for name in names for data in (data_dir, zeros)}
+    assert len({row['nats'] for row in rows.values()}) == 4         # the tuned one is the first one
 
 
 ASKED = ('--tasks=own,gsm8k --data=own.jsonl,gsm8k.jsonl --ckpt=model --num_samples=2 --k=1,2 --batch_size=3 '
@@ -293,6 +299,7 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
     assert all(low < difference <= high for difference, low, high in result['gain'].values())
     write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': row['task_id']} for row in rows])
     mistake(typed(), 'b/samples.jsonl must have judged answers of one checkpoint')
+    assert typed('c').returncode == 2
 
 
 # --- mistakes -------------------------------------------------------------------------------------

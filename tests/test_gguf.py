@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from accidents import full_disk
 from conftest import contents, mistake, ok, run, same, save_run, table
 from test_hf_model import BASES, BYTES, LLAMA, SMOL, SOURCE, published, same_logits, theirs_in
 from test_model import lively
@@ -178,15 +179,17 @@ def as_theirs(path, hf):
 @pytest.mark.parametrize('name', TOKENIZERS)
 def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are_ours(
         name, tmp_path):
-    """Bit for bit. The run `ours` was trained on chats."""
+    """Bit for bit. The run `ours` was trained on chats. On a full disk the old file stays."""
     tokenizer, is_chat = TOKENIZERS[name], name == 'ours'
     scaling = {'byte': (8., 1., 4., 24.), 'cl100k': (4.,)}.get(name, ())      # Llama 3.1's; linear
     model = lively(0.3, vocab_size=tokenizer.vocab_size, n_kv_head=2, rope_scaling=scaling,
                    tie_embeddings=name == 'byte')
     out, path = tmp_path / 'run', tmp_path / 'model-f32.gguf'
     save_run(out, model, tokenizer, config={'stage': 'sft'} if is_chat else {})
-    said = ok(run('extras.models.export', f'--to=gguf --ckpt={out}'))
-    assert ('extras.training.fit --input=FILE --pattern=cl100k' in said) == is_chat
+    export = lambda **how: run('extras.models.export', f'--to=gguf --ckpt={out}', **how)
+    assert ('extras.training.fit --input=FILE --pattern=cl100k' in ok(export())) == is_chat
+    before = contents(out)
+    assert export(before=full_disk(30_000)).returncode == 1 and contents(out) == before
     (out / path.name).rename(path)
 
     hf_model.write(tmp_path / 'hf', *hf_model.translated(model))

@@ -150,22 +150,20 @@ def mixed(tmp_path_factory):
 
 def test_weights_become_passes_over_sources_that_train_bin_holds_once(mixed, out, tmp_path):
     (tmp_path / 'w.py').write_text("weights = {'web': 1, 'code': 1, 'books': 2}")
-    for folder, flags, parts in [
-            ('out', [], {'web': 0.5, 'code': 0.15, 'books': 0.35}),
-            ('out', [tmp_path / 'w.py'], {'web': 0.25, 'code': 0.25, 'books': 0.5}),
+    for folder, flags, weights in [
+            ('out', [], (50, 15, 35)), ('out', [tmp_path / 'w.py'], (1, 1, 2)),
             ('none', ['--temperature=5'], None)]:
         prepare(out, mixed / folder, *flags)
         meta, tok, bins = read(out)
         sources, end, held_out = meta['sources'], 0, b''
-        roots = {name: s['tokens'] ** (1 / 5) for name, s in sources.items()}
-        parts = parts or {name: root / sum(roots.values()) for name, root in roots.items()}
-        for name, s in sources.items():
-            val = np.fromfile(tmp_path / f'out/val_{name}.bin', meta['dtype'])
+        weights = weights or [s['tokens'] ** (1 / 5) for s in sources.values()]
+        for (name, s), weight in zip(sources.items(), weights):
+            val = np.fromfile(f'{out}/val_{name}.bin', meta['dtype'])
             for ids in bins['train'][end:end + s['tokens']], val:
                 texts = tok.decode(ids).split('<|endoftext|>')[:-1]
                 assert {text.split()[0] for text in texts} == {name}
-            read_ = s['tokens'] * s['passes']
-            assert read_ == pytest.approx(parts[name] * len(bins['train']), rel=1e-4)
+            part = s['tokens'] * s['passes'] / len(bins['train'])
+            assert part == pytest.approx(weight / sum(weights), rel=1e-4)
             end += s['tokens']
             held_out += val.tobytes()
         assert end == len(bins['train']) and held_out == bins['val'].tobytes()

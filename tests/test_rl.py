@@ -71,6 +71,19 @@ def test_the_reward_rises(rl, out, more):
     assert '[reward ' in (out / 'samples.txt').read_text('utf-8')
 
 
+def test_no_answer_has_a_token_that_only_prompts_have(rl, out, tmp_path):
+    """As in sample.py and eval.py; sampling and training agree about that, so no ratio leaves 1."""
+    model = make_sft(tmp_path / 'sft')
+    path, start = tmp_path / 'sft/best.pt', BYTES.special['<|im_start|>']
+    saved = torch.load(path, weights_only=True)
+    saved['model']['embedding.weight'][start] *= 50         # now the likeliest id, or the least
+    torch.save(saved, path)
+    ok(rl(f'--init_from={model} --max_steps=2 --clip=1e-4 --learning_rate=0'))
+    text = (out / 'samples.txt').read_text('utf-8')
+    assert not re.search(r'<\|im_start\|>(?!user|assistant)', text)
+    assert not any(series(out, 'clip_fraction'))
+
+
 def test_a_reward_that_was_edited_is_said_and_the_pull_neither_begins_nor_ends(rl, out, tmp_path):
     ok(rl('--max_steps=2'))
     again = f'--out_dir={out} --init_from=resume --reward={tmp_path}/paid.py --max_steps='
@@ -100,6 +113,10 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
     assert (len(prompts), held_out) == (64, [*asked])
     margin = np.subtract([*judge(held_out, good)], [*judge(held_out, bad)]).mean()
     assert margin == approx(series(folder, 'val_margin')[-1], abs=1e-5)
+    # in a context of 96, the end is read
+    one, same, other = judge(['b' * 70 + 'q' * 30, 'q' * 30, 'q' * 30],
+                             ['a' * 200, 'c' * 70 + 'a' * 95, 'z' * 90])
+    assert one == approx(same, rel=1e-4) and abs(one - other) > 1e-3
     refused('another tokenizer', scores, Tokenizer.byte(['<|im_start|>', '<|im_end|>']))
     ok(rl(f'--reward={folder} --max_steps=24'))
     first, *_, last = series(out, 'reward')

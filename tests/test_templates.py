@@ -6,8 +6,8 @@ import shlex
 import pytest
 import torch
 from attacks import sections
-from conftest import ok, refused, run, series, table, write
-from test_hf_model import BASES, published
+from conftest import mistake, ok, refused, run, series, table, write
+from test_hf_model import BASES, LLAMA, published
 
 from extras.models import hf_tokenizer
 from extras.tasks import answers
@@ -263,6 +263,15 @@ def test_a_template_that_cannot_be_used_is_said_when_a_chat_is_asked_for(tmp_pat
         refused(words, ours.render, TALK)
     (tmp_path / 'generation_config.json').write_text('{}')
     refused('set eos_token_id', Tokenizer.load(tmp_path / 'tokenizer.json').render, TALK)
+
+
+def test_messages_that_a_template_refuses_are_one_sentence(tmp_path):
+    published(tmp_path, LLAMA | {'vocab_size': 260})
+    made(tmp_path, 'Gemma')
+    for script, *flags in [('sample.py', '--chat=True', '--system=x', '--prompt=hi'),
+                           ('eval.py', '--tasks=own', '--data=own.jsonl')]:
+        write(tmp_path / 'own.jsonl', [{'prompt': SYSTEM + TALK[:1], 'regex': 'a'}])
+        mistake(run(script, '--ckpt=.', '--device=cpu', *flags, cwd=tmp_path), 'System role not supported')
 
 
 # --- a model with such a template, from the first question to an export ---------------------------
