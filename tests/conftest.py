@@ -205,6 +205,14 @@ def write(path, rows):
     return path
 
 
+def fill(folder, files):
+    """A folder with these files: {name: text or bytes}."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    return folder
+
+
 def save_run(folder, model, tokenizer, **more):
     """As a trainer leaves them: best.pt and tokenizer.json."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import signal
 
 import pytest
 from accidents import killed_after
-from conftest import (ROOT, contents, each_is_a_mistake, mistake, ok, read_json, read_rows, run,
+from conftest import (ROOT, contents, each_is_a_mistake, fill, mistake, ok, read_json, read_rows, run,
                       shared, table, write)
 from test_records import say
 
@@ -472,8 +472,7 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(ou
         'latin.jsonl': b'{"input": "x", "output": "\xe9"}\n{"input": "behind", "output": "a"}',
         'b.csv': 'Question,Answer,n\r\n"one\r\ntwo",here,1\r\nbroken,row\r\n'}
     (folder / 'closed').mkdir(parents=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    fill(folder, files)
     (folder / 'link').symlink_to(folder)
     (folder / 'lost.jsonl').symlink_to('nowhere')
     os.mkfifo(folder / 'pipe.jsonl')

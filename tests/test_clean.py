@@ -14,7 +14,7 @@ import types
 
 import pytest
 from accidents import before, full_disk, killed_after
-from conftest import ROOT, mistake, ok, read_json, refused, run, shared, table
+from conftest import ROOT, fill, mistake, ok, read_json, refused, run, shared, table
 from preparing import RAW, WORDS, clean, dropped, kept, lines, prose, report, write
 from preparing import write_records
 
@@ -360,11 +360,9 @@ f.jsonl ~ .gz
 
 
 def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(out, tmp_path):
-    (tmp_path / 'in').mkdir()
     encoded = {f'{name}.txt': NAIVE.encode(name) for name in ('utf-8', 'utf-8-sig', 'utf-16', 'utf-32')}
     files = {**GOOD, **encoded, **NOT_UTF8, **DAMAGED, **FOREIGN, 'mixed.jsonl': MIXED}
-    for name, data in files.items():
-        (tmp_path / 'in' / name).write_bytes(data)
+    fill(tmp_path / 'in', files)
     (tmp_path / 'in/gone').symlink_to('nowhere')
     said = clean(out, tmp_path / 'in/*', *RAW, '--num_workers=2')
     assert 'links without a target: 1\n' in said
@@ -388,9 +386,8 @@ def test_markup_is_what_a_file_or_a_flag_says_and_what_changes_is_counted(out, t
     paper = 'A cup costs $3 and a plate $4. The % operator gives {1, 2}, see ~/data and \\emph{this}.'
     source = write_records(tmp_path / 'in/c.jsonl', [{'text': page, 'path': 'web/x.htm'}]).parent
     write_records(source / 'd.jsonl', [{'text': 'Ask ann@uni.edu, bob@uni.edu.'}])
-    for name, text in {'a.md': f'{page}\r\n', 'b.txt': f'{paper}\xad', 'a.html': f'<p>{page}</p>',
-                       'b.tex': paper}.items():
-        (source / name).write_text(text)
+    fill(source, {'a.md': f'{page}\r\n', 'b.txt': f'{paper}\xad', 'a.html': f'<p>{page}</p>',
+                  'b.tex': paper})
     rules = '--min_words=0 --max_symbols=0 --max_gibberish=0 --dedup=none'
     clean(out, source, rules)
     texts = {line['path'].split('/')[-1]: line['text'] for line in lines(out)}
@@ -486,9 +483,7 @@ def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted(out, tmp_pa
         'b.jsonl': row + row.replace(b'.', b'\xe9', 1) + row.replace(b'a', b'\xe9', 4) + b'\0' + row,
         'c.txt': line.encode() * 9 + bytes(512) + line.encode(), 'd.c': b'int  a;\n' + bytes(99),
         'e.md': f'{line}{picture} a \x1b[1mbold\x1b[0m end'.encode(), 'f.py': b'x = 1 # \x92'}
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-    clean(out, tmp_path, '--dedup=none', '--min_words=0', '--max_repetition=0', '--max_gibberish=0')
+    clean(out, fill(tmp_path, files), '--dedup=none', '--min_words=0', '--max_repetition=0', '--max_gibberish=0')
     texts = {row['path'].removeprefix(f'{tmp_path}/'): row['text'] for row in lines(out)}
     assert texts['b.jsonl:2'].count('\ufffd') == 1 and {*texts} >= {'b.jsonl:1', 'b.jsonl:4'}
     assert texts['c.txt'].strip() == (line * 10).strip()
@@ -561,11 +556,9 @@ def odd(tmp_path_factory):
     write_records(home / 'content.jsonl', [{'content': text} for text in TEXTS])
     Tokenizer.byte().save(home / 'byte.json')
     Tokenizer.char('abc', SPECIAL_TOKENS).save(home / 'abc.json')
-    for name, data in {'koi8.txt': 'наивный'.encode('koi8-r'), 'list.jsonl': b'[\n{"text": "a"}\n]\n',
-                       'empty.txt': b'',
-                       'cut.txt.gz': gzip.compress(b'x' * 99)[:-5]}.items():
-        (home / name).write_bytes(data)
-    return home
+    return fill(home, {
+        'koi8.txt': 'наивный'.encode('koi8-r'), 'list.jsonl': '[\n{"text": "a"}\n]\n', 'empty.txt': '',
+        'cut.txt.gz': gzip.compress(b'x' * 99)[:-5]})
 
 
 # a script and its flags, or a line of a config file | words of the sentence

@@ -12,7 +12,7 @@ import sys
 
 import preparing
 import pytest
-from conftest import ROOT, each_is_a_mistake, mistake, read_json, read_rows, refused, run
+from conftest import ROOT, each_is_a_mistake, fill, mistake, read_json, read_rows, refused, run
 from preparing import PROSE, dropped, prose, write, write_records
 
 import clean
@@ -215,8 +215,7 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(out, tmp_path
     guilty = [f'{prose(i)}\n\n{prompt}\n\n{prose(i + 99)}' for i, prompt in enumerate(prompts)]
     guilty += [text.upper().replace(' ', '  ') for text in guilty[3:]]
     source = write(tmp_path / 'files', innocent + guilty)
-    (source / 'a.tex').write_text(rf'\emph{{One}} {guilty[0]}')
-    (source / 'b.html').write_text(f'<p>{guilty[1]}</p>')
+    fill(source, {'a.tex': rf'\emph{{One}} {guilty[0]}', 'b.html': f'<p>{guilty[1]}</p>'})
     for mode in 'auto', 'raw':
         flags = f'--decontaminate={path}', f'--mode={mode}', '--dedup=none', '--num_workers=2'
         said = preparing.clean(out, source, *flags)
@@ -274,8 +273,7 @@ BAD_LISTS = """
 
 def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(out, tmp_path):
     """Domains are whole domains, where allow wins, and words are whole words."""
-    for name, lines in LISTS.items():
-        (tmp_path / name).write_text(lines)
+    fill(tmp_path, LISTS)
     rows = [({'license': 'mit', 'text': text}, reason) for text, reason in [
         (GERMAN[0], 'language de'), ('vile ' + 'fine ' * 998, 'toxic'),
         ('vile ' + 'fine ' * 999, '')]]

@@ -14,7 +14,7 @@ import filelock
 import numpy as np
 import pytest
 from accidents import killed_after
-from conftest import ROOT, contents, each_is_a_mistake, mistake, ok, read_json, run, shared
+from conftest import ROOT, contents, each_is_a_mistake, fill, mistake, ok, read_json, run, shared
 from preparing import DOCUMENTS, RAW, clean, documents, kept, prepare, prose, read, write, write_records
 
 from tokenizer import Tokenizer
@@ -102,11 +102,8 @@ def test_lines_of_json_and_of_endoftext_are_documents_and_a_mark_goes(out, tmp_p
     odd = ['half \ud800', '<|endoftext|> typed by a user']
     write_records(tmp_path / 'in/a.jsonl', [{'text': text} for text in [*TEXTS[:4], *odd, ' ']])
     text = '\n<|endoftext|>\n'.join(TEXTS[4:])
-    (tmp_path / 'in/b.txt').write_text(f'{text}\n', encoding='utf-8-sig')
-    (tmp_path / 'in/c.png').write_bytes(b'\xff')
-    (tmp_path / 'in/d.py').write_text('{"a": 1}\n')
     long = 'wörter ' * 700_000                      # one document, though it is read in pieces
-    (tmp_path / 'in/e.txt').write_text(long)
+    fill(tmp_path / 'in', {'b.txt': f'\ufeff{text}\n', 'c.png': b'\xff', 'd.py': '{"a": 1}\n', 'e.txt': long})
     said = prepare(out, tmp_path / 'in')
     assert sorted(map(str.strip, all_of(out))) == sorted([
         *TEXTS, 'half \ufffd', odd[1], '{"a": 1}', long.strip()])
@@ -290,9 +287,8 @@ lone.txt --tokenizer=byte --write=val => --write=bins
 
 
 def test_what_does_not_fit_is_refused(mixed):
-    (mixed / 'weights.py').write_text("weights = {'web': 1, 'code': 1, 'books': 2}")
-    (mixed / 'few.py').write_text("weights = {'web': 1, 'code': 1}")
-    (mixed / 'lone.txt').write_text(TEXTS[0])
+    fill(mixed, {'weights.py': "weights = {'web': 1, 'code': 1, 'books': 2}", 'lone.txt': TEXTS[0],
+                 'few.py': "weights = {'web': 1, 'code': 1}"})
     each_is_a_mistake(REFUSED, lambda name, *flags: run(
         'prepare.py', f'--source={name}', '--out_dir=no', *flags, cwd=mixed))
     said = ok(run('prepare.py', '--source=none', '--out_dir=ok', '--write=val', cwd=mixed))

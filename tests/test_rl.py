@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import PAID, ROOT, lift, make_sft, mistake, ok, read_rows, refused, run, series
+from conftest import PAID, ROOT, fill, lift, make_sft, mistake, ok, read_rows, refused, run, series
 from conftest import write
 from pytest import approx
 from test_records import BYTES
@@ -136,8 +136,7 @@ def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it(
     blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(),
                         re.S)
     code, = [block for block in blocks if 'def reward' in block]
-    (tmp_path / 'rule.py').write_text('')
-    (tmp_path / 'torch.py').write_text('1 / 0')       # it hides no module of ours
+    fill(tmp_path, {'rule.py': '', 'torch.py': '1 / 0'})        # the last one hides no module of ours
     ok(rl('--max_steps=1', paid=f'import rule, torch\n{code}'))
 
 

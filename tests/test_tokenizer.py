@@ -12,7 +12,7 @@ import pytest
 import regex
 import tiktoken
 import tiktoken.load
-from conftest import each_is_a_mistake, ok, refused, run, shared
+from conftest import each_is_a_mistake, fill, ok, refused, run, shared
 from hypothesis import example, given, settings, strategies as st
 from test_records import TRAPPING, chats, contents, say
 
@@ -241,13 +241,11 @@ FLAGS = '''
 def test_a_tokenizer_json_is_the_same_to_the_last_byte_as_ever(tmp_path):
     """A file decides about all tokens of a run. Text, lines of JSON, packed lines, ties; what is
     no text and what is hidden does not count."""
-    (tmp_path / 'text/sub').mkdir(parents=True)
     random_words = random.Random(0).choices(['ab', 'ba', 'cd', 'dc', 'f(x)', 'é🦜', '漢字\n'], k=900)
     lines = b'{"text": "a\\u2028b \\u00e9"}\n\n{"text": "\xf0\x9f\xa6\x9c 12345", "n": 1}\n'
-    for file, data in {'a.md': ' '.join(random_words).encode(), 'b.txt': b'\xef\xbb\xbfab ba\r\n',
-                       'sub/c.jsonl': lines, 'd.jsonl.gz': gzip.compress(lines), 'e.png': b'\x89P',
-                       '.hidden.txt': b'zzzz ' * 900}.items():
-        (tmp_path / 'text' / file).write_bytes(data)
+    fill(tmp_path / 'text', {
+        'a.md': ' '.join(random_words), 'b.txt': '\ufeffab ba\r\n', 'sub/c.jsonl': lines,
+        'd.jsonl.gz': gzip.compress(lines), 'e.png': b'\x89P', '.hidden.txt': 'zzzz ' * 900})
     flags = f'--input={tmp_path}/text', '--vocab_size=330'
     said = ok(run('tokenizer.py', *flags, f'--out={tmp_path}/t.json'))
     digest = hashlib.sha256((tmp_path / 't.json').read_bytes()).hexdigest()
@@ -256,19 +254,14 @@ def test_a_tokenizer_json_is_the_same_to_the_last_byte_as_ever(tmp_path):
 
 
 def test_the_command_names_mistakes(tmp_path):
-    (tmp_path / 'c').mkdir()
-    (tmp_path / 'c/b.jsonl').write_text('{"title": "no text"}')
-    (tmp_path / 'cut.txt.gz').write_bytes(gzip.compress(random.Random(0).randbytes(9000))[:-900])
-    (tmp_path / 'list.jsonl').write_text('[1, 2]')
-    (tmp_path / 'empty.txt').write_text('')
-    (tmp_path / 'none').mkdir()
+    cut = gzip.compress(random.Random(0).randbytes(9000))[:-900]
+    fill(tmp_path, {'c/b.jsonl': '{"title": "no text"}', 'cut.txt.gz': cut, 'list.jsonl': '[1, 2]',
+                    'empty.txt': '', 'none/.hidden': ''})
     each_is_a_mistake(FLAGS, lambda *flags: run('tokenizer.py', *flags, cwd=tmp_path))
 
 
 def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
-    (tmp_path / 'c').mkdir()
-    for i in range(20):
-        (tmp_path / f'c/{i}.py').write_text(f'# {i}\n' + CODE * (i + 1))
+    fill(tmp_path, {f'c/{i}.py': f'# {i}\n' + CODE * (i + 1) for i in range(20)})
     env = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'TIKTOKEN_CACHE_DIR': str(tmp_path)}
     command = lambda *flags: run('extras.training.fit', *flags, cwd=tmp_path, env=env)
     ok(command('--input=c --vocab_size=330 --pattern=cl100k --out=code.json'))
