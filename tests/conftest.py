@@ -205,18 +205,19 @@ def write(path, rows):
     return path
 
 
+def fill(folder, files):
+    """A folder with these files: {name: text or bytes}."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    return folder
+
+
 def save_run(folder, model, tokenizer, **more):
     """As a trainer leaves them: best.pt and tokenizer.json."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder / 'tokenizer.json')
     model.save(folder / 'best.pt', **{'tokenizer_hash': tokenizer.hash, **more})
-
-
-def sharpen(model):
-    """Some tokens become likely and others not."""
-    for p in model.parameters():
-        p.data *= 6 if p.dim() == 2 else 1
-    return model
 
 
 def make_sft(folder, **more):
@@ -259,13 +260,6 @@ def make_pairs(folder):
     return folder
 
 
-def thumbs_of(pairs):
-    """One answer of each pair: now the better one, up, now the worse one, down."""
-    sides = [('chosen', 'rejected')[i // 2 % 2] for i in range(len(pairs))]
-    return [{'prompt': pair['prompt'], 'completion': pair[side], 'label': side == 'chosen'}
-            for pair, side in zip(pairs, sides)]
-
-
 # a file for rl.py --reward: more is paid for signs of the lower half of ASCII; an untrained byte
 # model writes them a quarter of the time
 PAID = """
@@ -289,6 +283,12 @@ def make_conversations(folder):
             rows.append({'messages': [{'role': role, 'content': text} for role, text in said]})
         write(folder / f'{side}.jsonl', rows)
     return folder
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A folder for results, which is not there yet."""
+    return tmp_path / 'out'
 
 
 # --- folders that several test files read, and none may change ------------------------------------

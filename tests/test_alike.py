@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accidents import SHORT_SAMPLES, accident, killed_while_saving
-from conftest import PAID, RUN_FILES, base_text, contents, each_is_a_mistake, expect_same_run, lift
+from conftest import PAID, RUN_FILES, base_text, contents, each_is_a_mistake, expect_same_run, fill, lift
 from conftest import make_sft
 from conftest import metrics, mistake, ok, run, save_run, series, state
 from test_model import lively
@@ -94,14 +94,12 @@ def test_the_best_model_is_that_of_all_parts_of_a_run_and_never_the_untrained_on
 @every_trainer
 def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(trainer, done, tmp_path):
     before = contents(done)
-    mistake(trainer.begin(done), '--init_from=resume', '--overwrite')
     mistake(trainer.begin(done, '--overwrite', trainer.given('nowhere')), 'nowhere')
     mistake(trainer.begin(done, f'--init_from={done}/last.pt --overwrite'), 'another --out_dir')
     assert contents(done) == before
     out = shutil.copytree(done, tmp_path / 'run')
     # the last three are about the old run
-    for name in 'notes.md', 'lasting.pt', 'eval.json', 'samples.jsonl', 'compare.json':
-        (out / name).write_text('mine')
+    fill(out, dict.fromkeys(['notes.md', 'lasting.pt', 'eval.json', 'samples.jsonl', 'compare.json'], ''))
     ok(trainer.begin(out, '--overwrite --max_steps=1'))
     assert contents(out).keys() == files(trainer) | {'notes.md', 'lasting.pt'}
     assert len(series(out, 'loss')) == 1

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import FORGET, PAID, ROOT, TINY, each_is_a_mistake, make_conversations, make_pairs
+from conftest import FORGET, PAID, ROOT, TINY, each_is_a_mistake, fill, make_conversations, make_pairs
 from conftest import ok, read_json, run, write
 
 # Each script in turn, from your text, chats, pairs and rewards to a chart.
@@ -89,10 +89,9 @@ def typed(tmp_path):
     make_pairs(tmp_path / 'liked')
     write(tmp_path / 'judged.jsonl', [{'task_id': i, 'prompt': '?', 'outcome': 'passed'}
                                       for i in range(4)])
-    for name, text in (('mine.py', PAID), ('t.csv', 'text\nabc\n'),
-                       ('page.html', '<p>The sum of one and two is three, and it is so.</p>'),
-                       ('mix.py', "sources = {'a': 'text', 'b': 'mine.py'}")):
-        (tmp_path / name).write_text(text)
+    fill(tmp_path, {'mine.py': PAID, 't.csv': 'text\nabc\n',
+                    'page.html': '<p>The sum of one and two is three, and it is so.</p>',
+                    'mix.py': "sources = {'a': 'text', 'b': 'mine.py'}"})
     write(tmp_path / 'odd.jsonl', [{'prompt': 'a', 'context': 'b', 'answer': 'c'}] * 5)
     write(tmp_path / 'usual.jsonl', json.loads(USUAL) * 3)
 

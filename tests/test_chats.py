@@ -10,8 +10,8 @@ import signal
 
 import pytest
 from accidents import killed_after
-from conftest import (ROOT, contents, each_is_a_mistake, mistake, ok, read_json, read_rows, run,
-                      shared, write)
+from conftest import (ROOT, contents, each_is_a_mistake, fill, mistake, ok, read_json, read_rows, run,
+                      shared, table, write)
 from test_records import say
 
 
@@ -363,11 +363,11 @@ def test_no_record_makes_it_fail_but_a_fault_of_ours_does(tmp_path):
     odd = [None, '', [], {}, 0, True, 1e400, 10 ** 400, 'x\ud800', ['a'], [[1, 2]], [None], [{}],
            {'text': ['z']}, {'messages': 3}, '[{"role": "user"}]', '\n\nHuman: a\n\nAssistant:']
     rows = [{'prompt': f'q{i}', 'completion': 'a', 'label': True} for i in range(9)]
-    for record in re.findall(r'(?s:({.*?))\n-> .*', CONVERSATIONS + PAIRS):
-        row = json.loads(record)
+    records = map(json.loads, re.findall(r'(?s:({.*?))\n-> .*', CONVERSATIONS + PAIRS))
+    for row in {(*row,): row for row in records}.values():          # one of each set of columns
         rows += [{**row, name: value} for name in row for value in odd]
     for kind in 'sft', 'preference':
-        made = read_json(of_rows(tmp_path, rows, f'--kind={kind}') / 'report.json')
+        made = read_json(of_rows(tmp_path, rows, f'--kind={kind}', '--pii=False') / 'report.json')
         assert made['read'] == len(rows) and 9 <= made['kept'] < len(rows)
     broken = run('chats.py', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/no',
                  before="import unicodedata\nunicodedata.normalize = {}['ours']")
@@ -432,14 +432,18 @@ def test_every_record_of_real_files_arrives(tmp_path):
         assert len(kept(tmp_path)) == n
 
 
-WHY_LEFT_OUT = [
-    r'no JSON object.*, 2, .*/a.jsonl:11 \({oops\)', r'Error -3 .*, 2, .*:1 \(invalid',
-    r'Compressed file ended before the end-of-stream marker.*, 1, .*/cut.jsonl.gz:\d\d+',
-    r'no list .*Expecting.*, 1, .*/cut.json:1', r'not UTF-8.*iconv.*, 1, .*/latin.jsonl:1',
-    r'not as many cells.*, 1, .*/b.csv:2', r'no .jsonl.*, 1, .*/note.txt', r'exact duplicate, 2, ',
-    r'a pointer of Git LFS, without the data, 3, .*/lfs.csv:1 \(git lfs pull\)',
-    r'a linked folder, or no file, 2, .*/link:1',
-    r'No such file or directory, 1, .*/lost.jsonl:1', r'Permission denied, 1, .*/closed:1']
+WHY_LEFT_OUT = r"""no JSON object.*, 2, .*/a.jsonl:11 \({oops\)
+Error -3 .*, 1, .*:1 \(invalid
+Compressed file ended before the end-of-stream marker.*, 1, .*/cut.jsonl.gz:\d\d+
+no list .*Expecting.*, 1, .*/cut.json:1
+not UTF-8.*iconv.*, 1, .*/latin.jsonl:1
+not as many cells.*, 1, .*/b.csv:2
+no .jsonl.*, 1, .*/note.txt
+exact duplicate, 2,
+a pointer of Git LFS, without the data, 2, .*/lfs.csv:1 \(git lfs pull\)
+a linked folder, or no file, 2, .*/link:1
+No such file or directory, 1, .*/lost.jsonl:1
+Permission denied, 1, .*/closed:1""".split('\n')
 # not even root may read it
 CLOSED = """
 import os
@@ -450,7 +454,7 @@ def listdir(path, real=os.listdir):
 os.listdir = listdir"""
 
 
-def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tmp_path):
+def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(out, tmp_path):
     rows = [{'prompt': f'q{i}', 'completion': 'é'} for i in range(9)]
     lines = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows).encode()
     folder, packed = tmp_path / 'in', gzip.compress(lines.replace(b'q', b'packed'))
@@ -458,144 +462,119 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tm
               for i in range(2000)]
     cut = gzip.compress('\n'.join(map(json.dumps, random)).encode())
     lfs = b'version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n'
-    long = '{"input": "long", "output": "%s\xff"}\n' % ('x' * 2000)
+    files = {
+        'a.jsonl': b'\xef\xbb\xbf' + lines + b'\n{oops\n3\n', 'list.json': json.dumps(rows[:2]),
+        'lines.json': '{"input": "x", "output": "y"}\n', 'z.jsonl.gz': packed,
+        'cut.jsonl.gz': cut[:len(cut) // 2], 'bad.jsonl.gz': packed[:10] + b'\xff' * 40,
+        'cut.json': '[{"a": 1}', 'note.txt': 'hello', 'lfs.csv': lfs, 'lfs.jsonl.gz': lfs,
+        # 5 MB: a file of texts would be cut into pieces
+        'long.jsonl': b'{"input": "long", "output": "%s\xff"}\n' % (b'x' * 5_000_000),
+        'latin.jsonl': b'{"input": "x", "output": "\xe9"}\n{"input": "behind", "output": "a"}',
+        'b.csv': 'Question,Answer,n\r\n"one\r\ntwo",here,1\r\nbroken,row\r\n'}
     (folder / 'closed').mkdir(parents=True)
+    fill(folder, files)
     (folder / 'link').symlink_to(folder)
     (folder / 'lost.jsonl').symlink_to('nowhere')
     os.mkfifo(folder / 'pipe.jsonl')
-    for name, data in {
-            'a.jsonl': b'\xef\xbb\xbf' + lines + b'\n{oops\n3\n', 'list.json': json.dumps(rows[:2]),
-            'lines.json': b'{"input": "x", "output": "y"}\n', 'z.jsonl.gz': packed,
-            'cut.jsonl.gz': cut[:len(cut) // 2], 'bad.jsonl.gz': packed[:10] + b'\xff' * 40,
-            'bad2.jsonl.gz': packed[:10] + b'\xff' * 9, 'cut.json': b'[{"a": 1}', 'note.txt': b'hello',
-            'lfs.csv': lfs, 'lfs.jsonl': lfs, 'lfs.jsonl.gz': lfs, 'long.jsonl': long.encode('latin-1'),
-            'latin.jsonl': '{"input": "x", "output": "é"}\n{"input": "behind", "output": "a"}'.encode(
-                'latin-1'), 'b.csv':
-            'Question,Answer,n\r\n"one\r\ntwo",here,1\r\nbroken,row\r\n'}.items():
-        (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-    said = chats(tmp_path / 'out', folder, '--pii=False', before=CLOSED)
+    said = chats(out, folder, '--pii=False', before=CLOSED)
     made = read_json(tmp_path / 'out/report.json')
-    messages = [row['messages'] for row in kept(tmp_path / 'out')]
-    questions = {m[0]['content'] for m in messages if not m[0]['content'].startswith('cut')}
+    asked = [row['messages'][0]['content'] for row in kept(out)]
+    questions = {text for text in asked if not text.startswith('cut')}
     assert questions == {*(f'{name}{i}' for name in ('q', 'packed') for i in range(9)), 'x', 'long',
                          'behind', 'one\ntwo'}
-    assert 800 < len(messages) - len(questions) < 1100          # half of the cut file
+    assert 800 < len(asked) - len(questions) < 1100             # half of the cut file
     places = {f'{why}, {n}, {place}' for why, (n, place) in made['left_out'].items()}
     for words in WHY_LEFT_OUT:
         assert any(re.search(words, place) for place in places), (words, sorted(places))
     assert made['unused_columns'] == {'n': 1} and made['changed'] == {'undecodable bytes': 1}
     assert made['first']['undecodable bytes'] == f'{folder}/long.jsonl:1'
-    assert made['bytes'] == {'read': (n := made['bytes']['read']), 'left out': 113}
-    assert 100_000 < n < 120_000 and f'({n:,} bytes), {made["kept"]:,} kept ({n - 113:,} bytes)' in said
+    n, left = made['bytes'].values()
+    assert 5_100_000 < n < 5_120_000 and 80 < left < 120
+    assert f'({n:,} bytes), {made["kept"]:,} kept ({n - left:,} bytes)' in said
 
 
 def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_are_not(tmp_path):
     for path in 'a.jsonl', 'b/c.jsonl', 'b/d/e.jsonl', '.git/f.jsonl', 'b/.g.jsonl', 'h,i.jsonl':
         write(tmp_path / 'in' / path, [{'prompt': f'{path} {i}', 'completion': 'a'} for i in (1, 2)])
     (tmp_path / 'mine').symlink_to('in')
-    for source, n in (('in', 8), ('in/', 8), ('in/**', 8), ('in/**/*.jsonl', 8), ('in/b/**', 4),
-                      ('in/*', 4), ('mine', 8), ('in/a.jsonl, in/b', 6),
-                      ('in/b/*.jsonl,in/a.jsonl,in/b', 6)):
-        chats('in/out', source, cwd=tmp_path)
-        assert len(kept(tmp_path / 'in/out')) == n, source
+    for sources, n in {'in|in/|in/**|in/**/*.jsonl|mine': 8, 'in/b/**|in/*': 4,
+                       'in/a.jsonl, in/b|in/b/*.jsonl,in/a.jsonl,in/b': 6}.items():
+        for source in sources.split('|'):
+            chats('in/out', source, cwd=tmp_path)
+            assert len(kept(tmp_path / 'in/out')) == n, source
 
 
 # --- the split ------------------------------------------------------------------------------------
-# What 200 conversations begin with; of i, their number.
-BEGINNINGS = {
-    'three in four say hi': lambda i: [('user', 'hi' if i % 4 else f'what about {i}')],
-    'two words': lambda i: [('user', 'Continue, please.')],
-    'all say the same': lambda i: [('user', 'How are you today?')],
-    'some say the same': lambda i: [('user', 'How are you?' if i < 60 else f'what about {i}')],
-    'the same system message': lambda i: [('system', 'You are kind and helpful.'), ('user', 'hello')],
-    'each says something else': lambda i: [('user', f'what about {i}')]}
+# How many of 200 are held out, at least and at most, and what is said; so many of each kind, i is
+# their number. The hash of COMMON would hold it out.
+COMMON = next(text for text in map('How are you, {}?'.format, range(99)) if int(hashlib.blake2b(
+    text.encode(), digest_size=8).hexdigest(), 16) < 0.1 * 2 ** 64)
+SPLITS = """8 32 => 150 user: hi | TALK => 50 user: what about {i} | TALK
+8 32 => 200 user: Continue, please. | TALK
+8 32 => 200 user: How are you today? | TALK
+8 32 => 60 user: How are you? | TALK => 140 user: what about {i} | TALK
+8 32 => 200 system: You are kind and helpful. | user: hello | TALK
+8 32 => 200 user: what about {i} | TALK
+8 32 100 begin with what is too common => 100 user: COMMON | PAIR => 100 user: q{i} | PAIR
+8 32 60 begin with what is too common => 60 user: COMMON | PAIR => 140 user: q{i} | PAIR
+1 2 198 begin with what is too common => 198 user: COMMON | PAIR => 2 user: q{i} | PAIR
+100 100 => 100 user: q | PAIR => 100 user: r | PAIR""".replace('COMMON', COMMON).replace(
+    'TALK', 'assistant: Hello! | user: tell {i} | assistant: ok').replace(
+    'PAIR', 'chosen: a{i} | rejected: b')
 
 
-@pytest.mark.parametrize('name', BEGINNINGS)
-def test_about_a_tenth_is_held_out_however_conversations_begin(name, tmp_path):
-    rows = [{'messages': [say(*turn) for turn in [
-        *BEGINNINGS[name](i), ('assistant', 'Hello!'), ('user', f'tell {i}'), ('assistant', 'ok')]]}
-        for i in range(200)]
-    rows += [{'instruction': f'b {i}', 'output': 'c', 'history': [[BEGINNINGS[name](i)[-1][1], 'a']]}
-             for i in range(200)]
-    for some in rows[:200], rows[200:]:
-        out = of_rows(tmp_path, some)
-        assert 8 <= len(read_rows(out / 'val.jsonl')) <= 32 and len(kept(out)) == 200
+def sides(out):
+    """What is asked in train.jsonl, and what in val.jsonl."""
+    return [[json.dumps(row.get('prompt') or row['messages'][-2])
+             for row in read_rows(out / f'{side}.jsonl')] for side in ('train', 'val')]
 
 
-@pytest.mark.parametrize('question', ['hi', 'Continue, please.', '请继续', '🙂', 'How are you?',
-                                      '介绍一下你自己'])
+@pytest.mark.parametrize('line', SPLITS.split('\n'))
+def test_about_a_tenth_is_held_out_however_examples_begin_and_no_prompt_is_on_both_sides(
+        line, out, tmp_path):
+    bounds, *kinds = line.split(' => ')
+    least, most, *words = bounds.split(' ', 2)
+    texts = [text for n, text in (kind.split(' ', 1) for kind in kinds) for _ in range(int(n))]
+    rows = [line_of(text.format(i=i)) for i, text in enumerate(texts)]
+    said = chats(out, write(tmp_path / 'x.jsonl', rows))
+    train, val = sides(out)
+    assert len(train + val) == 200 and not {*train} & {*val} and ''.join(words) in said
+    assert int(least) <= len(val) <= int(most)
+
+
+@pytest.mark.parametrize('question', 'hi|Continue, please.|请继续|🙂|How are you?|介绍一下你自己'.split('|'))
 def test_a_question_of_fewer_than_three_words_is_no_sign_of_a_conversation(question):
-    is_short = question not in ('How are you?', '介绍一下你自己')
-    messages = [say('system', 's'), say('user', f'{question}\n')]
-    messages += [say('assistant', 'a'), say('user', 'b'), say('assistant', 'c')]
-    whole = f'{question}\na\nb'
-    assert CHATS['split_texts'](messages, {}, 'all') == (('all',) * 2 if is_short else (question, whole))
+    messages = line_of(f'system: s | user: {question} | assistant: a | user: b | assistant: c')['messages']
+    is_long = question in ('How are you?', '介绍一下你自己')
+    wanted = (question, f'{question}\na\nb') if is_long else ('all', 'all')
+    assert CHATS['split_texts'](messages, {}, 'all') == wanted
     assert CHATS['split_texts'](messages[:2], {'chosen': 'a'}, 'all') == (question,) * 2
-
-
-def test_of_pairs_whose_prompts_repeat_a_tenth_is_held_out_and_no_prompt_is_on_both_sides(tmp_path):
-    """Of 200, from 8 to 32; a prompt of too many is trained on, and the report says so."""
-    prompt = next(text for text in map('How are you, {}?'.format, range(99)) if int(hashlib.blake2b(
-        text.encode(), digest_size=8).hexdigest(), 16) < 0.1 * 2 ** 64)        # it would be held out
-    for name, n_common, prompt_of in [
-            ('half', 100, lambda i: prompt if i % 2 else f'q{i}'),
-            ('twenty', 0, lambda i: f'q{i % 20}'), ('some', 60, lambda i: prompt if i < 60 else f'q{i}'),
-            ('all but two', 198, lambda i: prompt if i < 198 else f'q{i}'), ('two', 100, lambda i: f'q{i % 2}')]:
-        rows = [{'prompt': prompt_of(i), 'chosen': f'a{i}', 'rejected': 'b'} for i in range(200)]
-        said = chats(tmp_path / 'out', write(tmp_path / 'x.jsonl', rows))
-        train, val = ([row['prompt'] for row in read_rows(tmp_path / f'out/{side}.jsonl')]
-                      for side in ('train', 'val'))
-        assert len(train + val) == 200 and not {*train} & {*val}, name
-        assert (f'{n_common} begin with what is too common' in said) == (n_common > 0), name
-        least, most = {'all but two': (1, 2), 'two': (100, 100)}.get(name, (8, 32))
-        assert least <= len(val) <= most, (name, len(val))
-
-
-def test_a_text_is_held_out_by_its_hash_and_as_few_others_as_that_allows():
-    for seed in range(30):
-        texts = [f'{seed} {i}' for i in range(400)]
-        held, n_common = CHATS['held_out'](texts, 0.1)
-        low = {text for text in texts if int(hashlib.blake2b(
-            text.encode(), digest_size=8).hexdigest(), 16) < 0.1 * 2 ** 64}
-        assert held == low and n_common == 0 and 22 <= len(held) <= 58
-        # with so many copies of some, these alone would be too many, or too few
-        more = texts + [text for text in texts[:20] for _ in range(18)]
-        again, _ = CHATS['held_out'](more, 0.1)
-        assert abs(sum(map(again.__contains__, more)) - 76) <= 3 * (760 * 0.09) ** 0.5
 
 
 def test_answers_to_one_question_are_on_one_side_in_every_run(tmp_path):
     rows = [line_of('system: s | ' * (i // 30) + f'user: what about {i % 30} | assistant: a{i}')
             for i in range(90)]         # none, one or two system messages
-    prompts = ['hi', '2 + 2?', 'How are you?', 'Continue', '好'] + [f'q{i}' for i in range(9)]
-    pairs = [{'prompt': prompts[i % 14], 'chosen': f'a{i}', 'rejected': 'b'} for i in range(140)]
-    thumbs = [{'prompt': prompts[i % 14], 'completion': f'a{i}', 'label': i % 2 > 0}
+    thumbs = [{'prompt': f'q{i % 14}', 'completion': f'a{i}', 'label': i % 2 > 0}
               for i in range(140)]
-    many = [line_of(f'user: what about {i % 45} | assistant: a{i}') for i in range(900)]
-    for some in rows, pairs, thumbs, rows[:2], many:
-        out = of_rows(tmp_path, some, '--val_fraction=0.3')
-        train, val = ({json.dumps(row.get('prompt') or row['messages'][-2])
-                       for row in read_rows(out / f'{side}.jsonl')} for side in ('train', 'val'))
-        assert len(kept(out)) == len(some) and train and val and not train & val
-        again = {json.dumps(row) for row in read_rows(out / 'val.jsonl')}
-        of_rows(tmp_path, some[::-1] + rows[:9] * (some is rows), '--val_fraction=0.3')
-        assert {json.dumps(row) for row in read_rows(out / 'val.jsonl')} == again
+    for some in rows, thumbs, rows[:2]:
+        train, val = sides(of_rows(tmp_path, some, '--val_fraction=0.3'))
+        assert len(train + val) == len(some) and train and val and not {*train} & {*val}
+        again = of_rows(tmp_path, some[::-1] + rows[:9] * (some is rows), '--val_fraction=0.3')
+        assert {*sides(again)[1]} == {*val}
     # not all are held out
-    out = of_rows(tmp_path, rows[:2], '--val_fraction=0.999')
-    assert [len(read_rows(out / f'{side}.jsonl')) for side in ('train', 'val')] == [1, 1]
+    assert [*map(len, sides(of_rows(tmp_path, rows[:2], '--val_fraction=0.999')))] == [1, 1]
 
 
 # --- results and mistakes -------------------------------------------------------------------------
-def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none(tmp_path):
+def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none(out, tmp_path):
     rows = [{'prompt': f'what about {i}', 'completion': 'a'} for i in range(60)]
     old, new = contents(of_rows(tmp_path, rows[:30])), contents(of_rows(tmp_path, rows))
     for n in range(1, 5):
         of_rows(tmp_path, rows[:30])
-        killed = chats(tmp_path / 'out', write(tmp_path / 'x.jsonl', rows), check=lambda result: result,
+        killed = chats(out, write(tmp_path / 'x.jsonl', rows), check=lambda result: result,
                        before=killed_after('rename', n))
         assert killed.returncode == -signal.SIGKILL
-        left = contents(tmp_path / 'out')
+        left = contents(out)
         assert left == new if n == 4 else 'meta.json' not in left
         if {'train.jsonl', 'val.jsonl'} <= left.keys():
             assert all(left[name] == new[name] for name in ('train.jsonl', 'val.jsonl'))
@@ -640,11 +619,13 @@ def sampled(task_id, outcomes):
              'preferred': '!' in outcome} for text, outcome in answers]
 
 
-@pytest.mark.parametrize('prefer, pairs, answers', [
-    ('passed', 'ac bd af vw 0x 1x 2x 3x', 'abgvyz0123'), ('taste', 'ab yz', 'ay'),
-    ('both', 'ac bd af vw ab yz 0x 1x 2x 3x', 'abgvyz0123')])
-def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a_problem(
-        tmp_path, prefer, pairs, answers):
+JUDGED = """
+passed | ac bd af vw 0x 1x 2x 3x | abgvyz0123
+taste | ab yz | ay
+both | ac bd af vw ab yz 0x 1x 2x 3x | abgvyz0123"""
+
+
+def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a_problem(tmp_path):
     samples = sampled(1, 'a passed!, c wrong, b passed, d timeout')
     samples += sampled(2, 'g passed') + sampled(3, 'h wrong')
     samples += sampled(4, ', '.join(['x wrong', *(f'{i} passed' for i in range(9))]))
@@ -652,10 +633,10 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
     samples += sampled(1, 'a passed!, e infrastructure, f exception!, i ungraded')
     # of joined files, one name may mean two questions
     samples += [{**row, 'prompt': 'other'} for row in sampled(5, 'v passed, w wrong')]
-    # damaged; and so large that a file of texts would be cut in pieces
-    samples += [{**samples[0], 'completion': None}, {'prompt': ' ' * 17_000_000}]
-    out = of_rows(tmp_path, samples, f'--prefer={prefer}')
-    assert sorted(row['chosen'] + row['rejected'] for row in kept(out)) == sorted(pairs.split())
-    out = of_rows(tmp_path, samples, f'--prefer={prefer}', '--kind=sft')
-    said = [row['messages'][-1]['content'] for row in kept(out)]
-    assert sorted(said) == sorted(answers) and left_out(out)
+    samples += [{**samples[0], 'completion': None}]             # damaged
+    for prefer, pairs, answers in table(JUDGED, ' | '):
+        out = of_rows(tmp_path, samples, f'--prefer={prefer}', '--pii=False')
+        assert sorted(row['chosen'] + row['rejected'] for row in kept(out)) == sorted(pairs.split())
+        out = of_rows(tmp_path, samples, f'--prefer={prefer}', '--kind=sft', '--pii=False')
+        said = [row['messages'][-1]['content'] for row in kept(out)]
+        assert sorted(said) == sorted(answers) and left_out(out)

@@ -65,15 +65,19 @@ def one_line(process, words):
 
 
 # --- values ---------------------------------------------------------------------------------------
+# arguments => steps, the name, the preset, and what was typed
+ORDER = '''
+--seed=3 => 10 base defaults seed
+./a.py --seed=3 => 1 a a.py name seed steps
+--steps=3 b.py a.py => 1 a a.py name steps
+--steps=3 b.py --name=x => 2 x b.py name steps'''
+
+
 def test_files_and_flags_apply_from_left_to_right_and_a_run_is_named_after_its_last_file(play):
-    for arguments, steps, name, preset, typed in (
-            ('--seed=3', 10, 'base', 'defaults', 'seed'),
-            ('./a.py --seed=3', 1, 'a', 'a.py', 'name seed steps'),
-            ('--steps=3 b.py a.py', 1, 'a', 'a.py', 'name steps'),
-            ('--steps=3 b.py --name=x', 2, 'x', 'b.py', 'name steps')):
+    for arguments, wanted in table(ORDER):
         got = result(play(*arguments.split(), a='steps = 1\nname = "a"', b='steps = 2'))
-        assert (got['steps'], got['name'], got['preset']) == (steps, name, preset), arguments
-        assert got['typed'] == typed.split(), arguments
+        found = [str(got[key]) for key in ('steps', 'name', 'preset')] + got['typed']
+        assert found == wanted.split(), arguments
 
 
 # Flags => the value as Python writes it.
@@ -92,42 +96,40 @@ VALUES = '''--rate=2 => 2.0
 --warmup=4 => 4
 --warmup=0.5 => 0.5
 --kind=big => 'big'
+--name=~/a,~/b => 'HOME/a,HOME/b'
+--name=~ => 'HOME'
+--name=a~/b => 'a~/b'
+--prompt=~/c => '~/c'
+--name=c,  d,e => 'c,d,e'
+--name=a, *.txt => 'a, *.txt'
+--name=a, b.txt => 'a, b.txt'
+--prompt=a, b => 'a, b'
 --sweep=0,0.5 => [0, 0.5]'''
 
 
-def test_a_value_takes_the_type_of_its_setting(play):
+def test_a_value_takes_the_type_of_its_setting(play, tmp_path):
+    """A tilde is the home folder in paths and itself in a text. A blank behind a comma is no part of
+    a name unless a file has it."""
     defaults = result(play())
-    for flag, value in table(VALUES):
+    (tmp_path / 'a, b.txt').write_text('')
+    for flag, value in table(VALUES.replace('HOME', os.path.expanduser('~'))):
         got, key = result(play(flag)), re.match('--([a-z]+)', flag)[1]
         assert repr(got[key]) == value, flag
         assert got == defaults | {key: got[key], 'typed': [key]}
-
-
-def test_a_tilde_is_the_home_folder_in_paths_and_itself_in_a_text(play):
-    got, home = result(play('--name=~/a,~/b --prompt=~/c')), os.path.expanduser('~')
-    assert (got['name'], got['prompt']) == (f'{home}/a,{home}/b', '~/c')
-    assert result(play('a.py', a='name = "~/a"'))['name'] == f'{home}/a'
-    assert result(play('--name=a~/b'))['name'] == 'a~/b'
-    assert result(play('--name=~'))['name'] == home         # not a folder that somebody removes by rm -r ~
-
-
-def test_a_blank_behind_a_comma_is_no_part_of_a_name_unless_a_file_has_it(play, tmp_path):
-    (tmp_path / 'a, b.txt').write_text('')
-    for given, value in {'a, b': 'a,b', 'c,  d,e': 'c,d,e', 'a, *.txt': 'a, *.txt', 'a, b.txt': 'a, b.txt'}.items():
-        assert result(play(f'--name={given}'))['name'] == value
-    assert result(play('--prompt=a, b'))['prompt'] == 'a, b'
 
 
 def test_a_config_file_is_python(play):
     text = """import math
 from math import sqrt
 sources = {"pi": round(math.pi, 2)}
+name = "~/a"
 def half(n): return n // 2
 for _i in (1, half(6)): steps = _i
 try: 1 / 0
 except ZeroDivisionError as error: sweep = 0, 1"""
     got = result(play('a.py', a=text))
     assert (got['sources'], got['steps'], got['sweep']) == ({'pi': 3.14}, 3, [0, 1])
+    assert got['name'] == os.path.expanduser('~/a')
 
 
 # Flags => words of the line that refuses them.
@@ -206,10 +208,9 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1]
     slip = 'a, b = 1, 2, 3'     # in model.py only what it refuses is a mistake, elsewhere nothing is
-    for body, files in (('import model', {'model': slip}), ('import my_model', {'my_model': 'raise ValueError("odd")'})):
-        process = play(body=body, before=FORGET, **files)
-        assert process.returncode == 1 and process.stderr.startswith('Traceback'), files
-        assert 'my_model.py' in process.stderr or slip in process.stderr
+    for body, text in ('import model', slip), ('import mine', 'raise ValueError("odd")'):
+        process = play(body=body, before=FORGET, model=text, mine=text)
+        assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
 
 
 # --- the chain ------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The doors of clean.py: files of other forms, downloads' neighbors, models of text, lists and
 benchmarks, samples to look at; and what each must and must not drop."""
+import ast
 import bz2
 import collections
 import gzip
@@ -7,12 +8,11 @@ import json
 import lzma
 import math
 import pathlib
-import random
 import sys
 
 import preparing
 import pytest
-from conftest import ROOT, each_is_a_mistake, mistake, read_json, read_rows, refused, run
+from conftest import ROOT, each_is_a_mistake, fill, mistake, read_json, read_rows, refused, run
 from preparing import PROSE, dropped, prose, write, write_records
 
 import clean
@@ -49,11 +49,10 @@ def test_packed_files_are_records_and_a_damaged_one_is_said(tmp_path):
     level = zstd.CompressionParameter
     wide = {level.window_log: 31, level.enable_long_distance_matching: 1}       # zstd --long=31
     frames = zstd.compress(LINES[:half]), zstd.compress(LINES[half:], options=wide)
-    for name, packed, words in [
-            ('a.jsonl.gz', gzip.compress(LINES), 'Not a gzipped file'),
-            ('a.jsonl.bz2', bz2.compress(LINES), 'Invalid data stream'),
-            ('a.jsonl.xz', lzma.compress(LINES), 'Input format not supported'),
-            ('a.jsonl.zst', b''.join(frames), 'Unknown frame descriptor')]:
+    for name, packed, words in zip(
+            ('a.jsonl.gz', 'a.jsonl.bz2', 'a.jsonl.xz', 'a.jsonl.zst'),
+            (gzip.compress(LINES), bz2.compress(LINES), lzma.compress(LINES), b''.join(frames)),
+            'Not a gzipped|Invalid data|Input format not|Unknown frame'.split('|')):
         documents, told = arrived(tmp_path / name, packed)
         assert ([document['record'] for document in documents], told) == (ROWS, []), name
         documents, told = arrived(tmp_path / name, packed[:-9])
@@ -85,25 +84,34 @@ def parquet(path, rows):
     return path
 
 
-@pytest.mark.parametrize('row, text, why', [
-    ({'title': 'A', 'content': 'b', 'n': 1}, 'b', None),
-    ({'title': 'A', 'text': None, 'content': 'b'}, 'b', None),
-    ({'code': 'b', 'picture': {'bytes': b'\xff'}, 'vector': [0.5]}, 'b', None),
-    ({'title': 'A', 'text': 'é'.encode()}, 'é', None),
-    ({'text': b'\xff', 'content': 'another', 'path': 'a'}, '\udcff', clean.NOT_UTF8),
-    ({'title': 'A' * 300, 'n': 1}, '', clean.NO_TEXT)])
-def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type_and_in_no_other(
-        tmp_path, row, text, why):
-    rows = [{**row, 'license': 'mit', 'url': 'a.org'}] * 150
-    if why == clean.NOT_UTF8:                   # a damaged cell costs its row alone
-        rows.append({**row, 'text': b'a', 'url': 'a.org'})
-    path = parquet(tmp_path / 'a.parquet', rows)
-    documents = [*clean.read(str(path))]
-    assert len(documents) == len(rows) and documents[0]['text'] == text
-    notes = collections.defaultdict(collections.Counter)
-    assert clean.check_text(documents[0], notes) == why and documents[-1]['url'] == 'a.org'
+# columns of a row, as Python, and its text; without one: why it is left out
+COLUMNS = r"""
+{'title': 'A', 'content': 'b', 'n': 1} -> b
+{'title': 'A', 'text': None, 'content': 'b'} -> b
+{'code': 'b', 'picture': {'bytes': b'\xff'}, 'vector': [0.5]} -> b
+{'title': 'A', 'text': b'\xc3\xa9'} -> é
+{'text': b'\xff', 'content': 'another', 'path': 'a'} -> not UTF-8
+{'title': 'A', 'n': 1} -> no text in"""
+
+
+@pytest.mark.parametrize('line', COLUMNS.strip().split('\n'))
+def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type_and_in_no_other(tmp_path, line):
+    row, wanted = line.split(' -> ')
+    row = ast.literal_eval(row) | {'url': 'a.org'}
+    path = parquet(tmp_path / 'a.parquet', [row] * 150)
+    documents, told = arrived(path)
+    assert len(documents + told) == 150
+    if told:
+        assert wanted in told[0]
+    else:
+        assert documents[-1]['text'] == wanted and documents[-1]['url'] == 'a.org'
     path.write_bytes(path.read_bytes()[:-9])
     assert 'corrupted' in arrived(path)[1][0]
+
+
+def test_a_damaged_cell_of_parquet_costs_its_row_alone(tmp_path):
+    documents, told = arrived(parquet(tmp_path / 'a.parquet', [{'text': b'\xff'}, {'text': b'a'}]))
+    assert documents[0]['text'] == 'a' and len(told) == 1
 
 
 def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch):
@@ -158,8 +166,9 @@ def test_languages_are_recognized_and_what_is_too_short_or_of_none_stays():
     for language, text in SENTENCES.items():
         assert text_quality.language_of(text) == language
         assert text_quality.is_foreign(text, SENTENCES.keys() - {language})
-        for some in text, '', 'ok', 'buy now cheap pills ' * 30, '@#$% ' * 30:
-            assert not text_quality.is_foreign(some, {'en', language})
+        assert not text_quality.is_foreign(text, {'en', language})
+    for text in '', 'ok', 'buy now cheap pills ' * 30, '@#$% ' * 30:
+        assert not text_quality.is_foreign(text, {'en', 'de'})
     refused('must be among ar,de', text_quality.language, 'en,klingon')
     for names in 'en;de', 'En de', 'en, de,':
         check = text_quality.language(names)
@@ -167,7 +176,7 @@ def test_languages_are_recognized_and_what_is_too_short_or_of_none_stays():
         assert not check({'mode': 'prose', 'text': SENTENCES['de']}, {})
 
 
-def test_models_of_good_and_bad_text_are_stages(tmp_path):
+def test_models_of_good_and_bad_text_are_stages(out, tmp_path):
     noise = ['qx7 zvk jwq xkz 4kq wjx qqz vkx zzj kwq xjq zkv 9qx jzk wvq kxz qjw zxk vqj xkw'] * 5
     stale = ['python train.py config/quickstart.py ' * 30] * 3      # the reference is full of it
     spam = [f'Buy cheap watches and loans now, this offer number {i} ends today, click here for '
@@ -176,10 +185,10 @@ def test_models_of_good_and_bad_text_are_stages(tmp_path):
     for name, texts in ('good', PROSE), ('bad', spam):
         write_records(tmp_path / f'{name}.jsonl', [{'text': text} for text in texts[::2]])
     source = write(tmp_path / 'files', PROSE[1::2] + noise + stale + GERMAN + spam[1::2])
-    left = cleaned(tmp_path / 'out', source, '--max_gibberish=0', '--max_repetition=0',
+    left = cleaned(out, source, '--max_gibberish=0', '--max_repetition=0',
                 f'--perplexity_reference={ROOT}/*.md', '--min_bits=1.5',
                 f'--quality_good={tmp_path}/good.jsonl', f'--quality_bad={tmp_path}/bad.jsonl')
-    assert dropped(tmp_path / 'out') == {'too surprising': 25, 'too predictable': 3,
+    assert dropped(out) == {'too surprising': 25, 'too predictable': 3,
                                          'low quality': 10}
     assert left == sorted(text.strip() for text in PROSE[1::2])
 
@@ -194,7 +203,7 @@ PROBLEMS = [
     'ida@firm.com and max@firm.com and tim@firm.com sold to sue@firm.com and una@firm.com today.']
 
 
-def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
+def test_planted_benchmark_problems_are_all_found_and_nothing_else(out, tmp_path):
     """In whatever form cleaning has left them: with or without LaTeX, HTML, addresses, capitals. How
     many problems are too short for that is said once."""
     prompts = [*PROBLEMS, *(prose(1000 + i, 40) for i in range(20))]
@@ -205,14 +214,13 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
                 for i, prompt in enumerate(prompts[3:])]
     guilty = [f'{prose(i)}\n\n{prompt}\n\n{prose(i + 99)}' for i, prompt in enumerate(prompts)]
     guilty += [text.upper().replace(' ', '  ') for text in guilty[3:]]
-    source = write(tmp_path / 'files', random.Random(1).sample(innocent + guilty, 63))
-    for name, text in ('a.tex', rf'\emph{{One}} {guilty[0]}'), ('b.html', f'<p>{guilty[1]}</p>'):
-        (source / name).write_text(text)
+    source = write(tmp_path / 'files', innocent + guilty)
+    fill(source, {'a.tex': rf'\emph{{One}} {guilty[0]}', 'b.html': f'<p>{guilty[1]}</p>'})
     for mode in 'auto', 'raw':
         flags = f'--decontaminate={path}', f'--mode={mode}', '--dedup=none', '--num_workers=2'
-        said = preparing.clean(tmp_path / 'out', source, *flags)
+        said = preparing.clean(out, source, *flags)
         assert said.count(f"1 of 24 problems in {path} have fewer than 13 words and can't be") == 1
-        assert preparing.kept(tmp_path / 'out') == sorted(innocent), mode
+        assert preparing.kept(out) == sorted(innocent), mode
     meta = read_json(tmp_path / 'out/meta.json')
     assert meta['decontaminated'] == {'problems': [str(path)], 'ngram': 13}
     (tmp_path / 'other.jsonl').write_text('{"q": ["a"]}\n{oops\n')
@@ -263,10 +271,9 @@ BAD_LISTS = """
 """
 
 
-def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path):
+def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(out, tmp_path):
     """Domains are whole domains, where allow wins, and words are whole words."""
-    for name, lines in LISTS.items():
-        (tmp_path / name).write_text(lines)
+    fill(tmp_path, LISTS)
     rows = [({'license': 'mit', 'text': text}, reason) for text, reason in [
         (GERMAN[0], 'language de'), ('vile ' + 'fine ' * 998, 'toxic'),
         ('vile ' + 'fine ' * 999, '')]]
@@ -277,8 +284,8 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     source = write_records(tmp_path / 'x.jsonl', [row for row, _ in rows])
     flags = ['--languages=en', '--max_repetition=0', '--licenses=mit; BSD', '--audit=1',
              f'--toxic_words={tmp_path}/words', f'--url_allow={tmp_path}/allow']
-    left = cleaned(tmp_path / 'out', source, *flags, f'--url_block={tmp_path}/block')
-    assert dropped(tmp_path / 'out') == collections.Counter(reason for _, reason in rows if reason)
+    left = cleaned(out, source, *flags, f'--url_block={tmp_path}/block')
+    assert dropped(out) == collections.Counter(reason for _, reason in rows if reason)
     assert left == sorted(row['text'].strip() for row, reason in rows if not reason)
     counts = read_json(tmp_path / 'out/report.json')['counts']
     assert counts['toxic words in what was dropped'] == {'vile': 3, 'foul': 1}
@@ -286,20 +293,19 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     assert licenses.keys() == {'mit', 'mit, bsd', 'bsd'}
     # --audit=1: of each reason one, and one of what stays
     page = (tmp_path / 'out/audit.md').read_text()
-    assert page.count('\n## ') == 1 + len(dropped(tmp_path / 'out'))
-    (tmp_path / 'koi8').write_bytes('слово\n'.encode('koi8-r'))
+    assert page.count('\n## ') == 1 + len(dropped(out))
     each_is_a_mistake(BAD_LISTS, lambda flag: run(
         'clean.py', f'--source={source}', '--out_dir=no', flag, cwd=tmp_path))
 
 
 # --- samples --------------------------------------------------------------------------------------
-def test_samples_of_what_was_dropped_show_no_personal_data(tmp_path):
+def test_samples_of_what_was_dropped_show_no_personal_data(out, tmp_path):
     """Of each rule, of copies, and of what passed."""
     secret = 'Write to ann@uni.edu or call 212-555-0123.'
     texts = [f'{secret} Too short.', f'{prose(1)} {secret}', f'{prose(1)} {secret}',
              f'{secret} {"*** >>> " * 90} and so on', f'{prose(2)} {secret}', f'{secret}{" " * 1990}x']
     source = write(tmp_path / 'files', [*texts, ''])      # an empty one has no form yet
-    cleaned(tmp_path / 'out', source, '--audit=9', '--dedup=exact', '--pii=True')
+    cleaned(out, source, '--audit=9', '--dedup=exact', '--pii=True')
     page = (tmp_path / 'out/audit.md').read_text()
     assert page.count('## ') == 8 and page.count('# exact duplicate') == 1     # next to what stays
     assert page.count('<EMAIL>') == 8 and 'ann@' not in page and '0123' not in page

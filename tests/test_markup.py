@@ -1,11 +1,13 @@
-"""What HTML, LaTeX and wrong decoding leave of a text, and that nothing of it is lost."""
+"""What HTML, LaTeX and wrong decoding leave of a text, and that nothing of it is lost; what of a text is
+personal, in the scripts of twelve languages, and what only looks like it."""
 import collections
 import pathlib
 import random
+import sysconfig
 import time
 
 import pytest
-from conftest import read_rows
+from conftest import read_rows, table
 
 from clean import normalise, prose_reason
 from extras.text.markup import fix_mojibake, strip_html, strip_latex, without_data
@@ -71,6 +73,55 @@ def test_utf8_that_was_read_wrongly_is_repaired_also_twice_and_in_parts(text, en
 def test_what_lost_bytes_is_repaired_as_far_as_it_can_be():
     assert fix_mojibake('πŸ§‘πŸΏβ€πŸ’» Train β†’ N Γ— Block') == '🧑πŸΏβ€💻 Train → N Γ— Block'
     assert fix_mojibake('\x93It\x92s\x94 \x96 5 \x80') == '“It’s” – 5 €'
+
+
+# --- personal data ------------------------------------------------------------------------------
+HIDDEN = read_rows(pathlib.Path(__file__).with_name('personal.jsonl'))
+FRAMES = '{}', 'Write to {}, please.', '({})', '"{}"', 'x\n{}\ny', 'It is {}.', '请{}。', '_{}_'
+BODY = 'MIIEpAIBAAKCAQEA0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKL\n' * 3
+PEM = f'-----BEGIN RSA PRIVATE KEY-----\n{BODY}-----END RSA PRIVATE KEY-----'
+PERSONAL = """
+email: ann@uni.edu | first.last+tag@sub.domain.co.uk | JOHN@COMPANY.COM | x%y@physics.ox.ac.uk
+phone: +1 415 555 2671 | +1-415-555-2671 | +1 (415) 555-2671 | (415)555-2671 | 1-415-555-2671
+phone: 415.555.2671 | +49 (0)30 901820 | +33 1 23 45 67 89 | +4915112345678
+ssn: 123-45-6789 | 899-99-9999 | 001-01-0001
+key: AKIAIOSFODNN7EXAMPLE | ghp_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3 | glpat-abcdefghij0123456789
+key: AIzaSy_-xSy_-xSy_-xSy_-xSy_-xSy_-xSy_-x | hf_abcdeFGHIJabcdeFGHIJabcdeFGHIJ
+key: sk-abCD12_-abCD12_-abCD12_-abCD12_-abCD12_-a | xoxb-123456789012-abcdefghijkl
+key: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"""
+PERSONAL = [(kind, text) for kind, texts in table(PERSONAL, ': ') for text in texts.split(' | ')]
+PERSONAL += [('key', PEM), ('key', PEM.replace('KEY-----\nM', 'KEY-----\nDEK-Info: AES,AB12\n\nM'))]
+
+
+def hidden(text, is_code=False):
+    """What hide makes of a text, and what it counts."""
+    found = collections.Counter()
+    return hide(text, found, is_code), dict(+found)
+
+
+@pytest.mark.parametrize('row', HIDDEN, ids=[row['text'] for row in HIDDEN])
+def test_what_is_personal_goes_and_every_other_letter_stays(row):
+    counts = {kind: n for kind in ('email', 'phone', 'ssn', 'key')
+              if (n := row['hidden'].count(f'<{kind.upper()}>'))}
+    assert hidden(row['text'], row.get('is_code', False)) == (row['hidden'], counts)
+
+
+@pytest.mark.parametrize('frame', FRAMES)
+def test_each_kind_goes_whatever_stands_around_it(frame):
+    for kind, text in PERSONAL:
+        # a long key may end with the _ of Markdown
+        if not (frame == '_{}_' and text.startswith(('sk-', 'eyJ'))):
+            assert hidden(frame.format(text)) == (frame.format(f'<{kind.upper()}>'), {kind: 1})
+
+
+def test_code_stays_a_program_and_only_its_authors_addresses_go():
+    kinds = set()
+    for path in sorted(pathlib.Path(sysconfig.get_paths()['stdlib']).glob('*.py'))[::4]:
+        text, found = hidden(path.read_text(), True)
+        assert text == hidden(path.read_text())[0]
+        kinds.update(found)
+        compile(text, path, 'exec', dont_inherit=True)
+    assert kinds <= {'email'}
 
 
 # --- time -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from accidents import SHORT_SAMPLES, accident, before, full_disk, replaced
 from conftest import (ROOT, assert_same_sums, contents, metrics, ok, read_rows, run, same, series,
-                      slow, state)
+                      slow, state, table)
 from pytest import approx
 
 # Norms are about 0.8, so clipping acts: done before the processes' gradients are added, the runs
@@ -74,11 +74,11 @@ def test_a_run_has_the_losses_of_the_golden_one(made, case):
     assert max(series(made(case), 'grad_norm')) > 0.3
 
 
-@pytest.mark.parametrize('case, shard, n', [
-    ('adamw', 'ddp', 2), ('adamw', 'zero2', 2), ('adamw', 'fsdp', 2), ('muon', 'fsdp', 2),
-    ('mlm', 'ddp', 2), ('adamw', 'ddp', 4)])
-def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard, n):
-    one, two = made(case), made(case, n, shard)
+@pytest.mark.parametrize('line', [
+    'adamw ddp 2', 'adamw zero2 2', 'adamw fsdp 2', 'muon fsdp 2', 'mlm ddp 2', 'adamw ddp 4'])
+def test_one_process_accumulating_4_equals_two_accumulating_2(made, line):
+    case, shard, n = line.split()
+    one, two = made(case), made(case, int(n), shard)
     assert_same_sums(one, two)
     assert contents(one).get('samples.txt') == contents(two).get('samples.txt')
 
@@ -134,37 +134,28 @@ def test_what_cannot_be_shared_is_refused(train, tmp_path):
 
 
 # What happens in one process. The second one meets it; only the first one saves, step 4 after 0.
-ERRORS = {
-    # a shard of a stream without a document, for instance: only its process reads it
-    'mistake': ('clip', "import configurator; raise configurator.Mistake('planted')", 2,
-                'error: planted'),
-    'bug': ('clip', "raise RuntimeError('planted')", 1, 'RuntimeError: planted'),
-    'killed': ('clip', 'os.kill(os.getpid(), signal.SIGKILL)', -9, ''),
-    'full disk': ('save', full_disk(2000), 1, 'File too large')}
+ERRORS = f"""
+fsdp | clip | import configurator; raise configurator.Mistake('planted') | 2 | error: planted
+ddp | clip | raise RuntimeError('planted') | 1 | RuntimeError: planted
+ddp | clip | os.kill(os.getpid(), signal.SIGKILL) | -9 |\x20
+ddp | save | {full_disk(2000)} | 1 | File too large"""
 
 
-def planted(place, deed):
-    """It happens in the fourth update, or the third save, and is printed with its time."""
+@pytest.mark.parametrize('shard, place, deed, code, words', table(ERRORS, ' | '))
+def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(
+        train, out, shard, place, deed, code, words):
+    """In the fourth update, or the third save. Nobody kills the other process, which must end by
+    itself within ten seconds. What was saved before serves."""
     who = "n == 3 and os.environ['RANK'] == '1'" if place == 'clip' else 'n == 2'
-    return before(place, f"""
+    planted = before(place, f"""
         if {who}:
             import time
             print('planted at', time.time(), flush=True)
             {deed}""")
-
-
-@pytest.mark.parametrize('shard, name', [('fsdp', 'mistake'), ('ddp', 'bug'), ('ddp', 'killed'),
-                                         ('ddp', 'full disk')])
-def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(train, tmp_path, shard,
-                                                                       name):
-    """Nobody kills the other process, which must end by itself within ten seconds. What was saved
-    before serves."""
-    place, deed, code, words = ERRORS[name]
-    result = train(tmp_path, f'--shard={shard}', processes=2, before=planted(place, deed),
-                   grace=100)
+    result = train(out, f'--shard={shard}', processes=2, before=planted, grace=100)
     assert time.time() - float(re.search('planted at (.*)', result.stdout)[1]) < 10
-    assert words in result.stderr
-    assert result.returncode == code and state(tmp_path)['step'] == 0
+    assert words.strip() in result.stderr
+    assert result.returncode == int(code) and state(out)['step'] == 0
 
 
 # --- torchrun itself, and the compiler ------------------------------------------------------------

@@ -3,7 +3,7 @@ import gzip
 import hashlib
 
 import pytest
-from conftest import read_rows, refused, thumbs_of, write
+from conftest import read_rows, refused, write
 from hypothesis import strategies as st
 
 from extras.text.records import Stream
@@ -28,12 +28,15 @@ def say(role, content):
 
 
 def mixed_with_thumbs(pairs, folder):
-    """A copy of this folder of pairs whose every second line is a single answer, some good and some bad."""
+    """A copy of this folder of pairs whose every second line is a single answer: now the better one,
+    up, now the worse one, down."""
     for side in ('train', 'val'):
         rows = read_rows(pairs / f'{side}.jsonl')
-        rows[1::2] = thumbs_of(rows)[1::2]
+        for i in range(1, len(rows), 2):
+            which = ('chosen', 'rejected')[i // 2 % 2]
+            rows[i] = {'prompt': rows[i]['prompt'], 'completion': rows[i][which],
+                       'label': which == 'chosen'}
         write(folder / f'{side}.jsonl', rows)
-    return folder
 
 
 # --- streams --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import PAID, ROOT, lift, make_sft, mistake, ok, read_rows, refused, run, series
+from conftest import PAID, ROOT, fill, lift, make_sft, mistake, ok, read_rows, refused, run, series
 from conftest import write
 from pytest import approx
 from test_records import BYTES
@@ -50,11 +50,6 @@ def test_advantages_by_hand():
 
 # --- what is learned ------------------------------------------------------------------------------
 @pytest.fixture
-def out(tmp_path):
-    return tmp_path / 'run'
-
-
-@pytest.fixture
 def rl(sft_model, out, tmp_path):
     """rl(*flags, paid=the text of its reward file)"""
     def rl(*more, paid=PAID, **how):
@@ -76,7 +71,7 @@ def test_the_reward_rises(rl, out, more):
     assert '[reward ' in (out / 'samples.txt').read_text('utf-8')
 
 
-def test_no_answer_has_a_token_that_only_prompts_have(rl, tmp_path):
+def test_no_answer_has_a_token_that_only_prompts_have(rl, out, tmp_path):
     """As in sample.py and eval.py; sampling and training agree about that, so no ratio leaves 1."""
     model = make_sft(tmp_path / 'sft')
     path, start = tmp_path / 'sft/best.pt', BYTES.special['<|im_start|>']
@@ -84,9 +79,9 @@ def test_no_answer_has_a_token_that_only_prompts_have(rl, tmp_path):
     saved['model']['embedding.weight'][start] *= 50         # now the likeliest id, or the least
     torch.save(saved, path)
     ok(rl(f'--init_from={model} --max_steps=2 --clip=1e-4 --learning_rate=0'))
-    text = (tmp_path / 'run/samples.txt').read_text('utf-8')
+    text = (out / 'samples.txt').read_text('utf-8')
     assert not re.search(r'<\|im_start\|>(?!user|assistant)', text)
-    assert not any(series(tmp_path / 'run', 'clip_fraction'))
+    assert not any(series(out, 'clip_fraction'))
 
 
 def test_a_reward_that_was_edited_is_said_and_the_pull_neither_begins_nor_ends(rl, out, tmp_path):
@@ -141,8 +136,7 @@ def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it(
     blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(),
                         re.S)
     code, = [block for block in blocks if 'def reward' in block]
-    (tmp_path / 'rule.py').write_text('')
-    (tmp_path / 'torch.py').write_text('1 / 0')       # it hides no module of ours
+    fill(tmp_path, {'rule.py': '', 'torch.py': '1 / 0'})        # the last one hides no module of ours
     ok(rl('--max_steps=1', paid=f'import rule, torch\n{code}'))
 
 

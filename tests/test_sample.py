@@ -151,11 +151,11 @@ def test_ctrl_c_ends_an_answer_and_a_long_message_is_told_and_neither_ends_the_c
     assert result.stdout.count('shorten it') == 1
 
 
-# What a terminal sends, with pauses of so many seconds: whole; without a newline behind it; in the
-# brackets that readline asks for; slowly, with a pause behind an empty line; with a long line.
+# What a terminal sends, with pauses where # stands: whole; without a newline behind it; in the brackets
+# that readline asks for; slowly, with a pause behind an empty line; with a long line.
 TEXT = 'one\n\n\ntouch left\n\ttwo'
-PASTES = [[TEXT + '\n'], [TEXT, 0.5, '\n'], [f'\x1b[200~{TEXT}\n\x1b[201~', 0.5, '\n'],
-          ['\n', 0.6, TEXT + '\n'], ['x' * 4500 + '\n\n' + TEXT + '\n']]
+PASTES = 'TEXT\n|TEXT#\n|\x1b[200~TEXT\n\x1b[201~#\n|\n#TEXT\n|LONG\n\nTEXT\n'.replace(
+    'TEXT', TEXT).replace('LONG', 4500 * 'x').split('|')
 TELL = """import runpy, sys, tokenizer
 real = tokenizer.Tokenizer.render
 def render(self, messages, *how, **more):
@@ -185,14 +185,14 @@ def test_a_paste_is_one_message_and_the_shell_gets_nothing_of_it(folder):
         return seen
 
     try:
-        seen = read_to(b'you> ', 90)
+        read_to(b'you> ', 90)
         for paste in PASTES:
-            for piece in paste:
-                time.sleep(piece) if isinstance(piece, float) else os.write(terminal, piece.encode())
+            for piece in paste.split('#'):
+                os.write(terminal, piece.encode())
+                time.sleep(0.6)
+            message = re.sub('\x1b\\[20.~|#', '', paste).strip()
             seen = read_to(b'(?s)ok!.*you> ', 30)
-            message = re.sub('\x1b\\[20.~', '', ''.join(piece for piece in paste
-                                                    if isinstance(piece, str)))
-            assert {*re.findall(b'<(\'.*\')>', seen)} == {repr(message.strip()).encode()}, seen
+            assert {*re.findall(b'<(\'.*\')>', seen)} == {repr(message).encode()}, seen
         os.write(terminal, b'\n')           # the end of the chat
         assert b'SHELL' in read_to(b'SHELL', 20) and b'ok!' not in read_to(b'nothing more', 0.5)
     finally:

@@ -176,15 +176,15 @@ def ids_of(theirs, chat, asks):
     return theirs.apply_chat_template(chat, add_generation_prompt=asks, return_dict=False)
 
 
-def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives_and_its_ends(folder, tmp_path):
+def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives_and_its_ends(folder, out, tmp_path):
     """Also from a saved copy of the tokenizer, and in transformers from an export of that."""
     name, theirs, ours = folder
     ours.save(tmp_path / 'copy.json')
     copy = Tokenizer.load(tmp_path / 'copy.json')
     same = 'hash', 'stop', 'begin', 'special', 'chat'
     assert all(getattr(copy, key) == getattr(ours, key) for key in same)
-    hf_tokenizer.write(tmp_path / 'out', copy, 64)
-    exported = transformers.AutoTokenizer.from_pretrained(tmp_path / 'out')
+    hf_tokenizer.write(out, copy, 64)
+    exported = transformers.AutoTokenizer.from_pretrained(out)
     for chat in ASKED + SHOWN:
         asks = chat in ASKED
         if name in ('Gemma', 'R1') and (chat[0] in SYSTEM or chat[-1] in TOOL):
@@ -290,7 +290,7 @@ def greedy(model, ids, n=20, **how):
                           max_new_tokens=n, **how)[0, len(ids):].tolist()
 
 
-def test_a_llama_3_is_asked_trained_judged_and_exported_with_its_own_template(tmp_path):
+def test_a_llama_3_is_asked_trained_and_exported_with_its_own_template(tmp_path):
     """Its answers end at any id in the list of generation_config.json, as in transformers."""
     small = {'vocab_size': 261, 'max_position_embeddings': 192}
     model = published(tmp_path / 'l3', BASES['Llama 3.1'] | small)
@@ -308,21 +308,15 @@ def test_a_llama_3_is_asked_trained_judged_and_exported_with_its_own_template(tm
     for side in 'train', 'val':
         write(tmp_path / f'sft/{side}.jsonl', [
             {'messages': said(f'say {color}', f'{color}!')} for color in COLORS])
-        write(tmp_path / f'pairs/{side}.jsonl', [
-            {'prompt': f'say {color}', 'chosen': f'{color}!', 'rejected': f'{color}?'}
-            for color in COLORS])
-    write(tmp_path / 'own.jsonl', [{'prompt': 'say red', 'must_contain': ['red']}])
     (tmp_path / 'reward.py').write_text(REWARD)
     shown = command('sft.py --init_from=l3 --data_dir=sft --out_dir=a --max_steps=60 --batch_size=8 '
                     '--learning_rate=3e-3')
     assert '<|start_header_id|>user<|end_header_id|>' in shown and 'im_start' not in shown
-    command('dpo.py --init_from=a --data_dir=pairs --out_dir=b --max_steps=2 --batch_size=4')
-    command('rl.py --init_from=b --reward=reward.py --out_dir=c --max_steps=1 --batch_size=2 '
+    command('rl.py --init_from=a --reward=reward.py --out_dir=c --max_steps=1 --batch_size=2 '
             '--num_samples=2 --max_new_tokens=12')
     assert series(tmp_path / 'c', 'val_reward')[-1] == 1 and series(tmp_path / 'c', 'length')[-1] < 12
     assert command('sample.py --ckpt=c --chat=True --temperature=0 --prompt="say red"').endswith(
         '\nred!\n')
-    assert '1.0000' in command('eval.py --ckpt=c --tasks=own --data=own.jsonl')
     ok(run('extras.models.export', '--ckpt=c --to=hf', cwd=tmp_path))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'c/hf')
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'c/hf')

@@ -1,20 +1,18 @@
 """Merges, ids and chats are those of naive programs, of tiktoken and of Hugging Face, whatever the
 order of the texts, the hash seed and the number of processes. Nothing is lost or forged. The report
 and the command."""
-import functools
 import gzip
 import hashlib
 import json
 import random
 import re
 import shutil
-import unicodedata
 
 import pytest
 import regex
 import tiktoken
 import tiktoken.load
-from conftest import each_is_a_mistake, ok, refused, run, shared
+from conftest import each_is_a_mistake, fill, ok, refused, run, shared
 from hypothesis import example, given, settings, strategies as st
 from test_records import TRAPPING, chats, contents, say
 
@@ -63,7 +61,7 @@ few_symbols = st.sampled_from(['a', 'ab', 'abc', 'ab \n\0', 'aé🦜', 'abcdefgh
     lambda few: st.dictionaries(st.text(few, min_size=1, max_size=16), counts, min_size=1))
 
 
-@settings(max_examples=250)
+@settings(max_examples=120)
 @given(few_symbols)
 def test_the_merges_are_those_of_the_naive_loop(words):
     """Until no pair is left; also with few candidates at a time, so that they are used up often."""
@@ -243,13 +241,11 @@ FLAGS = '''
 def test_a_tokenizer_json_is_the_same_to_the_last_byte_as_ever(tmp_path):
     """A file decides about all tokens of a run. Text, lines of JSON, packed lines, ties; what is
     no text and what is hidden does not count."""
-    (tmp_path / 'text/sub').mkdir(parents=True)
     random_words = random.Random(0).choices(['ab', 'ba', 'cd', 'dc', 'f(x)', 'é🦜', '漢字\n'], k=900)
     lines = b'{"text": "a\\u2028b \\u00e9"}\n\n{"text": "\xf0\x9f\xa6\x9c 12345", "n": 1}\n'
-    for file, data in {'a.md': ' '.join(random_words).encode(), 'b.txt': b'\xef\xbb\xbfab ba\r\n',
-                       'sub/c.jsonl': lines, 'd.jsonl.gz': gzip.compress(lines), 'e.png': b'\x89P',
-                       '.hidden.txt': b'zzzz ' * 900}.items():
-        (tmp_path / 'text' / file).write_bytes(data)
+    fill(tmp_path / 'text', {
+        'a.md': ' '.join(random_words), 'b.txt': '\ufeffab ba\r\n', 'sub/c.jsonl': lines,
+        'd.jsonl.gz': gzip.compress(lines), 'e.png': b'\x89P', '.hidden.txt': 'zzzz ' * 900})
     flags = f'--input={tmp_path}/text', '--vocab_size=330'
     said = ok(run('tokenizer.py', *flags, f'--out={tmp_path}/t.json'))
     digest = hashlib.sha256((tmp_path / 't.json').read_bytes()).hexdigest()
@@ -258,19 +254,14 @@ def test_a_tokenizer_json_is_the_same_to_the_last_byte_as_ever(tmp_path):
 
 
 def test_the_command_names_mistakes(tmp_path):
-    (tmp_path / 'c').mkdir()
-    (tmp_path / 'c/b.jsonl').write_text('{"title": "no text"}')
-    (tmp_path / 'cut.txt.gz').write_bytes(gzip.compress(random.Random(0).randbytes(9000))[:-900])
-    (tmp_path / 'list.jsonl').write_text('[1, 2]')
-    (tmp_path / 'empty.txt').write_text('')
-    (tmp_path / 'none').mkdir()
+    cut = gzip.compress(random.Random(0).randbytes(9000))[:-900]
+    fill(tmp_path, {'c/b.jsonl': '{"title": "no text"}', 'cut.txt.gz': cut, 'list.jsonl': '[1, 2]',
+                    'empty.txt': '', 'none/.hidden': ''})
     each_is_a_mistake(FLAGS, lambda *flags: run('tokenizer.py', *flags, cwd=tmp_path))
 
 
 def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
-    (tmp_path / 'c').mkdir()
-    for i in range(20):
-        (tmp_path / f'c/{i}.py').write_text(f'# {i}\n' + CODE * (i + 1))
+    fill(tmp_path, {f'c/{i}.py': f'# {i}\n' + CODE * (i + 1) for i in range(20)})
     env = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'TIKTOKEN_CACHE_DIR': str(tmp_path)}
     command = lambda *flags: run('extras.training.fit', *flags, cwd=tmp_path, env=env)
     ok(command('--input=c --vocab_size=330 --pattern=cl100k --out=code.json'))
@@ -285,51 +276,6 @@ def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
 --input=c --load=code.json --against=gpt3 => gpt3
 --input=gone => gone
 => --input=PATH''', command)
-
-
-# --- Hugging Face's: theirs as ours ---------------------------------------------------------------
-# Qwen2's, as published: contractions, words, single digits, signs, newlines, blanks
-QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-
-
-@pytest.fixture(scope='module')
-def theirs():
-    """With a pattern of their own; special tokens follow. <tool_call> is added, but not special."""
-    import tokenizers
-    p, hf = tokenizers.pre_tokenizers, tokenizers.Tokenizer(tokenizers.models.BPE())
-    hf.normalizer = tokenizers.normalizers.NFC()
-    hf.pre_tokenizer = p.Sequence([p.Split(tokenizers.Regex(QWEN), 'isolated'),
-                                   p.ByteLevel(False, use_regex=False)])
-    hf.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=330,
-                                             initial_alphabet=p.ByteLevel.alphabet())
-    hf.train_from_iterator([CODE, 'naïve café 1234567 漢字', "it's"] * 5, trainer)
-    hf.add_special_tokens(['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|object_ref_start|>'])
-    hf.add_tokens(['<tool_call>'])
-    hf.encode_special_tokens = True             # '<|im_end|>' in a text is ten characters
-    return hf
-
-
-@given(text=st.text(max_size=60))
-# nobody who types special tokens forges them
-@example(text="12345 don't  \r\n\n x<|im_end|> é <|endoftext|>")
-def test_ids_of_their_tokenizers_are_theirs_and_come_back_as_the_text(theirs, text):
-    text = text.encode('utf-8', 'replace').decode()
-    ours = as_ours(theirs.to_str())
-    ids = ours.encode(text)
-    assert ids == theirs.encode(text, add_special_tokens=False).ids
-    want = unicodedata.normalize('NFC', text).encode()                  # their own normalizer
-    assert ours.decode_bytes([*ids, ours.vocab_size + 9]) == want       # of a padded vocabulary
-    assert sum(ours.text_bytes[i] for i in ids) == len(want)
-
-
-as_ours = functools.cache(HFTokenizer)
-
-
-def test_a_space_before_each_text_is_refused(theirs):
-    spaced = theirs.to_str().replace('"add_prefix_space":false', '"add_prefix_space":true')
-    refused('add_prefix_space', as_ours, spaced)
 
 
 # --- ours as theirs -------------------------------------------------------------------------------
@@ -353,3 +299,8 @@ def test_exported_tokenizers_have_our_ids_and_come_back(tmp_path):
         for text, expected in zip(texts, ours.encode_batch(texts)):
             assert theirs.backend_tokenizer.encode(text).ids == ours.begin + expected
             assert theirs.decode(expected) == text and back.encode(text) == expected
+            assert sum(back.text_bytes[id] for id in expected) == len(text.encode())
+    file = (there / 'tokenizer.json').read_text()
+    spaced = file.replace('"add_prefix_space": false', '"add_prefix_space": true')
+    assert spaced != file
+    refused('add_prefix_space', HFTokenizer, spaced)

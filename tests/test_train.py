@@ -98,9 +98,9 @@ def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, nu
 
 
 # --- data that cannot serve -----------------------------------------------------------------------
-def test_data_that_cannot_serve_are_one_sentence(base, numbers, tmp_path):
+def test_data_that_cannot_serve_are_one_sentence(base, numbers, out, tmp_path):
     ids, data = np.fromfile(numbers / 'train.bin', np.uint16), tmp_path / 'data'
-    begin = lambda *flags: train(data, tmp_path / 'out', *flags)
+    begin = lambda *flags: train(data, out, *flags)
     # Another tokenizer of the same size: the ids fit, the text is another, so no loss would tell.
     write_bins(data, ids, Tokenizer.byte(SPECIAL_TOKENS[::-1]))
     mistake(begin(f'--init_from={base}'), str(base), 'another tokenizer', '--tokenizer=FILE')
@@ -145,7 +145,7 @@ def test_the_cat_sat_on_the_mat():
     assert said == ['The cat sat on the mat', 'cat sat on the mat <EOS>']
 
 
-def test_a_run_reads_a_mixture_by_its_passes_and_measures_each_source(numbers, tmp_path):
+def test_a_run_reads_a_mixture_by_its_passes_and_measures_each_source(numbers, out, tmp_path):
     """a and b have 3,000 tokens each; b, which is zeros, counts fivefold."""
     ids = np.fromfile(numbers / 'train.bin', np.uint16)[:3000]
     sources = {name: {'tokens': 3000, 'passes': n} for name, n in (('a', 1), ('b', 5))}
@@ -156,10 +156,10 @@ def test_a_run_reads_a_mixture_by_its_passes_and_measures_each_source(numbers, t
     count = before('forward', """
         if arguments[0].training:
             print('zeros:', (arguments[1] == 0).float().mean().item())""")
-    printed = ok(train(data, tmp_path / 'out', BASE, '--max_steps=24', before=count))
+    printed = ok(train(data, out, BASE, '--max_steps=24', before=count))
     zeros = [float(part) for part in re.findall('zeros: (.*)', printed)]
     assert np.mean(zeros) == approx(5 / 6, abs=0.1)                 # in train.bin: a half
-    both, a, b = (series(tmp_path / 'out', f'val_{name}loss')[-1] for name in ('', 'a_', 'b_'))
+    both, a, b = (series(out, f'val_{name}loss')[-1] for name in ('', 'a_', 'b_'))
     assert both == approx((a + b) / 2, rel=0.03)
 
 
