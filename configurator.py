@@ -52,7 +52,11 @@ def configure(script, bounds=()):
             require(argument.endswith('.py') and os.path.isfile(argument),
                     f'{argument} is no config file; a flag looks like --name=value')
             where, preset = f'{argument}: ', os.path.basename(argument)
-            new = {name: value for name, value in runpy.run_path(argument).items()
+            try:
+                new = runpy.run_path(argument)
+            except (Exception, SystemExit) as error:
+                raise Mistake(f'{where}{type(error).__name__}: {error}') from None
+            new = {name: value for name, value in new.items()
                    if name[0] != '_' and not hasattr(value, '__name__')}
         for name, value in new.items():
             [closest] = difflib.get_close_matches(name.lower(), config, 1) or ['none, see --help']

@@ -166,13 +166,14 @@ def folder_of(path):
     return path if os.path.isdir(path) else os.path.dirname(path)
 
 
-def own_data(path):
+def own_data(path, seen=()):
     """Return the folder of text that the base of a checkpoint was trained on, if the runs say so,
     or ''. Conversations and pairs, the data of sft.py and dpo.py, are no text."""
     file = pathlib.Path(folder_of(path), 'config.json')
     settings = json.loads(file.read_bytes()) if file.exists() else {}
     if 'stage' in settings:             # of sft.py, dpo.py or rl.py
-        return settings.get('base_dir') or own_data(settings['init_from'])
+        base, seen = settings['init_from'], {*seen, path}       # two may name each other
+        return settings.get('base_dir') or ('' if base in seen else own_data(base, seen))
     return settings.get('data_dir', '')
 
 

@@ -454,6 +454,8 @@ while step < max_steps and not stopping:
             mfu=peak and flops / dt / peak, data_s=data_s, skipped=skipped,
             minutes_left=dt * (max_steps - step) / 60,
             memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if on_gpu else None)
+        if step == log_interval and dt > 2 and n_params < 1e7 and device_type == 'cpu':
+            say('slow: if other programs use the cores, type OMP_NUM_THREADS=1 in front of python')
     require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
             f'that fails, go back to an older checkpoint: copy {out / "last-1.pt"} to last.pt')
