@@ -105,7 +105,8 @@ def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
             f'So it is::\n\n{code}\n\nand so')
     assert normalise('a\n\n     \n\n\t\nb', 'prose') == 'a\n\nb'
     # within a line, three backticks are no fence, and hide nothing that follows; nor does a heading
-    assert normalise('Title\n~~~~~\n\nand  so  on\n', 'prose') == 'Title\n~~~~~\n\nand so on'
+    for heading in 'Title\n~~~~~', '[1.0.0]\n-------', 'See [this]\n----------':
+        assert normalise(f'{heading}\n\nand  so  on\n', 'prose') == f'{heading}\n\nand so on'
     assert normalise('Type ```  twice.\nIt  ends.\n', 'prose') == 'Type ``` twice.\nIt ends.'
 
 
