@@ -12,7 +12,7 @@ SFT comes first. The others go on from it, for about as many seconds as it took 
     rl              rl.py, 60 steps with Muon, on problems that have tests and no answers
     rejection       two rounds of SFT on its own answers that passed, beside up to 2,000 of the examples
 
-What has a line in practice.jsonl is not run again. Bases are run one after the other; for several at a
+What has a line in --rows is not run again. Bases are run one after the other; for several at a
 time, start several commands with other --seeds. The settings were chosen on validation problems: 2,000 examples, and
 EPOCHS for 15,000. A run takes one thread; seconds are those of the processor.
 One greedy answer to each of 1,000 practice tasks, 500 example tasks and 500 unseen combinations; pass@8 is of eight
@@ -156,9 +156,9 @@ def measure(examples, run, seed):
 
 
 # --- what the runs say --------------------------------------------------------------------------------------
-def found():
-    """Return the rows of ROWS, each with its key."""
-    return {(row['pattern'], row['examples'], row['run'], row['seed']): row for row in read(ROWS)}
+def found(path):
+    """Return the lines of a file, each with its key."""
+    return {(row['pattern'], row['examples'], row['run'], row['seed']): row for row in read(path)}
 
 
 def mean_and_half(x):
@@ -189,9 +189,9 @@ def interval(x):
     return f'{mean:+.1f} ({mean - half:.1f} to {mean + half:.1f})'
 
 
-def tell():
+def tell(path):
     """Print a table for each pattern and number of examples: what SFT solves, and the gains over it, base by base."""
-    rows, names = found(), [*KINDS, 'pass@1', 'pass@8']
+    rows, names = found(path), [*KINDS, 'pass@1', 'pass@8']
     heads = 'run', 'bases', 'seconds', *names, 'practice tasks, minus more'
     seeds = sorted({key[-1] for key in rows})
     for here in sorted({key[:2] for key in rows}):
@@ -208,17 +208,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--seeds', default='', help='of the bases to run; none: only the tables')
     parser.add_argument('--examples', type=int, choices=EPOCHS, default=2000, help='of SFT')
+    parser.add_argument('--rows', type=pathlib.Path, default=ROWS, help='results')
     args = parser.parse_args()
     torch.set_num_threads(1)        # as the runs have: a row says so
 
     for seed in map(int, filter(None, args.seeds.split(','))):
         for run in RUNS:
-            if ('space', args.examples, run, seed) not in found():
+            if ('space', args.examples, run, seed) not in found(args.rows):
                 row = json.dumps(measure(args.examples, run, seed))
-                with open(ROWS, 'a', encoding='utf-8') as f:
+                with open(args.rows, 'a', encoding='utf-8') as f:
                     f.write(row + '\n')
                 print(row, flush=True)
-    tell()
+    tell(args.rows)
 
 
 if __name__ == '__main__':
