@@ -147,11 +147,6 @@ def cleaning(what, who):
     return work, sum(len(text.encode()) for text in texts)
 
 
-def autocast(device, dtype):
-    return torch.autocast(torch.device(device).type, getattr(torch, dtype),
-                          enabled=dtype != 'float32')
-
-
 def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, new=128):
     """A call, and how many tokens it reads or writes: a training step, or greedy answers of `new`
     tokens to prompts of random ids. c: a GPTConfig. who: ours, or theirs of the same size. batch:
@@ -186,7 +181,7 @@ def step_of(model, loss_of, c, batch, dtype):
     text = np.random.default_rng(0).integers(c.vocab_size, size=(batch, c.block_size + 1))
 
     def step():
-        with autocast(device, dtype):
+        with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != 'float32'):
             loss = loss_of(*(torch.from_numpy(ids).to(device)
                              for ids in (text[:, :-1], text[:, 1:])))
         loss.backward()
