@@ -34,10 +34,13 @@ NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'conversatio
                 for side in PAIR for score in ('score', 'rating')}}
 NO_TEXT = set('image images image_url video videos audio audios attachments tool_calls '
               'function_call'.split())
-# flags of a message or a record, with the values that they have where it is learned
-YES, NO = ('true', 'yes', 'on', '1', '1.0'), ('false', 'no', 'off', '0', '0.0')
-FLAGS = {**dict.fromkeys('train trainable learn loss loss_mask weight'.split(), YES),
-         'masked': NO, 'ignore': NO}
+# flags of a message or a record, as they are where it is learned; and names of what is no flag, but
+# may be 1, true or no
+FLAGS = {**dict.fromkeys('train trainable learn loss loss_mask weight'.split(), True),
+         'masked': False, 'ignore': False}
+NO_FLAGS = set('id name index turn turn_identifier round rank toxic redacted lang language'.split())
+VALUES = {**dict.fromkeys('true yes on 1 1.0'.split(), True),
+          **dict.fromkeys('false no off 0 0.0'.split(), False)}
 
 
 def in_known_form(record):
@@ -66,9 +69,8 @@ def check_names(record):
     """Refuse a record or a message that is more than a text, or that a flag takes out."""
     others = ', '.join(sorted(record.keys() & NO_TEXT))
     require(not others, f'only texts are learned, and this has {others}')
-    for name in filter(record.__contains__, FLAGS):
-        flag = str(record[name]).lower()
-        require(flag in FLAGS[name], f'{name} {flag}, and all is learned')
+    for name, flag in ((name, str(record[name]).lower()) for name in FLAGS if name in record):
+        require(VALUES.get(flag) in (None, FLAGS[name]), f'{name} {flag}, and all is learned')
 
 
 def from_json(value):
@@ -130,6 +132,10 @@ def text_of(content, others, unused):
     further names and values, must not say that it isn't learned; the set `unused` gets the names
     of those that say nothing of that."""
     check_names(others)
+    for name, value in others.items():
+        flag = VALUES.get(str(value).lower())           # None: it is no flag
+        require(name in NO_FLAGS or flag is FLAGS.get(name),
+                f'a message has {name} {str(value).lower()}, and all messages are learned')
     unused |= {f'messages.{name}' for name in others.keys() - FLAGS.keys()}
     parts = [part.get('text') if isinstance(part, dict) and part.get('type', 'text') == 'text'
              else part for part in (content if isinstance(content, list) else [content])]
