@@ -70,6 +70,9 @@ def read(path):
         file = gguf.GGUFReader(path)
         values = {key: field.contents() for key, field in file.fields.items()}
         tensors = {tensor.name: tensor for tensor in file.tensors}
+        parts, kind = values.get('split.count', 1), values.get('general.type', 'model')
+        require(parts < 2, f'it is one of {parts} parts; join them: llama-gguf-split --merge')
+        require(kind == 'model', f'it is no model, but of the type {kind}')
         family = values['general.architecture']
         require(family in hf_model.KINDS, f'{family} is none of {", ".join(hf_model.KINDS)}')
         get = lambda key, default=None: values.get(f'{family}.{key}', default)
@@ -98,9 +101,9 @@ def config_of(family, get, tensors):
     config['tie_embeddings'] = 'output.weight' not in tensors
     config['qkv_bias'], config['qk_norm'] = hf_model.KINDS[family]
     kind, turned = get('rope.scaling.type', 'none'), get('rope.dimension_count', D)
-    require(kind == 'none' and turned == D, f'RoPE of the kind {kind} that turns {turned} of {D} '
-            'numbers is not supported')
-    config['rope_scaling'] = ()
+    require(kind in ('none', 'linear') and turned == D, f'RoPE of the kind {kind} that turns '
+            f'{turned} of {D} numbers is not supported')
+    config['rope_scaling'] = (get('rope.scaling.factor'),) if kind == 'linear' else ()
     if 'rope_freqs.weight' in tensors:          # what Llama 3.1's four numbers result in
         divisors = tensors.pop('rope_freqs.weight').data
         T_old = float(get('rope.scaling.original_context_length', 8192))
@@ -150,9 +153,11 @@ def write(path, model, tokenizer):
     writer.add_rope_dimension_count(D)
     writer.add_value_length(D)
     note = add_tokenizer(writer, model, tokenizer)
-    if scaling:
-        require(family == 'llama' and len(scaling) == 4,
-                f'no GGUF file is written of a {family} with {scaling=}; use --to=hf')
+    if len(scaling) == 1:
+        writer.add_string(f'{family}.rope.scaling.type', 'linear')
+        writer.add_rope_scaling_factor(scaling[0])
+    elif scaling:
+        require(family == 'llama', f'llama.cpp has no {family} with the rope_scaling of Llama 3.1')
         writer.add_rope_scaling_orig_ctx_len(int(scaling[3]))
         writer.add_tensor('rope_freqs.weight', slowdown(config))
     for name, key in table_of(family, config).items():
