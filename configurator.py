@@ -11,7 +11,7 @@ default. Other names begin with _, or are those of functions, classes and module
 
 The functions below configure() are for trainers: go_on, check_folder, write_folder and machine.
 """
-import ast, contextlib, difflib, json, os, pathlib, re, runpy, sys, time, traceback, typing
+import ast, contextlib, difflib, glob, json, os, pathlib, re, runpy, sys, time, traceback, typing
 
 # What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
 RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt data.json eval.json '
@@ -55,7 +55,10 @@ def configure(script, bounds=()):
             try:
                 new = runpy.run_path(argument)
             except (Exception, SystemExit) as error:
-                raise Mistake(f'{where}{type(error).__name__}: {error}') from None
+                frames = traceback.extract_tb(error.__traceback__)
+                lines = [getattr(error, 'lineno', None) or 1,       # of a SyntaxError
+                         *(frame.lineno for frame in frames if frame.filename == argument)]
+                raise Mistake(f'{where}line {lines[-1]}: {type(error).__name__}: {error}') from None
             new = {name: value for name, value in new.items()
                    if name[0] != '_' and not hasattr(value, '__name__')}
         for name, value in new.items():
@@ -75,8 +78,10 @@ def convert(script, bounds, where, name, given):
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
-    if isinstance(value, str) and 'prompt' not in name:     # the shell leaves --out=~/a as it is
-        value = ','.join(map(os.path.expanduser, value.split(',')))
+    if isinstance(value, str) and not re.search('prompt|system|stop_at|judge', name):
+        value = ','.join(map(os.path.expanduser, value.split(',')))     # the shell leaves --out=~/a
+        if ', ' in value and not name.startswith('out') and not glob.glob(value):
+            value = re.sub(', +', ',', value)       # 'en, de' is a list, 'a, b.txt' may be a file
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))
         require(low <= value <= high,                   # with nan, every comparison is false

@@ -46,7 +46,7 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, 
     printed = sft(tmp_path / 'start', tmp_path, tmp_path / 'run', '--micro_batch_size=4 --max_steps=4',
                   before=SPY.replace('PATH', f'{tmp_path}/calls'))
     for words in ('of which is trained:\n', f"train.jsonl {{'whole': {len(rows)}}}",
-                  'is at step 0: nobody', 'so few steps teach little'):
+                  'so few steps teach little'):
         assert words in printed
     chat_of = {BYTES.decode(BYTES.render(row['messages'])[0]): row['messages'] for row in rows}
     calls = read_rows(tmp_path / 'calls')

@@ -109,7 +109,7 @@ def test_too_little_text_or_room_or_a_pattern_with_a_mistake_is_said(capsys):
 
 # --- encoding -------------------------------------------------------------------------------------
 TEXT = 'aaab abab aab baba abcabc bcabca aaaa é🦜é🦜 ' * 3
-ONE_CHUNK = Tokenizer.train([TEXT], 256 + 60, special_tokens=(), pattern=r'[\s\S]+', processes=1)
+ONE_CHUNK = Tokenizer.train([TEXT], 256 + 60, special_tokens=(), pattern=r'[\s\S]+')
 
 
 def in_order(chunk, ranks):
