@@ -24,6 +24,7 @@ import sysconfig
 import hypothesis
 import numpy as np
 import pytest
+from accidents import SHORT_SAMPLES
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'learn')]
@@ -337,8 +338,9 @@ TINY = ('--n_layer=2 --n_head=2 --n_embd=32 --block_size=32 --batch_size=8 --max
         '--device=cpu')
 
 
-def train(data_dir, out, *flags, **how):
-    return run('train.py', f'--data_dir={data_dir} --out_dir={out}', TINY, *flags, **how)
+def train(data_dir, out, *flags, before='', **how):
+    return run('train.py', f'--data_dir={data_dir} --out_dir={out}', TINY, *flags,
+               before=SHORT_SAMPLES + before, **how)
 
 
 def square_numbers(folder):

@@ -19,7 +19,7 @@ chats.py --source=talks/train.jsonl --out_dir=chats --pii=False
 chats.py --source=liked/train.jsonl --out_dir=pairs --pii=False
 chats.py --source=usual.jsonl --out_dir=usual --pii=False
 clean.py --source=page.html --out_dir=page --min_words=0 --pii=False
-train.py --data_dir=data --out_dir=base {TINY} --block_size=128 --micro_batch_size=4
+train.py --data_dir=data --out_dir=base {TINY} --block_size=128 --micro_batch_size=4 --eval_interval=12
 train.py --out_dir=base --init_from=resume --max_steps=14
 sft.py --init_from=base --data_dir=chats --out_dir=sft STEPS
 dpo.py --init_from=sft --data_dir=pairs --out_dir=dpo STEPS

@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 import torch
+from accidents import SHORT_SAMPLES
 from conftest import ROOT, mistake, ok, refused, run, same, save_run
 from conftest import series, table, train
 from test_model import lively
@@ -224,7 +225,7 @@ def test_the_commands_of_the_page_continue_fine_tune_chat_and_export(
         _, script, *flags = shlex.split(command)
         flags += FLAGS[script].split()
         talk = "import io, sys; sys.stdin = io.StringIO('hi\\n')"
-        printed = ok(run(script, *flags, cwd=tmp_path, before=talk))
+        printed = ok(run(script, *flags, cwd=tmp_path, before=SHORT_SAMPLES + talk))
         # of a conversation without a system message, the template's, once
         assert printed.count('<|im_start|>system') == (script == 'sft.py')
     mistake(run('train.py', f'--data_dir={data_dir} --init_from=SmolLM2-135M', cwd=tmp_path),

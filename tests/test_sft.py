@@ -1,7 +1,7 @@
 """sft.py: trained is what the assistants say, and nothing else; what is cut, and what is forgotten.
 What it promises like dpo.py and rl.py is in test_alike.py."""
 import torch
-from accidents import before
+from accidents import SHORT_SAMPLES, before
 from conftest import base_text, lift, ok, read_rows, run, save_run, series, table, write
 from test_records import BYTES
 
@@ -12,9 +12,9 @@ FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=10 --log_interval=1 --le
          '--device=cpu --dtype=float32')
 
 
-def sft(start, data, out, *more, **how):
+def sft(start, data, out, *more, before=''):
     return ok(run('sft.py', f'--init_from={start} --data_dir={data} --out_dir={out}',
-                  FLAGS, *more, **how))
+                  FLAGS, *more, before=SHORT_SAMPLES + before))
 
 
 # --- the loss -------------------------------------------------------------------------------------

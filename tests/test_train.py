@@ -175,7 +175,7 @@ def test_a_stream_is_the_bin_of_its_documents_pass_after_pass(tmp_path):
 
 def test_losses_of_a_run_in_16_bits_are_those_of_float32(base, numbers, tmp_path):
     for dtype in 'bfloat16', 'float16':
-        ok(train(numbers, tmp_path / dtype, BASE, f'--dtype={dtype}'))
+        ok(train(numbers, tmp_path / dtype, BASE, f'--dtype={dtype} --eval_interval=16'))
         assert series(tmp_path / dtype, 'loss') == approx(series(base, 'loss'), abs=0.02)
 
 
