@@ -470,7 +470,6 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(ou
         # 5 MB: a file of texts would be cut into pieces
         'long.jsonl': b'{"input": "long", "output": "%s\xff"}\n' % (b'x' * 5_000_000),
         'latin.jsonl': b'{"input": "x", "output": "\xe9"}\n{"input": "behind", "output": "a"}',
-        'mac.jsonl': b'{"input": "mac", "output": "a"}\r{"input": "os", "output": "\\r{"}\r',
         'b.csv': 'Question,Answer,n\r\n"one\r\ntwo",here,1\r\nbroken,row\r\n'}
     (folder / 'closed').mkdir(parents=True)
     fill(folder, files)
@@ -482,7 +481,7 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(ou
     asked = [row['messages'][0]['content'] for row in kept(out)]
     questions = {text for text in asked if not text.startswith('cut')}
     assert questions == {*(f'{name}{i}' for name in ('q', 'packed') for i in range(9)), 'x', 'long',
-                         'behind', 'mac', 'os', 'one\ntwo'}
+                         'behind', 'one\ntwo'}
     assert 800 < len(asked) - len(questions) < 1100             # half of the cut file
     places = {f'{why}, {n}, {place}' for why, (n, place) in made['left_out'].items()}
     for words in WHY_LEFT_OUT:
@@ -506,7 +505,8 @@ def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_a
 
 
 # --- the split ------------------------------------------------------------------------------------
-# How many of 200 are held out, at least and at most; so many of each kind, i is their number. The hash of COMMON would hold it out.
+# How many of 200 are held out, at least and at most; so many of each kind, i is their number. The hash
+# of COMMON would hold it out.
 COMMON = next(text for text in map('How are you, {}?'.format, range(99)) if int(hashlib.blake2b(
     text.encode(), digest_size=8).hexdigest(), 16) < 0.1 * 2 ** 64)
 SPLITS = """8 32 => 150 user: hi | TALK => 50 user: what about {i} | TALK
@@ -531,13 +531,12 @@ def sides(out):
 
 @pytest.mark.parametrize('line', SPLITS.split('\n'))
 def test_about_a_tenth_is_held_out_however_examples_begin_and_no_prompt_is_on_both_sides(
-        line, out, tmp_path):
+        line, tmp_path):
     bounds, *kinds = line.split(' => ')
     least, most = map(int, bounds.split())
     texts = [text for n, text in (kind.split(' ', 1) for kind in kinds) for _ in range(int(n))]
     rows = [line_of(text.format(i=i)) for i, text in enumerate(texts)]
-    chats(out, write(tmp_path / 'x.jsonl', rows))
-    train, val = sides(out)
+    train, val = sides(of_rows(tmp_path, rows))
     assert len(train + val) == 200 and not {*train} & {*val} and least <= len(val) <= most
 
 
