@@ -211,9 +211,9 @@ def split_texts(messages, answers, line):
 
 def held_out(texts, val_fraction):
     """Return which texts are held out, a set. texts: of each example. Held out are those whose
-    hash, as a number in [0, 1), is below val_fraction, but so many that the examples differ by no
-    more than three standard deviations from that fraction: of 200, at least 8 and at most 32. At
-    least one text is, and not all."""
+    hash, as a number in [0, 1), is below val_fraction. If that makes too few or too many examples,
+    by more than three standard deviations (of 200, fewer than 8 or more than 32), the border
+    moves. At least one text is held out, and not all."""
     n = collections.Counter(texts)
     wanted = len(texts) * val_fraction
     slack = 3 * (wanted * (1 - val_fraction)) ** 0.5

@@ -103,9 +103,10 @@ CONFIG_OR_TEST = re.compile('unit tests?|test file|configuration file', re.I)
 
 def code_reason(text, is_python=True):
     """Return why to drop a program, or None: the rules of CodeParrot, with its numbers. Two rules
-    drop only 7 in 10 of what they find: texts whose chance, in [0, 1), is below 0.7. It follows
-    from the text, so the next run drops the same ones. It is another hash than that of the split,
-    where all held-out texts are below 0.1: these rules would drop all that they find of them."""
+    drop only 7 in 10 of what they find: texts whose chance, in [0, 1), is below 0.7. The chance is
+    a hash of the text, so the next run drops the same texts. It can't be the hash of the split:
+    held-out texts are those with a hash below 0.1, so these rules would drop all that they find
+    among them."""
     lines = text.split('\n')
     data = text.encode('utf-8', 'surrogatepass')
     head = '\n'.join(lines[:5])
@@ -170,8 +171,8 @@ LETTERS = bytes.maketrans(b'ac1', b'www')
 
 
 def is_gibberish(text, limit):
-    """Return whether more than this share of the words in Latin script is odd: hardly any language
-    spells them. Counting classes of characters gives an upper bound of that number at little cost,
+    """Return whether more than this share of the words in Latin script are spelled as in hardly any
+    language. Counting classes of characters gives an upper bound of that number at little cost,
     so only 1 text in 1,000 has so many that its words are looked at."""
     kinds = b' ' + text.encode('latin-1', 'replace').translate(KINDS)
     most = kinds.count(b'cccccc') + kinds.count(b'1c') + kinds.count(b'1a')
@@ -221,10 +222,11 @@ def normalise(text, mode):
         # a pile of accents would take NFC hours
         text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
         text = unicodedata.normalize('NFC', text)
+    text = re.sub(r'\A\s*\n', '', text)
     pieces = FENCED.split(text) if any(sign in text for sign in SIGNS_OF_CODE) else [text]
     pieces[::4] = map(one_space, pieces[::4])       # text, block, two parts of its fence, text, ...
     del pieces[2::4], pieces[2::3]
-    return re.sub(r'\A\s*\n', '', ''.join(pieces)).rstrip()
+    return ''.join(pieces).rstrip()
 
 
 def without_controls(text, mode):

@@ -33,7 +33,8 @@ def require(condition, sentence):
 def configure(script, bounds=()):
     """Apply sys.argv to script, a script's globals(). Return {setting: value}, and as 'preset' the
     name of the last config file. bounds: {setting: (least, most)}."""
-    sys.stdout.reconfigure(errors='replace')        # what a terminal can't show becomes a ?
+    if hasattr(sys.stdout, 'reconfigure'):          # not in a notebook
+        sys.stdout.reconfigure(errors='replace')    # what a terminal can't show becomes a ?
     if {'-h', '--help'} & {*sys.argv}:
         above = pathlib.Path(script['__file__']).read_text('utf-8').split('configure(globals')[0]
         lines = re.findall(r'^[a-z]\w*(?:: .+?)? = .+', above, re.M)
@@ -84,8 +85,9 @@ def convert(script, bounds, where, name, given):
             value = re.sub(', +', ',', value)       # 'en, de' is a list, 'a, b.txt' may be a file
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))
-        require(low <= value <= high,                   # with nan, every comparison is false
-                f'{where}{name}={value} must be from {low:g} to {high:g}')
+        limits = f'from {low:g} to {high:g}' if high < 1e18 else f'at least {low:g}'
+        # with nan, every comparison is false
+        require(low <= value <= high, f'{where}{name}={value} must be {limits}')
         if int in types and value == int(value):        # 1e3 is 1000
             value = int(value)
         elif float in types:
@@ -174,11 +176,13 @@ def end(error_type, error, trace):
     sys.stderr = sys.__stderr__     # torch.distributed holds back what is printed
     if os.environ.get('RANK', '0') != '0':
         time.sleep(3)               # rank 0 may say the same first; then torchrun ends this process
-    # model.py and tokenizer.py know no Mistake: what they refuse is one, a slip in them is a bug.
-    raised = ''.join(traceback.format_tb(trace)[-1:])       # File ".../model.py", line 9 ...
+    # model.py and tokenizer.py know no Mistake: what they refuse is one, a slip in them is a bug,
+    # and so is what a forward pass raises.
+    frames = traceback.format_tb(trace)                     # File ".../model.py", line 9, in load
+    raised, in_forward = ''.join(frames[-1:]), ', in forward\n' in ''.join(frames)
     is_refusal = re.search(r'\b(model|tokenizer)\.py", .*\n +raise ValueError', raised)
     no_extras = re.search(r"named 'extras|from 'extras\.\w+'", str(error))
-    is_mistake = bool(error_type is Mistake or is_refusal or no_extras)
+    is_mistake = bool(error_type is Mistake or no_extras or is_refusal and not in_forward)
     if is_mistake:
         if no_extras:
             error = f'{error}; copy extras, too: ' + raised.split('\n')[1]     # its line of code

@@ -183,11 +183,13 @@ check_folder(config, source, goes_on=bool(state))
 for name, losses in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
                      'nll_weight': 'dpo ipo kto simpo'}.items():
     require(name not in typed or not config[name] or loss_type in losses.split(),
-            f'--{name} does nothing with {loss_type=}, only with {losses}; leave it out')
+            f'{name} does nothing with {loss_type=}, only with {losses}; leave it out, or type '
+            f'--{name}=0 behind a config file that has it')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
 T = model.config.block_size             # most ids of a prompt and its answer
 end = tokenizer.stop[-1]                # what ends a turn
+never = tokenizer.never_in_answers(model.config.vocab_size)     # no answer has <|im_start|>
 
 # --- this process ---------------------------------------------------------------------------------
 device_type, device, dtype, rank, world = machine(device, dtype)
@@ -339,7 +341,7 @@ def evaluate():
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
             for (prompt, _), _ in pairs[len(train):][:8]:
                 ids = torch.tensor(prompt[None], device=device).long()                  # (1, T)
-                [ids] = model.generate(ids, 100, temperature=0, stop=tokenizer.stop)
+                [ids] = model.generate(ids, 100, temperature=0, stop=tokenizer.stop, never=never)
                 answer_lengths.append(len(ids) - len(prompt))
                 print(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n', file=f)
         row['val_length'] = np.mean(answer_lengths)

@@ -15,8 +15,8 @@ judged          --completions=FILE of answers that have an `outcome`, such as sa
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 
-All but loss and judged need extras/. Choose the problems before you train: with other problems,
-the score of the same model is outside this interval about one time in six.
+All but loss and judged need extras/. Choose the problems before you train: other problems give the
+same model a score outside this interval about one time in six.
 
 eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint, or with
 --completions=a/samples.jsonl into a/scored. Answers are written as they come, so the same command

@@ -219,8 +219,7 @@ class GPT(nn.Module):
     def empty_cache(self, B, T):
         """Return room for at most T keys and values of each row: (n_layer, 2, B, K, T, D)."""
         c = self.config
-        # Keys are products, and autocast may give products another type than the weights have. So
-        # multiply once to see which type that is.
+        # Under autocast, keys may have another type than the weights. One product tells which.
         row = self.embedding.weight[:1]
         return (row @ row.T).new_zeros(         # a masked key has weight 0, and 0 times NaN is NaN
             c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size), c.head_dim)

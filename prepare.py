@@ -251,7 +251,7 @@ if __name__ == '__main__':
         from extras.text import hub
         source = hub.fetch(*hub.find_files(source, 'data/raw')[0])
     files_of, cleaned = find_files(source)
-    sources = {name: {'path': name, **cleaned.get('sources', {}).get(name, {}), 'files': len(paths)}
+    sources = {name: {'path': name, 'files': len(paths), **cleaned.get('sources', {}).get(name, {})}
                for name, paths in files_of.items()}
     if len(sources) > 1 or weights or temperature != 1:
         from extras.training import mixture
@@ -333,7 +333,8 @@ if __name__ == '__main__':
         sources[name] |= sums(mask)
     if len(sources) > 1:
         mixture.add_passes(sources, weights, temperature)
-    rows = [f'- {name}: {shown(some)}' for name, some in [*sizes_of.items(), *sources.items()]]
+    rows = [f'- {name}: {shown(some)}' for name, some in sizes_of.items()]
+    rows += [f'- {name}, to train on: {shown(some)}' for name, some in sources.items()]
     part = sizes[in_val].sum() / sizes.sum()            # of the bytes
     if not val_fraction / 2 < part < 2 * val_fraction:
         rows += [f'- {part:.1%} of the bytes are held out, not {val_fraction:.0%}, because a text '

@@ -23,7 +23,7 @@ p grad log p, the gradient of the mean reward is a mean over answers, too:
 We subtract a baseline b, which removes noise: R - b is the advantage. If b does not depend on a,
 the mean gradient stays as it is, because b times the sum over a of grad p(a) is 0: all p(a) add up
 to 1. Our b is the mean reward of the G = num_samples answers to a prompt (GRPO, 2402.03300). One of
-them is a, but R - mean of all G = (1 - 1 / G) (R - mean of the others): the gradient gets shorter.
+them is a itself, which only scales the gradient, by 1 - 1 / G.
 
 You should see reward and val_reward rise, and entropy fall slowly: the mean of -log p over the
 tokens that are drawn. `informative` is the fraction of prompts whose answers differ in reward. If

@@ -9,10 +9,10 @@ Supervised fine-tuning: a base model and conversations -> a model that answers.
 It reads a model of train.py or of Hugging Face, and data_dir/train.jsonl and val.jsonl, lines of
 {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}. It writes out_dir.
 
-The loop is that of train.py. One thing is new, the mask: the loss counts only the assistant's words
-and the <|im_end|> after them. A model that is also trained on the questions learns to ask. Without
-training on <|im_end|> it never stops. The conversations decide the form of an answer: the model
-copies their length and tone.
+The loop is train.py's, without what only long runs need. One thing is new, the mask: the loss
+counts only the assistant's words and the <|im_end|> after them. A model that is also trained on the
+questions learns to ask. Without training on <|im_end|> it never stops. The conversations decide the
+form of an answer: the model copies their length and tone.
 
 You should see one conversation and what of it is trained, a first loss well above the base
 model's, and a fall of loss and val_loss within the first hundred steps. If val_loss rises while
@@ -57,7 +57,7 @@ seed = 1337                     # of order and dropout
 optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
 lora = 0                        # rank of adapters that train instead of the weights; 0 = none
 base_dir = ''                   # data of the base model: measures how much of it is forgotten
-replay = 0                      # sequences of base_dir that each step also trains on
+replay = 0                      # sequences of base_dir that are added to each step
 # The least and the most of some numbers; all others are at least 0.
 BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 2 ** 20), 'dropout': (0, 0.99),
           'seed': (0, 2 ** 32 - 1), 'log_interval': (1, 1e12), 'save_interval': (1, 1e12)}
@@ -258,7 +258,8 @@ def evaluate():
         log(row)
         ids, mask = held_out[0]         # up to its first answer, (1, T)
         question = torch.tensor(ids[None, :mask.argmax()], device=device).long()
-        [answered] = model.generate(question, 100, temperature=0, stop=tokenizer.stop)
+        [answered] = model.generate(question, 100, temperature=0, stop=tokenizer.stop,
+                                    never=tokenizer.never_in_answers(model.config.vocab_size))
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
             print(f'--- step {step}\n{tokenizer.decode(answered.tolist())}\n', file=f)
     model.train()

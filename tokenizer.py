@@ -214,9 +214,9 @@ class Tokenizer:
         self.all_bytes = [*vocab, *(name.encode() for name in names)]
         # How many bytes of text each id stands for. A special token stands for none.
         self.text_bytes = [len(token) for token in vocab] + [0] * len(names)
-        # Lists of ids. begin: what stands before a document, and so ends the one before it. first:
-        # what a model reads if there is no prompt. stop: what ends its answer; the last one of them
-        # ends a turn of a chat.
+        # Lists of ids. begin: the separator, which starts a document and ends the one before it.
+        # first: what a model reads if there is no prompt. stop: what ends its answer; the last one
+        # of them ends a turn of a chat.
         ids_of = lambda name: [self.special[name]] if name in names else []
         self.begin = ids_of('<|endoftext|>')
         self.first = self.begin or [vocab.index(b'\n') if b'\n' in vocab else 0]

@@ -8,7 +8,7 @@ Pretraining: a folder of token bins -> a language model. This decides its size a
 A line that imports from extras runs only if a setting asks for it. The text of a step follows from
 (seed, step), its dropout from (seed, step, rank), and a stream saves where it is: so a resumed run
 equals one that was never interrupted. batch_size counts the sequences of all devices together,
-such as 512 = 8 processes x 16 micro-batches x 4, so 1 and 8 devices compute the same steps.
+such as 512 = 8 processes x 16 micro-batches x 4, so a run takes the same steps on 1 device as on 8.
 Without dropout they differ by rounding only: by 1e-6 in float32.
 """
 import contextlib, copy, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
@@ -150,7 +150,8 @@ meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
 sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
 V = tokenizer.vocab_size
-require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; leave the flag out')
+require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; leave '
+        'vocab_size out, or type --vocab_size=0 behind a config file that has it')
 T = block_size                  # tokens of text in a sequence; with span fewer: it adds sentinels
 task = stream = mixture = None
 if objective != 'clm' or document_mask:
@@ -362,9 +363,9 @@ def evaluate():
     if objective == 'clm' and math.isfinite(val_loss):                  # nothing is drawn from NaN
         prompt = torch.tensor([sample_ids], device=device)
         with autocast, uncompiled():
-            [ids] = model.generate(prompt, 100, 0.8, top_k=50, seeds=[seed]).tolist()
-        words = tokenizer.decode([id for id in ids if id < V])      # a model may have more rows
-        text = f'--- step {step}, val_loss {val_loss:.4f}\n{words}\n'
+            [ids] = model.generate(prompt, 100, 0.8, top_k=50, seeds=[seed],
+                                   never=tokenizer.never_in_answers(model.config.vocab_size))
+        text = f'--- step {step}, val_loss {val_loss:.4f}\n{tokenizer.decode(ids.tolist())}\n'
         say(text, 'samples.txt')
         if rank == 0 and step > 0:      # an untrained model also writes control characters
             print(text, flush=True)
