@@ -344,6 +344,8 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
         require(1000 * n_odd <= size, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         require(isinstance(row, dict), f'no JSON object (a list is a .json): {row}')
         changed['undecodable bytes'] += n_odd
+        if n_odd:
+            row = json.loads(re.sub('[\udc80-\udcff]', '\ufffd', text))
         columns = in_known_form(row)
         shape = shape_of(columns, kind)
         messages, answers, facts, names = read_record(columns, shape, changed)

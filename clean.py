@@ -199,7 +199,7 @@ LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, se
 FENCED = re.compile(r'''
     ^(?: (?<!\S\n) | (?![ \t>]*~) )                     # ~~~ below a line makes a heading of it
     ( (?: [ \t>*+-] | \d+[.)] )*                        # the fence may be in a list or a quote
-      (?P<asciidoc> \[(?:source|listing|,)[^\n]*\]\n )?
+      (?P<asciidoc> \[(?:(?i:source|listing|console)\b|[,%#.]|\w+=)[^\n]*\]\n(?=-{4,}$) )?
       (?P<fence> `{3,}(?=[^`\n]*$) | ~{3,} | \#\+(?=(?i:begin_(?:src|example)))
                | (?(asciidoc)-{4,}$|(?!)) )
       [^\n]* (?: \n.*?^ (?: [ \t>*+-] | \d+[.)] )* (?P=fence) (?: [`~]* | (?i:end_)\w+ ) [ \t]*$

@@ -127,9 +127,11 @@ def check_folder(config, begins_with=None, goes_on=False):
               for path in out.glob(mark)]
     require(goes_on or not others and not out.is_file(),
             f'{out} is no folder for a run: it has {others[:1]}; choose another --out_dir')
-    origin = begins_with and pathlib.Path(begins_with).resolve()        # a folder, or a file in it
-    require(goes_on or not origin or out.resolve() not in (origin, origin.parent),
-            f'{out} has the model that this run begins with; choose another --out_dir')
+    if begins_with and not goes_on:
+        origin = pathlib.Path(begins_with)              # a folder, or a file in it
+        folder = origin if origin.is_dir() else origin.parent
+        require(out.resolve() != folder.resolve(),
+                f'{out} has the model that this run begins with; choose another --out_dir')
     require(not config['overwrite'] or os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') == '0',
             'leave --overwrite out: after a crash, torchrun would begin anew and delete this run')
     has_run = any((out / name).exists() for name in ('last.pt', 'last-1.pt', 'best.pt'))

@@ -173,8 +173,10 @@ require(source.exists(), f'{source} is missing; give another --init_from (with r
         '--out_dir), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
 tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
+tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked
 require(model.config.causal and (init_from == 'resume' or 'reward_head' not in model.saved),
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
+is_base = 'stage' not in model.saved.get('config', {})     # nobody has taught it to answer
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
 changed = go_on(config, source, state.get('config', {}),
                 fixed='loss_type beta gamma batch_size seed'.split())
@@ -384,6 +386,8 @@ def measure(numbers, zero_point=0.0):
 
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
+    if is_base:
+        print(f'note: {source} is a base model, which has not learned to answer; sft.py teaches it')
     print(*changed, f'{model.config}\nparameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')

@@ -229,6 +229,8 @@ paths = [] if completions else [
 for path in paths:
     require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
             'it; for a first one, run: python clean.py && python prepare.py && python train.py')
+require(not completions or os.path.isfile(completions),
+        f'{completions} is no file of answers, such as samples.jsonl')
 home = folder_of(completions or paths[0])
 out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')

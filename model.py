@@ -328,12 +328,20 @@ class GPT(nn.Module):
                 saved = hf_model.read(path)
             else:       # weights_only: it runs no code; mmap: moments that nobody uses stay on disk
                 saved = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-            model = cls(GPTConfig(**{**saved.pop('model_config'), **changes}))
-            model.load_state_dict(saved.pop('model'))
+            config = GPTConfig(**{**saved.pop('model_config'), **changes})
+            weights = saved.pop('model')
+        except MemoryError:
+            raise
         except Exception as e:
-            why = ' '.join(str(e).split()).split('. ')[0]   # behind it, torch advises to run code
-            raise ValueError(f'{path} cannot be loaded into this model.py ({type(e).__name__}: '
-                             f'{why:.300})') from e
+            why = str(e) if isinstance(e, ValueError) else repr(e)
+            why = why.split('. ')[0]            # behind it, torch advises to run code
+            raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
+        model = cls(config)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as e:
+            why = ' '.join(str(e).split())
+            raise ValueError(f'{path} has other weights than this model.py: {why:.300}') from e
         model.saved = saved
         return model
 

@@ -123,7 +123,7 @@ def find_troubles(rows, V):
         gap = last - np.median(recent)
         yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
     speed = curve(rows, 'tok_s')[1][1:]         # the first step compiles
-    if trouble and len(speed) and np.median(speed[-10:]) > STEADY * np.median(speed):
+    if trouble and len(speed) > 20 and np.median(speed[-10:]) > STEADY * np.median(speed):
         yield 'The machine is as fast as before, but the model does not learn.'
 
 

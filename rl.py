@@ -135,8 +135,10 @@ require(source.exists(), f'{source} is missing; give another --init_from (with r
         '--out_dir), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # sampling and training agree about probabilities
 tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
+tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked
 require(model.config.causal and 'reward_head' not in model.saved,
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
+is_base = 'stage' not in model.saved.get('config', {})     # nobody has taught it to answer
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
 changed = go_on(config, source, state.get('config', {}),
                 fixed='optimizer batch_size num_samples seed'.split(),
@@ -225,7 +227,11 @@ if optimizer == 'muon':
     from extras.training.muon import for_blocks
     opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, -math.inf
+file = pathlib.Path(reward)
+reward_hash = hashlib.sha256(file.read_bytes() if file.is_file() else b'').hexdigest()
 if state:
+    if state.get('reward_hash', reward_hash) != reward_hash:
+        changed.append(f'{reward} is not what it was when the run began')
     require(state['data'] == data_hash,
             f'{source} has other prompts than {reward=}, or began with another model')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
@@ -246,7 +252,7 @@ def save(name):
     if rank == 0:
         more = {'optimizer': opt.state_dict()} if name == 'last.pt' else {}
         model.save(out / name, config=config, step=step, best_val=best_val, data=data_hash,
-                   tokenizer_hash=tokenizer.hash, **more)
+                   reward_hash=reward_hash, tokenizer_hash=tokenizer.hash, **more)
 
 
 def write_answers(asked, temperature, seeds=()):
@@ -334,6 +340,8 @@ def learn_from(answers, n_tokens):
 
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
+    if is_base:
+        print(f'note: {source} is a base model, which has not learned to answer; sft.py teaches it')
     print(*changed, f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held '
           f'out: {len(val):,}, processes: {world} ({device}, {dtype})', sep='\n')
 if is_new:

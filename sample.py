@@ -156,7 +156,7 @@ else:
     asked = shorten(tokenizer, asked, model.config.block_size) if chat else asked
     for i in range(num_samples):
         answer = Answer(tokenizer, asked, max_new_tokens, end)
-        if len(answer.ids) > model.config.block_size:
+        if i == 0 and len(answer.ids) > model.config.block_size:
             print(f'note: of {len(answer.ids)} tokens the model reads the last '
                   f'{model.config.block_size}', file=sys.stderr)
         if num_samples > 1:

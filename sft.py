@@ -134,6 +134,7 @@ require(source.exists(), f'{source} is missing; give another --init_from (with r
 changes = {'dropout': dropout} if init_from != 'resume' or 'dropout' in typed else {}
 model = GPT.load(source, **changes)
 tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
+tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked
 require(model.config.causal and 'reward_head' not in model.saved,
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on

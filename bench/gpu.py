@@ -18,7 +18,7 @@ results.jsonl in an issue. Needs no network.
 A run of train.py is a process of its own with a limit of time, and FOLDER/NAME.txt has what it
 said. This needs torch with CUDA, a C compiler and Python's headers for Triton, and transformers.
 """
-import json, os, pathlib, re, shutil, subprocess, sys, tempfile, time, traceback
+import contextlib, json, os, pathlib, re, shutil, subprocess, sys, tempfile, time, traceback
 import numpy as np
 import torch
 from peers import ROOT, work_of
@@ -62,7 +62,8 @@ def attempt(what, make, *args, **how):
     except Exception as error:
         traceback.print_exc()
         tell(what, error=f'{error!r:.300}')
-    torch.cuda.empty_cache()
+    with contextlib.suppress(RuntimeError):     # after some errors, CUDA refuses everything
+        torch.cuda.empty_cache()
     return figures
 
 
@@ -148,7 +149,7 @@ def train_py(name, preset, micro, *flags, port=0):
     process.kill()
     process.wait()
     rows = [row for row in rows_of(name) if row.get('step', 0) >= 2 * every and 'tok_s' in row]
-    if not rows:
+    if not rows or rows[-1]['step'] < steps:
         raise failed(name)
     c = json.loads(pathlib.Path(work, name, 'config.json').read_bytes())
     shutil.rmtree(f'{work}/{name}')         # of 1.5B, 18 GB
@@ -204,11 +205,14 @@ def shard():
     started = {name: begin(name, *how) for name, how in runs.items()}
     for name, process in started.items():
         attempt(f'shard, {name}', compared, name, process)
-    os.makedirs(f'{work}/resumed')
-    shutil.copy(f'{work}/alone/metrics.jsonl', f'{work}/resumed')
-    shutil.copy(f'{work}/alone/last-1.pt', f'{work}/resumed/last.pt')
-    attempt('shard, resumed half-way', compared, 'resumed',
-            begin('resumed', more=['--init_from=resume']))
+
+    def resumed():
+        os.makedirs(f'{work}/resumed')
+        shutil.copy(f'{work}/alone/metrics.jsonl', f'{work}/resumed')
+        shutil.copy(f'{work}/alone/last-1.pt', f'{work}/resumed/last.pt')
+        return compared('resumed', begin('resumed', more=['--init_from=resume']))
+
+    attempt('shard, resumed half-way', resumed)
 
 
 # --- next to transformers -------------------------------------------------------------------------

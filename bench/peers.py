@@ -242,7 +242,7 @@ def compare(job, peers):
             else:
                 rounds[who].append(json.loads(run.stdout.splitlines()[-1]))
     for who, rows in rounds.items():
-        if rows:
+        if rows and rounds['ours']:
             rate, cpu = (median([row[key] for row in rows]) for key in ('rate', 'cpu'))
             ratios = [median([b[key] / a[key] for a, b in zip(rounds['ours'], rows)])
                       for key in ('seconds', 'cpu')]
@@ -268,6 +268,7 @@ if __name__ == '__main__':
     if ':' in ''.join(sys.argv[1:2]):
         print(json.dumps(measured(*sys.argv[1].split(':'))))
     elif set(sys.argv[1:]) - {'bpe', 'encode', 'clean', *BATCHES}:
-        sys.exit(print(__doc__))
+        print(__doc__)
+        sys.exit(2)
     else:
         main(sys.argv[1:])

@@ -94,6 +94,7 @@ def test_the_best_model_is_that_of_all_parts_of_a_run_and_never_the_untrained_on
 @every_trainer
 def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(trainer, done, tmp_path):
     before = contents(done)
+    mistake(trainer.begin(done), '--init_from=resume', '--overwrite')
     mistake(trainer.begin(done, '--overwrite', trainer.given('nowhere')), 'nowhere')
     mistake(trainer.begin(done, f'--init_from={done}/last.pt --overwrite'), 'another --out_dir')
     assert contents(done) == before

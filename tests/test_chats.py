@@ -549,6 +549,14 @@ def test_a_question_of_fewer_than_three_words_is_no_sign_of_a_conversation(quest
     assert CHATS['split_texts'](messages[:2], {'chosen': 'a'}, 'all') == (question,) * 2
 
 
+def test_a_text_is_held_out_by_its_hash_and_as_few_others_as_that_allows():
+    for seed in range(30):
+        texts = [f'{seed} {i}' for i in range(400)]
+        low = {text for text in texts if int(hashlib.blake2b(
+            text.encode(), digest_size=8).hexdigest(), 16) < 0.1 * 2 ** 64}
+        assert CHATS['held_out'](texts, 0.1) == low and 22 <= len(low) <= 58
+
+
 def test_answers_to_one_question_are_on_one_side_in_every_run(tmp_path):
     rows = [line_of('system: s | ' * (i // 30) + f'user: what about {i % 30} | assistant: a{i}')
             for i in range(90)]         # none, one or two system messages

@@ -208,7 +208,9 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1]
     slip = 'a, b = 1, 2, 3'     # in model.py only what it refuses is a mistake, elsewhere nothing is
-    for body, text in ('import model', slip), ('import mine', 'raise ValueError("odd")'):
+    forward = 'def forward():\n    raise ValueError("odd")'
+    for body, text in [('import model', slip), ('import mine', 'raise ValueError("odd")'),
+                       ('import model\nmodel.forward()', forward)]:
         process = play(body=body, before=FORGET, model=text, mine=text)
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
 

@@ -319,6 +319,7 @@ REFUSED = """
 --tasks=own --data=own.jsonl --completions=samples.jsonl --out=eval.json => would replace a file
 --tasks=own --data=samples.jsonl --completions=given.jsonl --out=eval.json => would replace a file
 --tasks=judged --completions=x.json --out=./x.json => would replace a file
+--tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl is no file of answers
 --tasks=judged --completions=notes.txt => notes.txt must have a record of JSON in each line
 --tasks=judged --completions=given.jsonl => each line of given.jsonl must have outcome, prompt, task_id
 """

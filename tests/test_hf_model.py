@@ -252,6 +252,8 @@ def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data
     ok(train(data_dir, tmp_path / 'a', f'--init_from={out}', *short))
     assert GPT.load(tmp_path / 'a').config == new.config
     mistake(longer(), 'already')
+    save_run(tmp_path / 'odd', old, Tokenizer.load(base_run / 'tokenizer.json'), tokenizer_hash='x')
+    mistake(longer(f'--init_from={tmp_path}/odd'), 'is not the tokenizer')
 
 
 # --- LoRA -----------------------------------------------------------------------------------------

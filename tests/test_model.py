@@ -268,7 +268,8 @@ def test_what_was_saved_is_loaded_with_its_other_entries_and_changes_that_keep_t
     assert GPT.load(ROOT / 'tests/old_run.pt').saved['step']
 
 
-def test_what_is_no_model_of_ours_is_one_sentence_with_its_path_and_what_is_odd(tmp_path):
+def test_what_is_no_model_of_ours_is_one_sentence_with_its_path_and_what_is_odd(
+        tmp_path, monkeypatch):
     file = tmp_path / 'a.pt'
     for content in b'hello', saved(file).read_bytes()[:-300]:
         file.write_bytes(content)
@@ -276,6 +277,13 @@ def test_what_is_no_model_of_ours_is_one_sentence_with_its_path_and_what_is_odd(
     for odd, words in (({'n_heads': 3}, 'n_heads'), ({'n_layer': 3}, 'blocks.2'),
                        ({'n_kv_head': 3}, 'n_kv_head=3'), ({'vocab_size': 65}, 'embedding')):
         refused(f'{file}.*this model.py.*{words}', GPT.load, saved(file, odd))
+    saved(file)
+
+    def slip(self, config):             # yours, in a model.py that you changed
+        raise ValueError('slip')
+    with monkeypatch.context() as patch:
+        patch.setattr(GPT, '__init__', slip)
+        refused('^slip$', GPT.load, file)
     (tmp_path / 'empty').mkdir()
     refused(f'{tmp_path}/empty.*no best.pt, last.pt', GPT.load, tmp_path / 'empty')
 

@@ -7,6 +7,7 @@ import json
 import random
 import re
 import shutil
+import unicodedata
 
 import pytest
 import regex
@@ -276,6 +277,43 @@ def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
 --input=c --load=code.json --against=gpt3 => gpt3
 --input=gone => gone
 => --input=PATH''', command)
+
+
+# --- Hugging Face's: theirs as ours ---------------------------------------------------------------
+# Qwen2's, as published: contractions, words, single digits, signs, newlines, blanks
+QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+@pytest.fixture(scope='module')
+def theirs():
+    """With a pattern of their own; special tokens follow. <tool_call> is added, but not special."""
+    import tokenizers
+    p, hf = tokenizers.pre_tokenizers, tokenizers.Tokenizer(tokenizers.models.BPE())
+    hf.normalizer = tokenizers.normalizers.NFC()
+    hf.pre_tokenizer = p.Sequence([p.Split(tokenizers.Regex(QWEN), 'isolated'),
+                                   p.ByteLevel(False, use_regex=False)])
+    hf.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=330,
+                                             initial_alphabet=p.ByteLevel.alphabet())
+    hf.train_from_iterator([CODE, 'naïve café 1234567 漢字', "it's"] * 5, trainer)
+    hf.add_special_tokens(['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|object_ref_start|>'])
+    hf.add_tokens(['<tool_call>'])
+    hf.encode_special_tokens = True             # '<|im_end|>' in a text is ten characters
+    return hf
+
+
+@given(text=st.text(max_size=60))
+# nobody who types special tokens forges them
+@example(text="12345 don't  \r\n\n x<|im_end|> é <|endoftext|>")
+def test_ids_of_their_tokenizers_are_theirs_and_come_back_as_the_text(theirs, text):
+    text = text.encode('utf-8', 'replace').decode()
+    ours = HFTokenizer(theirs.to_str())
+    ids = ours.encode(text)
+    assert ids == theirs.encode(text, add_special_tokens=False).ids
+    want = unicodedata.normalize('NFC', text).encode()                  # their own normalizer
+    assert ours.decode_bytes([*ids, ours.vocab_size + 9]) == want       # of a padded vocabulary
+    assert sum(ours.text_bytes[i] for i in ids) == len(want)
 
 
 # --- ours as theirs -------------------------------------------------------------------------------
