@@ -269,6 +269,6 @@ if __name__ == '__main__':
         print(json.dumps(measured(*sys.argv[1].split(':'))))
     elif set(sys.argv[1:]) - {'bpe', 'encode', 'clean', *BATCHES}:
         print(__doc__)
-        sys.exit(2)
+        sys.exit(0 if '--help' in sys.argv else 2)
     else:
         main(sys.argv[1:])
