@@ -159,6 +159,7 @@ def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(
 
 
 # --- torchrun itself, and the compiler ------------------------------------------------------------
+@slow
 def test_torchrun_starts_a_run_again_that_lost_a_process(made, numbers, tmp_path):
     """Once, from the last checkpoint, with the same command: init_from=auto. torchrun needs this
     variable: its processes would find the addresses of those that ended."""

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 from accidents import before
-from conftest import ROOT, each_is_a_mistake, lift, ok, run, save_run
+from conftest import ROOT, each_is_a_mistake, lift, ok, run, save_run, slow
 from test_records import say
 
 from model import GPT, GPTConfig
@@ -167,6 +167,7 @@ runpy.run_path(sys.argv.pop(1), run_name='__main__')
 """
 
 
+@slow
 @pytest.mark.skipif('GNU' not in readline.__doc__, reason='needs GNU readline')
 def test_a_paste_is_one_message_and_the_shell_gets_nothing_of_it(folder):
     """In a terminal of its own, under a shell that would run what is left."""

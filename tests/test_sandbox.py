@@ -5,7 +5,7 @@ import contextlib, json, os, pathlib, re, signal, subprocess, sys, time
 import pytest
 from attacks import (ANYTHING, ATTACKS, BOMBS, CHEATS, CHECK, EXPECTED, ODD, OUTCOMES, PROGRAMS, STAY, WRONG,
                      sections)
-from conftest import ROOT
+from conftest import ROOT, slow
 
 from extras.tasks.sandbox import run_many
 
@@ -17,6 +17,9 @@ REFUSALS = {NAMESPACES: 'bool(', FILTER: 'False', WAIT: 'timeout + 2', MAPS: 'f.
 # Who runs it: an id and how many namespaces it may have, see LESS; and what is refused.
 MODES = {'all': ('', ()), 'a user': ('1000 99', ()), 'a user without namespaces': ('1000 0', ()),
          'only limits': ('', [NAMESPACES, FILTER])}
+# Most attacks meet what 'only limits' and 'a user' have; the other mode is both.
+MOST_MODES = [pytest.param(mode, marks=[slow] * (mode == 'a user without namespaces'))
+              for mode in MODES]
 # A container in which root can be nobody else; root without rights; half a wall
 RIGHTS = {'root alone': ('0 99', ()), 'no rights': ('none', ()), 'namespaces without users': ('', [MAPS])}
 # Walls cover /tmp, so a Python that is there runs programs without them.
@@ -125,7 +128,7 @@ def is_gone(folder):
 
 
 @LINUX
-@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('mode', MOST_MODES)
 def test_no_cheat_passes_and_no_attack_reads_or_breaks_what_is_yours(mode, tmp_path):
     jobs = {name: [[WRONG + code, CHECK, 'add']] for name, code in (CHEATS | ATTACKS).items()
             if (mode, name) != ('only limits', 'sockets')}      # only the filter refuses sockets
@@ -145,7 +148,7 @@ def test_odd_programs_pass_whatever_rights_there_are(mode, tmp_path):
 
 
 @LINUX
-@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('mode', MOST_MODES)
 def test_bombs_end_in_time_and_no_process_is_left(mode, tmp_path):
     is_free = mode == 'only limits'         # there a program can leave its group
     jobs = {name: code for name, code in BOMBS.items() if not (is_free and 'session' in name)}
