@@ -728,6 +728,8 @@ def find_files(source, max_files=0, out_dir=None):
     kinds = [name for name in OF_COMMANDS if os.path.exists(os.path.join(top, name))]
     require(not kinds, f'{source} has {" and ".join(kinds)}, so it is no folder of text')
     found = [top] if os.path.exists(top) else glob.glob(top)
+    require(found, f'{source} does not exist; it can be stdlib, shakespeare, codeparrot, '
+            'hf:OWNER/NAME, or a file, folder or glob')
     passed_over = collections.Counter()
     unread = lambda error: passed_over.update(["folders that can't be read"])
     for folder, inner, names in os.walk(top, onerror=unread) if os.path.isdir(top) else ():
@@ -746,9 +748,8 @@ def find_files(source, max_files=0, out_dir=None):
         passed_over.update(os.path.splitext(path)[1] or 'no ending'
                            for path in sorted({*found} - {*paths}))
     passed_over = +passed_over
-    require(paths, f'no text at {source!r}, which has {shown(passed_over)} (without --out_dir); it '
-            'can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob of '
-            f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
+    require(paths, f'no text at {source!r}, which has {shown(passed_over)} (without --out_dir); '
+            f'text is {" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
     return paths[:max_files or None], passed_over
 
 

@@ -172,7 +172,7 @@ def machine(device, dtype):
     return device_type, device, dtype, rank, world
 
 
-def end(error_type, error, trace):
+def report_error(error_type, error, trace):
     """Python calls this for an error that nothing caught: a Mistake is one sentence, exit code 2.
     Others are bugs, or the machine's: they keep their traceback, exit code 1."""
     sys.stderr = sys.__stderr__     # torch.distributed holds back what is printed
@@ -199,4 +199,4 @@ def end(error_type, error, trace):
         os._exit(2 if is_mistake else 1)
 
 
-sys.excepthook = end        # scripts are flat, without a main() that could catch errors
+sys.excepthook = report_error       # scripts are flat, without a main() that could catch errors

@@ -565,7 +565,7 @@ def odd(tmp_path_factory):
 # a script and its flags, or a line of a config file | words of the sentence
 MISTAKES = """
 clean.py --source=pictures | no text at | .jsonl | which has .png: 2
-clean.py --source=nowhere | no text at 'nowhere', which has nothing
+clean.py --source=nowhere | nowhere does not exist
 clean.py --source=empty.txt | no documents are left | empty
 clean.py --source=cut.txt.gz | can't be read (Compressed file ended | ): cut.txt.gz
 clean.py --source=list.jsonl | no JSON record (a list is a .json): list.jsonl:1
