@@ -157,10 +157,10 @@ def messages_of(role, values, unused, changed):
 
 
 # --- rules ----------------------------------------------------------------------------------------
-# what a terminal obeys (colors; N BS N is a bold N), other controls, and invisible characters
+# what a terminal obeys (colors), other controls, and invisible characters
 CONTROL = re.compile(r'\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|'
                      r'[PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|\x9b\d[\d;]*m|'
-                     '[^\n]\x08|[\0-\x08\x0e-\x1b\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\ufff9-\ufffb]')
+                     '[\0-\x08\x0e-\x1b\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\ufff9-\ufffb]')
 DATA_URI = re.compile(r'data:[\w.+/-]+(?:;[\w.=+-]+)*;base64,[A-Z0-9+/=%_-]{100,}', re.I)
 
 
@@ -168,6 +168,9 @@ def tidy(text, changed):
     """Return a text without control characters, images in base64 and personal data, which changed,
     {what: n}, counts. A newline ends a line, and e with its accent is one character (NFC)."""
     text = re.sub('[\ud800-\udfff]', '\ufffd', text)            # half of a pair, from JSON
+    if '\b' in text:        # N, backspace, N is a bold N: each takes a character away
+        text, n = re.subn('([^\b\n]{0,80})(\b+)', lambda m: m[1][:-len(m[2])], text)
+        changed['control characters'] += n
     for what, pattern in ('control characters', CONTROL), ('data: addresses', DATA_URI):
         text, n = pattern.subn('', text)
         changed[what] += n

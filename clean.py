@@ -198,7 +198,7 @@ LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, se
 # empty line.
 FENCED = re.compile(r'''
     ^(?: (?<!\S\n) | (?![ \t>]*~) )                     # ~~~ below a line makes a heading of it
-    ( (?: [ \t>*+-] | \d+[.)] )*                        # the fence may be in a list or a quote
+    (?: (?: [ \t>*+-] | \d+[.)] )*                      # the fence may be in a list or a quote
       (?P<asciidoc> \[(?:(?i:source|listing|console)\b|[,%#.]|\w+=)[^\n]*\]\n(?=-{4,}$) )?
       (?P<fence> `{3,}(?=[^`\n]*$) | ~{3,} | \#\+(?=(?i:begin_(?:src|example)))
                | (?(asciidoc)-{4,}$|(?!)) )
@@ -223,15 +223,16 @@ def normalise(text, mode):
         text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
         text = unicodedata.normalize('NFC', text)
     text = re.sub(r'\A\s*\n', '', text)
-    pieces = FENCED.split(text) if any(sign in text for sign in SIGNS_OF_CODE) else [text]
-    pieces[::4] = map(one_space, pieces[::4])       # text, block, two parts of its fence, text, ...
-    del pieces[2::4], pieces[2::3]
-    return ''.join(pieces).rstrip()
+    pieces, begin = [], 0
+    for code in FENCED.finditer(text) if any(sign in text for sign in SIGNS_OF_CODE) else ():
+        pieces += [one_space(text[begin:code.start()]), code[0]]
+        begin = code.end()
+    return ''.join([*pieces, one_space(text[begin:])]).rstrip()
 
 
 def without_controls(text, mode):
-    """Return code without zeros, and prose without control characters, and what they do in a
-    terminal, where N, backspace, N is a bold N."""
+    """Return code without zeros, and prose without control characters and what they make a terminal
+    do, such as color a word. N, backspace, N is a bold N there: one N stays."""
     if mode == 'raw' or text.isascii() and not text.encode().translate(None, PLAIN):
         return text
     if mode != 'prose':

@@ -192,7 +192,7 @@ CONVERSATIONS = r'''
 -> user: a | assistant: b
 {"messages": "[{'role': 'user'}]"}
 -> refused: no list of messages, and no instruction
-{"prompt": "\u001b[1;31merror\u001b[0m 1: N\bNA\bA\u001bPq#0\u001b\\\u009b0m", "completion": "b\u0007\u00ad"}
+{"prompt": "\u001b[1;31merror\u001b[0m 1: N\bNABC\b\b\bA\u001bPq#0\u001b\\\u009b0m", "completion": "b\u0007\u00ad"}
 -> user: error 1: NA | assistant: b
 {"prompt": [{"role": "user", "content": "a"}], "input": "x", "completion": "b"}
 -> refused: a message is no object
