@@ -143,7 +143,7 @@ def messages_of(role, values, unused, changed):
         values = [{'role': role, 'content': '\n\n'.join(values)}]
     messages = []
     for turn in values[0] if isinstance(values[0], list) and len(values) == 1 else values:
-        require(isinstance(turn, dict), 'a message is no object with a role')
+        require(isinstance(turn, dict), f'neither a text nor messages: {turn!r:.40}')
         others = without_empty(turn)
         name = str(others.pop('role', others.pop('from', None))).lower()
         require(name in ROLES, f'a message has an unknown role: {name}')
@@ -345,7 +345,7 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
         size = len(text.encode('utf-8', 'replace'))
         n_odd = len(re.findall('[\udc80-\udcff]', text))        # bytes that are no UTF-8
         require(1000 * n_odd <= size, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
-        require(isinstance(row, dict), f'no JSON object (a list is a .json): {row}')
+        require(isinstance(row, dict), f'no JSON object (one list must be a .json): {row}')
         changed['undecodable bytes'] += n_odd
         if n_odd:
             row = json.loads(re.sub('[\udc80-\udcff]', '\ufffd', text))

@@ -180,6 +180,8 @@ def own_data(path, seen=()):
 def open_data(folder):
     """Return meta.json and {'val': token ids}, of a mixture also those of each 'val_SOURCE'."""
     path = pathlib.Path(folder, 'meta.json')
+    require(not path.with_name('val.jsonl').exists(), f'{folder} has chats or pairs: sft.py and '
+            'dpo.py print their val_loss, at step 0 and at the end')
     require(path.exists() and path.with_name('val.bin').exists(), f'{folder} has no prepared text, '
             'meta.json and val.bin; run: python prepare.py --source=FILE --out_dir=NEW, and give '
             '--data_dir=NEW')

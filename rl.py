@@ -131,8 +131,8 @@ config |= {'stage': 'rl'}       # eval.py asks a model of this stage in conversa
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
-        '--out_dir), or run: python sft.py')
+require(source.exists(), f'{source} is missing; give --init_from=FOLDER of a model, such as '
+        'out/quickstart_sft (with resume, --out_dir of a run), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # sampling and training agree about probabilities
 tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
 tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked

@@ -128,8 +128,8 @@ config |= {'stage': 'sft', 'steps': 0}      # eval.py asks a model of this stage
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
-        '--out_dir), or run: python train.py')
+require(source.exists(), f'{source} is missing; give --init_from=FOLDER of a model, such as '
+        'out/quickstart (with resume, --out_dir of a run), or run: python train.py')
 # A run that goes on has a dropout of its own, unless another one is typed.
 changes = {'dropout': dropout} if init_from != 'resume' or 'dropout' in typed else {}
 model = GPT.load(source, **changes)

@@ -210,7 +210,7 @@ CONVERSATIONS = r'''
 {"title": "t", "body": "a", "answers": [{"body": "b", "score": 3}]}
 -> refused: instruction, prompt, question, query or input: title, body, answers
 {"messages": [3]}
--> refused: no object with a role
+-> refused: neither a text nor messages
 {"mapping": {"1": null}, "current_node": "1"}
 -> refused: no list of messages
 {"instruction": "a", "input": 5, "output": "b"}
