@@ -173,7 +173,7 @@ require(source.exists(), f'{source} is missing; give --init_from=FOLDER of a mod
         'out/quickstart_sft (with resume, --out_dir of a run), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
 tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
-tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked
+tokenizer.render([])                    # refuses a tokenizer without tokens for chat
 require(model.config.causal and (init_from == 'resume' or 'reward_head' not in model.saved),
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
 is_base = 'stage' not in model.saved.get('config', {})     # nobody has taught it to answer

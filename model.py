@@ -92,7 +92,7 @@ class Attention(nn.Module):
             k, v = cache.index_copy_(3, at, torch.stack((k, v)))  # (B, K, n, D) both
         elif x.is_cpu:      # a CPU's backward pass through bfloat16 attention can be slow
             q, k, v = q.float(), k.float(), v.float()
-        # Without a mask, x is a whole text (T = n), or one token, which sees all keys (T = 1).
+        # Without a mask, x is a whole text, or one new token (T = 1), which may see every key.
         is_causal = self.config.causal and mask is None and T > 1
         y = attend(q, k, v, mask, is_causal).to(dtype)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2))  # (B, T, C)
@@ -138,7 +138,7 @@ class Block(nn.Module):
 
 
 def rope_table(D, T, theta, scaling=()):
-    """Return cos and sin of position * frequency, (T, D/2); from pair to pair it falls."""
+    """Return cos and sin of position * frequency, (T, D/2). The first pair turns fastest."""
     frequency = stretch(theta ** (-torch.arange(0.0, D, 2) / D), *scaling)  # (D/2,)
     angle = torch.outer(torch.arange(float(T)), frequency)  # (T, D/2)
     return angle.cos(), angle.sin()
@@ -219,9 +219,10 @@ class GPT(nn.Module):
     def empty_cache(self, B, T):
         """Return room for at most T keys and values of each row: (n_layer, 2, B, K, T, D)."""
         c = self.config
-        # Under autocast, keys may have another type than the weights. One product tells which.
+        # Autocast may make keys bfloat16 where weights are float32: a small product has their type.
+        # Zeros, because attention also multiplies unused places, by weight 0, and 0 * NaN is NaN.
         row = self.embedding.weight[:1]
-        return (row @ row.T).new_zeros(         # a masked key has weight 0, and 0 times NaN is NaN
+        return (row @ row.T).new_zeros(
             c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size), c.head_dim)
 
     def log_p(self, idx, targets, temperature=1.0, never=()):
@@ -366,9 +367,9 @@ def without_padding(idx, at):
 
 def recorded(read, *inputs, cache):
     """Return read(*inputs, cache) with its kernels recorded as a CUDA graph. A GPU computes a token
-    of a small model sooner than Python starts its 500 kernels; a graph starts all at once. It reads
-    and writes always at the same addresses, so new inputs are copied there, and shapes never
-    change. It is good inside one autocast only, which frees its bfloat16 weights at its end."""
+    of a small model sooner than Python starts its 500 kernels; a graph starts all at once. A graph
+    always uses the same addresses, so new inputs are copied there, and shapes never change. Use it
+    inside the autocast in which it was recorded, which frees its bfloat16 weights at its end."""
     inputs, graph = [x.clone() for x in inputs], torch.cuda.CUDAGraph()
     read(*inputs, cache)        # loads kernels, which a recording may not do
     stream = torch.cuda.Stream(cache.device)
@@ -418,7 +419,7 @@ if __name__ == '__main__':
     for step in range(101):
         loss = model(idx[:, :-1], idx[:, 1:])[1]
         if step % 100 == 0:
-            print(f'step {step}: loss {loss:.4f}; before training it is near ln 256 = 5.545')
+            print(f'step {step}: loss {loss:.4f} (an untrained model: near ln 256 = 5.545)')
         opt.zero_grad()
         loss.backward()
         opt.step()

@@ -25,11 +25,12 @@ the mean gradient stays as it is, because b times the sum over a of grad p(a) is
 to 1. Our b is the mean reward of the G = num_samples answers to a prompt (GRPO, 2402.03300). One of
 them is a itself, which only scales the gradient, by 1 - 1 / G.
 
-You should see reward and val_reward rise, and entropy fall slowly: the mean of -log p over the
-tokens that are drawn. `informative` is the fraction of prompts whose answers differ in reward. If
-both fall to 0 before reward rises, lower the learning rate. If reward rises but samples.txt
-gets worse, the reward is hacked: fix it, or raise kl_coef. Compare with bench/random_reward.py,
-which teaches nothing.
+You should see reward and val_reward rise over hundreds of steps; in the 60 of the quickstart both
+are noisier than that, and only eval.py shows the gain. `entropy` is the mean of -log p over the
+tokens that are drawn, and `informative` the fraction of prompts whose answers differ in reward. If
+these two fall to 0 before the reward rises, lower the learning rate. If reward rises but
+samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. Compare with
+bench/random_reward.py, which teaches nothing.
 """
 import copy, hashlib, json, math, os, pathlib, random, runpy, shlex, shutil, sys, time
 from typing import Literal
@@ -92,8 +93,8 @@ def advantages(rewards):
 
 def policy_loss(log_p, old_log_p, A, clip=0.2, ref_log_p=None, kl_coef=0.0):
     """Return the loss, the ratio and the KL of each of n tokens, float32 (n,). log_p, old_log_p,
-    ref_log_p (n,): of a token now, when it was drawn, at the start of the run. A (n,): the
-    advantage of its answer. With ratio = p / p_old, the loss is
+    ref_log_p (n,): log p of each token under the weights of now, those that drew it, and those at
+    the start of the run. A (n,): the advantage of its answer. With ratio = p / p_old, the loss is
         -min(ratio A, clip(ratio, 1 - clip, 1 + clip) A)                (PPO, 1707.06347, eq. 7)
     At the first update the ratio is 1 (in bfloat16, nearly), and the gradient is REINFORCE's,
     -A grad log p. With updates > 1 the model moves away from the one that wrote the answers. Of two
@@ -135,7 +136,7 @@ require(source.exists(), f'{source} is missing; give --init_from=FOLDER of a mod
         'out/quickstart_sft (with resume, --out_dir of a run), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # sampling and training agree about probabilities
 tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
-tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked
+tokenizer.render([])                    # refuses a tokenizer without tokens for chat
 require(model.config.causal and 'reward_head' not in model.saved,
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
 is_base = 'stage' not in model.saved.get('config', {})     # nobody has taught it to answer

@@ -130,11 +130,11 @@ source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
 require(source.exists(), f'{source} is missing; give --init_from=FOLDER of a model, such as '
         'out/quickstart (with resume, --out_dir of a run), or run: python train.py')
-# A run that goes on has a dropout of its own, unless another one is typed.
+# A run that goes on keeps its dropout, unless another one is typed.
 changes = {'dropout': dropout} if init_from != 'resume' or 'dropout' in typed else {}
 model = GPT.load(source, **changes)
 tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
-tokenizer.render([])                    # refuses a tokenizer in which nobody can be asked
+tokenizer.render([])                    # refuses a tokenizer without tokens for chat
 require(model.config.causal and 'reward_head' not in model.saved,
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
@@ -213,7 +213,7 @@ if state:
             f'{source} has read other data than {data_dir}')
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))      # last.pt, which is mapped, will go
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
 require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=} or, if that was not typed, '
         'epochs')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
@@ -270,9 +270,9 @@ def evaluate():
 
 
 def mean_loss(*groups):
-    """Return the mean loss over all targets of these groups of rows, in all processes. Unless under
-    no_grad, add this process's part of its gradient to p.grad. The first of two processes takes the
-    rows 0, 2, 4, ... of a group; it may also get none."""
+    """Return the mean loss over all targets of these groups of rows, in all processes. With
+    gradients on, also add this process's part of the gradient to p.grad. Rows are dealt out in
+    turn: of two processes, the first takes 0, 2, 4, ...; a process may get none."""
     n_targets = sum(int(mask[1:].sum()) for rows in groups for ids, mask in rows)
     loss = torch.zeros((), device=device)
     for rows in groups:
