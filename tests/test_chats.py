@@ -73,7 +73,7 @@ CONVERSATIONS = r'''
 {"context": "c", "question": "q", "answers": {"text": ["x"]}}
 -> refused: no output, completion
 {"question": "a", "answer": ["b", "B"]}
--> refused: a message is no object
+-> refused: neither a text nor messages
 {"instruction": "a", "question": "q", "response": "b"}
 -> user: a | assistant: b | unused: question
 {"conversations": [{"from": "system", "value": ""}, {"from": "gpt", "value": "x"},
@@ -195,7 +195,7 @@ CONVERSATIONS = r'''
 {"prompt": "\u001b[1;31merror\u001b[0m 1: N\bNABC\b\b\bA\u001bPq#0\u001b\\\u009b0m", "completion": "b\u0007\u00ad"}
 -> user: error 1: NA | assistant: b
 {"prompt": [{"role": "user", "content": "a"}], "input": "x", "completion": "b"}
--> refused: a message is no object
+-> refused: neither a text nor messages
 {"prompt": "a", "completion": "b", "label": 0}
 -> user: a | assistant: b | unused: label
 {"messages": [{"role": "user", "content": "a", "attachments": ["x.pdf"]},
@@ -214,7 +214,7 @@ CONVERSATIONS = r'''
 {"mapping": {"1": null}, "current_node": "1"}
 -> refused: no list of messages
 {"instruction": "a", "input": 5, "output": "b"}
--> refused: a message is no object
+-> refused: neither a text nor messages
 {"instruction": "a", "output": null}
 -> refused: no output, completion
 {"prompt": "a", "answer": "b", "history": [["x"]]}

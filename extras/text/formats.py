@@ -16,7 +16,8 @@ from configurator import Mistake
 
 ROWS = 100                      # of a .parquet file, in memory at a time
 LONGEST_CELL = 100_000_000      # characters; a quote that never ends takes no more than that
-DAMAGED = 'not as many cells as the header has (or a quote does not end, or is not written "")'
+DAMAGED = ('not as many cells as the header has (or a quote does not end, or is written \\", which '
+           'should be "")')
 NO_RECORD = 'no JSON record'
 
 
