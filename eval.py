@@ -228,9 +228,6 @@ require(completions or not asking or ks[-1] <= num_samples,
 paths = [] if completions else [
     os.path.normpath(path) for pattern in ckpt.split(',')
     for path in sorted(glob.glob(pattern)) or [pattern]]
-for path in paths:
-    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
-            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 require(not completions or os.path.isfile(completions),
         f'{completions} is no file of answers, such as samples.jsonl')
 home = folder_of(completions or paths[0])
@@ -267,6 +264,10 @@ if asking:
     for task, asked in questions_of.items():
         asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
         require(asked, f'no question of --tasks={task} is left: its own solutions fail its tests')
+# checked only now, so that a missing flag of the questions is said first
+for path in paths:
+    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
+            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 held_out = {folder: open_data(folder) for folder in data_dir.split(',') if 'loss' in all_tasks}
 os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
 if asking:
