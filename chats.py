@@ -343,13 +343,11 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
             raise row
         text = json.dumps(row, ensure_ascii=False, default=str)
         size = len(text.encode('utf-8', 'replace'))
-        n_odd = len(re.findall('[\udc80-\udcff]', text))        # bytes that are no UTF-8
+        mended, n_odd = re.subn('[\udc80-\udcff]', '\ufffd', text)     # bytes that are no UTF-8
         require(1000 * n_odd <= size, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         require(isinstance(row, dict), f'no JSON object (one list must be a .json): {row}')
         changed['undecodable bytes'] += n_odd
-        if n_odd:
-            row = json.loads(re.sub('[\udc80-\udcff]', '\ufffd', text))
-        columns = in_known_form(row)
+        columns = in_known_form(json.loads(mended) if n_odd else row)
         shape = shape_of(columns, kind)
         messages, answers, facts, names = read_record(columns, shape, changed)
         kind = kind or ('sft' if shape == 'talk' else 'preference')     # as the first record
