@@ -6,8 +6,8 @@ Point chats.py at conversations or pairs and you get train.jsonl and val.jsonl f
     python chats.py --source=out/sft/samples.jsonl --prefer=both --out_dir=data/pairs
     python chats.py --source=out/sft/samples.jsonl --prefer=passed --kind=sft --out_dir=data/good
 
-It reads .jsonl (.json, .gz; tables by extras/text/formats.py) in these forms, and in more of them
-by extras/text/forms.py:
+It reads .jsonl(.gz) with files.py and configurator.py beside it, tables by extras/text/formats.py,
+in these forms, and in more of them by extras/text/forms.py:
 
     {"messages": [{"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}]}
     {"conversations": [{"from": "human", "value": "Hi!"}, ...]}         ShareGPT, Vicuna
@@ -21,10 +21,11 @@ many records stayed, and why others did not. The decision made here is what a mo
 it copies the length, tone and faults of these answers. So what would change them is read, or
 refused by name, and what is not used is counted.
 """
-import collections, contextlib, glob, hashlib, json, math, os, pathlib, re, shlex
-import unicodedata, zlib
+import collections, hashlib, json, math, pathlib, re, shlex, unicodedata
 from typing import Literal
 from configurator import configure, require, typed
+from files import (HALF, LINES, TABLES, entries, find_files, mend, open_results, publish,
+                   without_controls)
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
@@ -157,25 +158,18 @@ def messages_of(role, values, unused, changed):
 
 
 # --- rules ----------------------------------------------------------------------------------------
-# what a terminal obeys (colors), other controls, and invisible characters
-CONTROL = re.compile(r'\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|'
-                     r'[PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|\x9b\d[\d;]*m|'
-                     '[\0-\x08\x0e-\x1b\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\ufff9-\ufffb]')
 DATA_URI = re.compile(r'data:[\w.+/-]+(?:;[\w.=+-]+)*;base64,[A-Z0-9+/=%_-]{100,}', re.I)
 
 
 def tidy(text, changed):
     """Return a text without control characters, images in base64 and personal data, which changed,
     {what: n}, counts. A newline ends a line, and e with its accent is one character (NFC)."""
-    text = re.sub('[\ud800-\udfff]', '\ufffd', text)            # half of a pair, from JSON
-    if '\b' in text:        # N, backspace, N is a bold N: each takes a character away
-        text, n = re.subn('([^\b\n]{0,80})(\b+)', lambda m: m[1][:-len(m[2])], text)
-        changed['control characters'] += n
-    for what, pattern in ('control characters', CONTROL), ('data: addresses', DATA_URI):
-        text, n = pattern.subn('', text)
-        changed[what] += n
-    text = re.sub('\r\n?|[\x0b\x0c\x1c-\x1e\u2028\u2029]', '\n', text)
-    text = unicodedata.normalize('NFC', text)
+    text = HALF.sub('\ufffd', text)
+    for what, new in (('control characters', without_controls),
+                      ('data: addresses', lambda text: DATA_URI.sub('', text))):
+        before, text = text, new(text)
+        changed[what] += text != before
+    text = unicodedata.normalize('NFC', re.sub('\r\n?', '\n', text))
     if pii:
         from extras.text import personal        # without that file: --pii=False
         text = personal.hide(text, changed)
@@ -231,121 +225,36 @@ def held_out(texts, val_fraction):
     return held or {min(order, key=n.get)}
 
 
-# --- files become records -------------------------------------------------------------------------
-UNREADABLE = OSError, EOFError, ValueError, RecursionError, zlib.error
-RECORDS = re.compile(r'\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst|bz2|xz))?$')
-
-
-def records_in(path, results):
-    """Yield (place, record) for all records of a file, or of what is in a folder, but not in the
-    folder `results`. In place of a record there may be a line without one, or an error."""
-    number = 0
-    try:
-        if (os.path.realpath(path) + os.sep).startswith(results + os.sep):
-            return
-        if os.path.isdir(path) and not os.path.islink(path):    # links may lead in circles
-            for name in sorted(os.listdir(path)):
-                if name[0] != '.':
-                    yield from records_in(os.path.join(path, name), results)
-            return
-        require(os.path.isfile(path) or not os.path.exists(path), 'a linked folder, or no file')
-        ending = RECORDS.search(path.lower())
-        require(ending, 'no .jsonl, .json, .csv, .tsv or .parquet')
-        with open(path, 'rb') as file:
-            require(not file.read(40).startswith(b'version https://git-lfs'),
-                    'a pointer of Git LFS, without the data: git lfs pull')
-        if ending[1] in ('jsonl', 'ndjson'):
-            lines = open(path, 'rb')
-            if ending[2]:
-                from extras.text import formats
-                lines = formats.unpack(path)
-            # an old Mac ends lines by CR
-            parts = (part for line in lines for part in re.split(b'\r(?={)', line))
-            records = map(record_of, parts)
-        else:
-            from extras.text import formats
-            records = (record if isinstance(record, dict) else ValueError(record)
-                       for record in formats.records_of(path, formats.lines_of(path)))
-        for number, record in enumerate(records, 1):
-            if record:          # no blank line
-                yield f'{path}:{number}', record
-    except UNREADABLE as error:
-        if 'pip install' in str(error):         # a package is missing: no fault of the file
-            raise
-        yield f'{path}:{number + 1}', error
-
-
-def record_of(line):
-    """Return the record in a line of JSON, or its text if it has none."""
-    text = line.decode('utf-8-sig', 'surrogateescape').strip()
-    record = None
-    with contextlib.suppress(ValueError, RecursionError):
-        record = json.loads(text)
-    return record if isinstance(record, dict) else text
-
-
-# --- results --------------------------------------------------------------------------------------
-RESULTS = 'meta.json', 'train.jsonl', 'val.jsonl', 'report.json'
-
-
-def check_out_dir(out, overwrite):
-    """Refuse a folder that can't be written, that has results, or that has anything else."""
-    with contextlib.suppress(OSError):
-        out.mkdir(parents=True, exist_ok=True)
-    require(out.is_dir() and os.access(out, os.W_OK), f'--out_dir={out} is no folder that may be '
-            'written')
-    names = {*os.listdir(out)} - {'.DS_Store', 'lost+found'}
-    meta = (out / 'meta.json').read_bytes() if 'meta.json' in names else b''
-    is_ours = b'"min_agreement":' in meta or 'meta.json.new' in names   # the latter after a kill
-    others = {name.removesuffix('.new') for name in names} - {*RESULTS} if is_ours else names
-    require(not others, f'{out} has {min(others, default="")}, which chats.py did not write there; '
-            'choose another --out_dir')
-    require(overwrite or names.isdisjoint(RESULTS), f'{out} has results; add --overwrite=True')
-
-
-def write_results(out, results):
-    """Write {name: text} into a folder. At any moment a kill leaves the old results, the new ones,
-    or no meta.json, and then no train.jsonl beside the val.jsonl of another run."""
-    for name in RESULTS:
-        (out / f'{name}.new').write_text(results[name], 'utf-8')
-    for name in RESULTS:
-        (out / name).unlink(missing_ok=True)
-    for name in reversed(RESULTS):
-        os.replace(out / f'{name}.new', out / name)
-
-
 # --- the job --------------------------------------------------------------------------------------
+RESULTS = r'(train|val)\.jsonl|(meta|report)\.json'
 config = configure(globals(), BOUNDS)       # config files and flags replace settings
 useless = typed - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
-paths, out = set(), pathlib.Path(out_dir)
-for name in filter(None, source.split(',')):
-    some = [f'{name}/'] if os.path.isdir(name) else [name] if os.path.exists(name) else [
-        path for path in glob.glob(name, recursive=True) if not os.path.isdir(path)]
-    require(some, f'no file at {name!r}; --source is a file, a folder or a glob, or several with '
-            'commas')
-    paths.update(some)
-check_out_dir(out, overwrite)
+out, paths, passed_over = pathlib.Path(out_dir), set(), collections.Counter()
+for name in filter(None, re.split(', *', source)):
+    found, others = find_files(name, LINES + TABLES, out)
+    paths.update(found)
+    passed_over.update(others)
+work, lock = open_results(out, 'nanoparrot-chats-1', RESULTS, lambda meta: False, overwrite)
 
 # 1. read
 if source:
     tidy('', collections.Counter())         # if --pii lacks a file, that is no fault of a record
 left_out, n_bytes, changed, unused = (collections.Counter() for _ in range(4))
 first, examples, has_thumbs = {}, {}, False     # {name in a counter: its place}, {line: two texts}
-entries = (entry for path in sorted(paths) for entry in records_in(path, os.path.realpath(out)))
+records = (entry[:2] for path in sorted(paths) for entry in entries(path))
 if prefer:
     from extras.text import judged_answers
-    entries = judged_answers.with_records(entries, kind != 'sft', prefer)
-for place, row in tqdm(entries, 'read', unit=' records', disable=None):
+    records = judged_answers.with_records(records, kind != 'sft', prefer)
+for place, row in tqdm(records, 'read', unit=' records', disable=None):
     size = 0
     try:
         if isinstance(row, Exception):
             raise row
         text = json.dumps(row, ensure_ascii=False, default=str)
         size = len(text.encode('utf-8', 'replace'))
-        mended, n_odd = re.subn('[\udc80-\udcff]', '\ufffd', text)     # bytes that are no UTF-8
-        require(1000 * n_odd <= size, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
-        require(isinstance(row, dict), f'no JSON object (one list must be a .json): {row}')
+        mended, n_odd = mend(text)
+        require(mended, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         changed['undecodable bytes'] += n_odd
         columns = in_known_form(json.loads(mended) if n_odd else row)
         shape = shape_of(columns, kind)
@@ -359,8 +268,8 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
         require(line not in examples, 'exact duplicate')
         examples[line] = split_texts(messages, answers, line)
         has_thumbs |= shape == 'thumb'
-    except UNREADABLE as error:
-        why, _, words = str(getattr(error, 'strerror', None) or error).partition(': ')
+    except (ValueError, RecursionError) as error:
+        why, _, words = str(error).partition(': ')
         first.setdefault(why, f'{place} ({words:.80})' if words else place)
         left_out[why] += 1
         n_bytes['left out'] += size
@@ -369,8 +278,9 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
         first.setdefault(name, place)
 
 notes = ('left out', left_out), ('changed', +changed), ('not used', unused)
-report = [f'{title}, {name}: {n:,}, first {first[name]}'
-          for title, some in notes for name, n in some.items()]
+report = [f'passed over: {what}: {n:,}' for what, n in passed_over.items()]
+report += [f'{title}, {name}: {n:,}, first {first[name]}'
+           for title, some in notes for name, n in some.items()]
 
 # 2. split: a text decides for its examples, so they keep their side in every run
 if source:
@@ -394,14 +304,17 @@ val = [line for line, text in examples.items() if text in held]
 
 # 3. report
 n_read = len(examples) + left_out.total()
-write_results(out, {
-    'train.jsonl': ''.join(train), 'val.jsonl': ''.join(val),
-    'meta.json': json.dumps({**config, 'format': 'nanoparrot-chats-1', 'kind': kind or 'sft'},
-                            indent=1),
-    'report.json': json.dumps({
-        'read': n_read, 'kept': len(examples), 'changed': +changed, 'unused_columns': unused,
-        'left_out': {why: [n, first[why]] for why, n in left_out.items()}, 'bytes': n_bytes,
-        'first': first}, indent=1)})
+for name, text in {
+        'train.jsonl': ''.join(train), 'val.jsonl': ''.join(val),
+        'meta.json': json.dumps({**config, 'format': 'nanoparrot-chats-1', 'kind': kind or 'sft'},
+                                indent=1),
+        'report.json': json.dumps({
+            'read': n_read, 'kept': len(examples), 'changed': +changed, 'unused_columns': unused,
+            'left_out': {why: [n, first[why]] for why, n in left_out.items()}, 'bytes': n_bytes,
+            'passed_over': passed_over, 'first': first}, indent=1)}.items():
+    (work / 'new' / name).write_text(text, 'utf-8')
+publish(out, RESULTS)
+lock.release()
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
 n, n_kept = n_bytes['read'], n_bytes['read'] - n_bytes['left out']
 print(f'{n_read:,} records ({n:,} bytes), {len(examples):,} kept ({n_kept:,} bytes): '

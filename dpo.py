@@ -30,17 +30,16 @@ answer falls by 5 and the good one by 2 as if the good one rises by 3. What both
 answers that nobody compared. --nll_weight=1 adds SFT's loss on the better answers, which holds them
 up (arXiv:2404.19733).
 """
-import copy, hashlib, json, math, os, pathlib, shlex, shutil, time
+import hashlib, json, math, os, pathlib, time
 from typing import Literal
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.utils import clip_grad_norm_, rnn
-from configurator import (Mistake, check_folder, configure, go_on, machine, require, typed,
-                          write_folder)
-from model import GPT, IGNORE
-from tokenizer import Tokenizer
+from configurator import Mistake, configure, require
+from launch import load_model, machine, open_run, write_folder
+from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
 init_from = 'out/sft'           # policy and reference: a folder or .pt; or resume: go on in out_dir
@@ -50,7 +49,7 @@ overwrite = False               # True: delete the run that out_dir holds
 loss_type: Literal['dpo', 'ipo', 'kto', 'orpo', 'simpo', 'rm'] = 'dpo'  # rm trains a reward model
 beta: float | None = None       # scale of rewards, see above; None = 0.1, for simpo 2
 gamma = 1.0                     # of simpo: margin by which the better answer must lead
-nll_weight = 0.0                # weight of -log p(chosen) per token; orpo has it already
+nll_weight = 0.0                # weight of -log p(chosen) per token; orpo has it already, rm none
 # optimization
 epochs = 1.0                    # how often each pair is seen; 1 to 3 are usual
 max_steps = 0                   # updates; above 0 they count instead of the epochs
@@ -165,40 +164,24 @@ def indices_of(step, lengths, batch_size, seed):
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 config |= {'stage': 'dpo', 'steps': 0}      # eval.py asks a model of this stage in conversations
 
-# --- the run: new, or resumed with its saved settings, which flags and config files override ------
+# --- the run, new or resumed, its model, and this process -----------------------------------------
+source, state, changed = open_run(config, fixed='loss_type beta gamma batch_size seed')
+globals().update(config)                # if it goes on, the settings that it has saved
 out = pathlib.Path(out_dir)
-source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
-folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; give --init_from=FOLDER of a model, such as '
-        'out/quickstart_sft (with resume, --out_dir of a run), or run: python sft.py')
-model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
-tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
-tokenizer.render([])                    # refuses a tokenizer without tokens for chat
-require(model.config.causal and (init_from == 'resume' or 'reward_head' not in model.saved),
-        f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
-is_base = 'stage' not in model.saved.get('config', {})     # nobody has taught it to answer
-state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-changed = go_on(config, source, state.get('config', {}),
-                fixed='loss_type beta gamma batch_size seed'.split())
-globals().update(config)
-check_folder(config, source, goes_on=bool(state))
-for name, losses in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
-                     'nll_weight': 'dpo ipo kto simpo'}.items():
-    require(name not in typed or not config[name] or loss_type in losses.split(),
-            f'{name} does nothing with {loss_type=}, only with {losses}; leave it out, or type '
-            f'--{name}=0 behind a config file that has it')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
+if loss_type == 'rm':           # a score is no likelihood
+    nll_weight = 0.0
+# with dropout, policy and reference would differ
+model, tokenizer = load_model(source, scores=bool(state), dropout=0.0)
+tokenizer.render([])                    # refuses a tokenizer without tokens for chat
+is_base = 'stage' not in model.saved.get('config', {})          # nobody has taught it to answer
 T = model.config.block_size             # most ids of a prompt and its answer
 end = tokenizer.stop[-1]                # what ends a turn
 never = tokenizer.never_in_answers(model.config.vocab_size)     # no answer has <|im_start|>
 
-# --- this process ---------------------------------------------------------------------------------
 device_type, device, dtype, rank, world = machine(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
-torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
-if world > 1:
-    dist.init_process_group('nccl' if device_type == 'cuda' else 'gloo')
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -269,14 +252,12 @@ step, best_val = 0, math.inf
 kto_kl = 0.0                    # kto's zero point, explained next to its loss
 ref = torch.zeros(len(pairs), 2, device=device)         # log p of the reference
 if state:
-    require(state['data'] == data_hash.hexdigest(),
-            f'{source} has read other data than {data_dir}')
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
+    require(state['data'] == data_hash.hexdigest(), f'{data_dir} has other data than {source} read')
+    opt.load_state_dict(state['optimizer'])
     step, best_val = state['step'], state['best_val']
-    ref, kto_kl = state['ref_log_probs'].clone().to(device), state['kto_kl']
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=} or, if that was not typed, '
-        'epochs')
-is_new, state, model.saved = not state, {}, {}              # frees their memory
+    ref, kto_kl = state['ref_log_probs'].to(device), state['kto_kl']
+require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}, or else epochs')
+state, model.saved = {}, {}             # frees their memory
 
 
 def scored(numbers):
@@ -292,7 +273,7 @@ def scored(numbers):
         yield batch, scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
 
 
-if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
+if step == 0 and has_reference:         # the policy is the reference: one model is in memory
     with torch.no_grad():
         # The longest come first: if memory is too small for them, this fails now.
         for batch, policy, _ in scored(np.argsort(-lengths)):
@@ -302,10 +283,8 @@ if is_new and has_reference:    # Now the policy is the reference. So only one m
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    write_folder(config)
+    write_folder(config, source)
     tokenizer.save(out / 'tokenizer.json')
-    if is_new and (folder / 'data.json').exists():          # what its base has read, for eval.py
-        shutil.copy(folder / 'data.json', out)
 
 
 def save(name):
@@ -322,8 +301,7 @@ def save(name):
 
 
 def log(row):
-    """Print figures, and append them to metrics.jsonl. A resumed run may write a step again: the
-    last row of a step counts."""
+    """Print figures, and append them to metrics.jsonl, where the last row of a step counts."""
     words = [f'{name}: {value:.4g}' for name, value in row.items()]
     print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
     row = {name: value if math.isfinite(value) else None for name, value in row.items()}
@@ -364,7 +342,7 @@ def measure(numbers, zero_point=0.0):
         reference = ref[batch].T                                                          # (2, B)
         losses, chosen, rejected = preference_loss(                                     # (B,) each
             *policy, *reference, *n, loss_type, beta, gamma, zero_point)
-        loss = losses - nll_weight * policy[0] / n[0]       # with orpo and rm, nll_weight is 0
+        loss = losses - nll_weight * policy[0] / n[0]
         if torch.is_grad_enabled():
             (loss.sum() / len(numbers)).backward()
         # A tie is half right; rewards that are equal but for rounding are a tie.
@@ -391,7 +369,7 @@ if rank == 0:
     print(*changed, f'{model.config}\nparameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')
-if is_new:
+if step == 0:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now
 while step < max_steps:
@@ -425,7 +403,4 @@ while step < max_steps:
         save('last.pt')
 
 if rank == 0:
-    print(f'done, lowest val_loss {best_val:.4f}; next: python eval.py '
-          f'--ckpt={shlex.quote(out_dir)}')
-if world > 1:
-    dist.destroy_process_group()
+    print(f'done, lowest val_loss {best_val:.4f}; next: python eval.py --ckpt={out}')

@@ -20,17 +20,16 @@ same model a score outside this interval about one time in six.
 
 eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint, or with
 --completions=a/samples.jsonl into a/scored. Answers are written as they come, so the same command
-goes on where it was ended. python -m extras.tasks.compare A B compares two such samples.jsonl, and
-extras.tasks.judge asks a judge.
+goes on where it was ended. python -m extras.tasks.compare A B compares two such samples.jsonl.
 """
 import collections, functools, glob, json, math, os, pathlib, re
 from typing import Literal
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import Mistake, configure, machine, require
+from configurator import Mistake, configure, require
+from launch import folder_of, load_model, machine
 from model import GPT
-from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'               # checkpoint: a folder or a .pt file; several: A,B or A/*.pt
@@ -161,30 +160,19 @@ def by_split(rows, ks):
 
 
 # --- 3. files and tables --------------------------------------------------------------------------
-def folder_of(path):
-    """Return the folder of a run, given that folder or a file in it."""
-    return path if os.path.isdir(path) else os.path.dirname(path)
-
-
-def own_data(path, seen=()):
-    """Return the folder of text that the base of a checkpoint was trained on, if the runs say so,
-    or ''. Conversations and pairs, the data of sft.py and dpo.py, are no text."""
-    file = pathlib.Path(folder_of(path), 'config.json')
+def own_data(path):
+    """Return the folder of text of a run of train.py, or of sft.py with --base_dir, or else ''."""
+    file = folder_of(path) / 'config.json'
     settings = json.loads(file.read_bytes()) if file.exists() else {}
-    if 'stage' in settings:             # of sft.py, dpo.py or rl.py
-        base, seen = settings['init_from'], {*seen, path}       # two may name each other
-        return settings.get('base_dir') or ('' if base in seen else own_data(base, seen))
-    return settings.get('data_dir', '')
+    return settings.get('base_dir' if 'stage' in settings else 'data_dir', '')
 
 
 def open_data(folder):
     """Return meta.json and {'val': token ids}, of a mixture also those of each 'val_SOURCE'."""
     path = pathlib.Path(folder, 'meta.json')
-    require(not path.with_name('val.jsonl').exists(), f'{folder} has chats or pairs: sft.py and '
-            'dpo.py print their val_loss, at step 0 and at the end')
     require(path.exists() and path.with_name('val.bin').exists(), f'{folder} has no prepared text, '
             'meta.json and val.bin; run: python prepare.py --source=FILE --out_dir=NEW, and give '
-            '--data_dir=NEW')
+            '--data_dir=NEW (the val_loss of chats and pairs is in metrics.jsonl)')
     meta = json.loads(path.read_bytes())
     bins = {file.stem: np.memmap(file, meta['dtype'], 'r')
             for file in sorted(pathlib.Path(folder).glob('val*.bin'))
@@ -214,29 +202,29 @@ config = configure(globals(), BOUNDS)       # config files and flags replace the
 
 # --- 4. what is asked for, and where the results go -----------------------------------------------
 TASKS = 'loss', 'judged', 'problems', 'humaneval', 'mbpp', 'own', 'gsm8k'
-all_tasks = [*dict.fromkeys(tasks.split(','))]          # each once
+split = lambda names: re.split(', *', names)
+all_tasks = [*dict.fromkeys(split(tasks))]              # each once
 asking = [task for task in all_tasks if task not in ('loss', 'judged')]
 require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for '
         'multiple choice and IFEval take lm_eval, see docs/measuring.md')
 require(not completions or 'loss' not in all_tasks, 'loss needs a model: leave --completions out, '
         f'or name other tasks than --tasks={tasks}')
 require(completions or 'judged' not in all_tasks, '--tasks=judged needs --completions=FILE')
-require(re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k), f'{k=} must be numbers such as 1,10,100')
-ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
+ks = sorted({1, *map(int, split(k))})                   # always with 1: the interval is pass@1's
 require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs as many answers to a question, or more: --num_samples={ks[-1]}')
-paths = [] if completions else [
-    os.path.normpath(path) for pattern in ckpt.split(',')
-    for path in sorted(glob.glob(pattern)) or [pattern]]
-require(not completions or os.path.isfile(completions),
-        f'{completions} is no file of answers, such as samples.jsonl')
+paths = [os.path.normpath(path) for pattern in split(ckpt) if not completions
+         for path in sorted(glob.glob(pattern)) or [pattern]]
+for path in [*paths, *filter(None, [completions])]:
+    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
+            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 home = folder_of(completions or paths[0])
-out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
-samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
-require(out.endswith('.json'), f'{out=} must end with .json')
+out = pathlib.Path(out or home / ('scored' if completions else '') / 'eval.json')
+samples_path = out.with_name('samples.jsonl')
+require(out.suffix == '.json', f'--out={out} must end with .json')
 written = {*map(os.path.abspath, [out, samples_path] if asking else [out])}
-require(written.isdisjoint(map(os.path.abspath, [*data.split(','), completions])),
-        f'{out=} would replace a file that is read; choose another --out')
+require(written.isdisjoint(map(os.path.abspath, [*split(data), completions])),
+        f'--out={out} would replace a file that is read; choose another --out')
 if 'loss' in all_tasks and not data_dir:
     data_dir = ','.join(sorted({*map(own_data, paths)} - {''})) or 'data/quickstart'
     config['data_dir'] = data_dir
@@ -256,7 +244,7 @@ if asking:
     from extras.tasks import answers, grading, questions, sandbox
     # None: a task that has programs is refused
     run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
-    questions_of = questions.of_tasks(asking, data, n_problems, splits.split(','))
+    questions_of = questions.of_tasks(asking, data, n_problems, split(splits))
     report['decontaminated'] = questions.contamination(home)
     # First, functions that do nothing: if one passes its tests, there is no score. Then the known
     # solutions: a question whose own solution fails is left out.
@@ -264,39 +252,19 @@ if asking:
     for task, asked in questions_of.items():
         asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
         require(asked, f'no question of --tasks={task} is left: its own solutions fail its tests')
-# checked only now, so that a missing flag of the questions is said first
-for path in paths:
-    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
-            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
-held_out = {folder: open_data(folder) for folder in data_dir.split(',') if 'loss' in all_tasks}
-os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
+held_out = {folder: open_data(folder) for folder in split(data_dir) if 'loss' in all_tasks}
+out.parent.mkdir(parents=True, exist_ok=True)
 if asking:
     if overwrite or completions:        # given answers can be judged again
-        pathlib.Path(samples_path).unlink(missing_ok=True)
+        samples_path.unlink(missing_ok=True)
     require(all(row.get('ckpt') in paths and row.get('task') in asking
                 for row in answers.read_rows(samples_path)), answers.REFUSED % samples_path)
 
 # --- 6. what is done with each model --------------------------------------------------------------
 device_type, device, dtype, *_ = machine(device, 'auto')
 torch.set_float32_matmul_precision('highest')       # no TF32: a loss is exact
-torch.backends.cuda.enable_cudnn_sdp(False)         # cuDNN's attention plans anew for each length
 is_fast = device_type == 'cuda' and dtype == 'bfloat16'
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=is_fast)     # of answers only
-
-
-def open_checkpoint(path):
-    """Return a model that continues texts, and the tokenizer next to it."""
-    beside = os.path.join(folder_of(path), 'tokenizer.json')
-    model, tokenizer = GPT.load(path).to(device).eval(), Tokenizer.load(beside)
-    require(model.saved.get('config', {}).get('objective', 'clm') == 'clm'
-            and 'reward_head' not in model.saved, f'{path} fills gaps (--objective=mlm or span) or '
-            'is a reward model: it continues no text; metrics.jsonl says how good it is')
-    hashes = {folder: meta['tokenizer_hash'] for folder, (meta, _) in held_out.items()}
-    hashes[path] = model.saved.get('tokenizer_hash', tokenizer.hash)
-    for source, digest in hashes.items():
-        require(digest == tokenizer.hash, f'{source} was made with another tokenizer than '
-                f'{beside}; copy its own one there, or prepare the text with --tokenizer=FILE')
-    return model, tokenizer
 
 
 def measure_loss(name, model, tokenizer):
@@ -317,11 +285,9 @@ def measure_loss(name, model, tokenizer):
 def judge(task, rows, who):
     """Judge rows, the answers to a task by the model of `who`: {'ckpt', 'step', 'chat', ...}."""
     samples.extend(rows)        # the same dicts: grading writes the outcomes into them
-    try:
-        grading.judge(questions_of[task], rows, run)
-        scores[task].append((who, by_split(rows, ks)))
-    finally:            # no answer is lost if the sandbox breaks
-        save()
+    grading.judge(questions_of[task], rows, run)
+    scores[task].append((who, by_split(rows, ks)))
+    save()
 
 
 def save():
@@ -333,7 +299,7 @@ def save():
         series = [summary | who for who, summary in results]
         if series:
             report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
-    pathlib.Path(out).write_text(json.dumps(report, indent=1))
+    out.write_text(json.dumps(report, indent=1))
 
 
 # --- 7. answers that are there already, or each checkpoint: its loss, and its answers -------------
@@ -357,7 +323,11 @@ if completions:
         scores['judged'] = [(who, by_split(given, ks))]
 
 for path in paths:
-    model, tokenizer = open_checkpoint(path)
+    model, tokenizer = load_model(path)
+    model = model.to(device).eval()
+    for folder, (meta, _) in held_out.items():
+        require(meta['tokenizer_hash'] == tokenizer.hash, f'{folder} has another tokenizer than '
+                f'{path}; prepare the text with --tokenizer={folder_of(path)}/tokenizer.json')
     is_chat = 'stage' in model.saved.get('config', {})  # sft.py, dpo.py and rl.py teach to answer
     who = {'ckpt': path, 'step': model.saved.get('step'), 'tokenizer_hash': tokenizer.hash,
            'chat': is_chat if chat is None else chat}

@@ -16,7 +16,7 @@ its five troubles in the losses, it says so in a sentence; docs/trouble.md says 
 """
 import glob, json, math, os, pathlib, re, warnings
 import numpy as np
-from configurator import Mistake, configure, require
+from configurator import configure, require
 
 # --- settings -------------------------------------------------------------------------------------
 runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
@@ -132,7 +132,7 @@ require(out.endswith(('.png', '.svg', '.pdf')), f'{out=} must end with .png, .sv
 
 # --- read, and say what is seen -------------------------------------------------------------------
 folders = []
-for pattern in runs.split(','):
+for pattern in re.split(', *', runs):
     logs = sorted(glob.glob(f'{pattern}/metrics.jsonl'))
     require(logs, f"{pattern}/metrics.jsonl is missing; --runs='out/*' shows the runs that are "
             'there; for a first one, run: python clean.py && python prepare.py && python train.py')
@@ -157,10 +157,7 @@ for folder in dict.fromkeys(folders):
 require(all_runs, f'{runs} has no step to draw yet')
 
 # --- draw -----------------------------------------------------------------------------------------
-try:
-    from matplotlib import figure, rcParams
-except ImportError as error:
-    raise Mistake(f'the picture needs matplotlib ({error}): pip install matplotlib') from None
+from matplotlib import figure, rcParams     # noqa: E402    not at the top: what is said needs none
 COLUMNS, WIDTH, HEIGHT = 4, 14, 3               # panels in a row; inches, of a row
 rcParams['text.parse_math'] = False             # a sample may hold $
 warnings.filterwarnings('ignore', 'Glyph')      # and characters that the font lacks

@@ -13,13 +13,13 @@ so it keeps its side in every run, and copies share it. Of one lone text, such a
 the first 90% are to train on. You should see 9.6 MB of clean Python become 2.5 million tokens in a
 few seconds.
 
-It needs tokenizer.py and configurator.py beside it; several sources, gpt2 and downloads also need
-extras/.
+It needs tokenizer.py, files.py and configurator.py beside it; several sources, gpt2, tables and
+downloads also need extras/.
 """
-import collections, glob, gzip, hashlib, itertools, json, os, pathlib, re, shutil, shlex, zlib
+import glob, hashlib, itertools, json, math, os, pathlib, shlex
 from typing import Literal
 from configurator import Mistake, configure, require
-import filelock
+from files import NOT_UTF8, TEXTS, find_files, mend, meta_in, open_results, publish, read, shown
 import numpy as np
 from tqdm import tqdm
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -37,43 +37,14 @@ weights: dict | None = None     # in a config file: {'web': 50, ...}; None = tho
 temperature = 1.0               # for sources without weights; above 1: more equal parts
 gpt2_dir: str | None = None     # folder with vocab.bpe and encoder.json; None = download
 # The lowest and the highest value of numbers; any other number must be at least 0.
-BOUNDS = {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e7), 'val_fraction': (1e-9, 0.999),
+BOUNDS = {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6), 'val_fraction': (1e-9, 0.999),
           'temperature': (0.05, 1e6)}
-RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer|report)\.json|(report|audit)\.md'
-WORK = '.nanoparrot-prepare'    # in out_dir: what is not done
-# what a folder is, by a file in it or the format in its meta.json
-KINDS = {'nanoparrot-text-1': 'a report of cleaned text', 'nanoparrot-data-2': 'tokens',
-         'nanoparrot-chats-1': 'chats', 'last.pt': 'a run', 'best.pt': 'a run',
-         **dict.fromkeys('tokenizer_config.json model.safetensors model.safetensors.index.json '
-                         'pytorch_model.bin'.split(), 'a model of Hugging Face')}
+FORMAT = 'nanoparrot-data-2'
+RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer)\.json|report\.md'
 
 
-# --- files, and documents: whole texts, or lines {"text": ...} ------------------------------------
-# endings that count in a folder; a file or glob that you name may have any
-ENDINGS = tuple('.jsonl .txt .md .rst .tex .html .py .c .h .cpp .java .js .ts .go .rs .rb .php .sh '
-                '.sql'.split())
-
-
-def shown(values):
-    """Return a dict for people: {'tokens': 1200} is 'tokens: 1,200'."""
-    return ', '.join(f'{name}: {value if isinstance(value, str) else f"{value:,}"}'
-                     for name, value in values.items() if value is not None)
-
-
-def meta_in(folder):
-    """Return what is in FOLDER/meta.json, or {} if there is nothing that can be read."""
-    try:
-        return dict(json.loads(pathlib.Path(folder, 'meta.json').read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def identity_of(meta):
-    """Return what says which text a meta.json is about: clean.py's hash, else the path."""
-    return (meta.get('cleaned') or {}).get('hash') or os.path.normpath(meta.get('source', ''))
-
-
-def find_files(source):
+# --- documents ------------------------------------------------------------------------------------
+def find_sources(source, out_dir):
     """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json, or {}
     for text that clean.py did not write: all of it is one source."""
     cleaned = meta_in(source)
@@ -84,90 +55,27 @@ def find_files(source):
             name = os.path.basename(path).rpartition('-')[0] or [*files_of][0]
             files_of[name].append(path)
         return files_of, cleaned
-    is_folder = os.path.isdir(source)
-    found = {source} if os.path.isfile(source) else {*glob.glob(source, recursive=True)} - {source}
-    passed_over = collections.Counter()
-    unread = lambda error: passed_over.update([error.strerror])
-    for folder, inner, names in os.walk(source, onerror=unread) if is_folder else ():
-        inner[:] = [name for name in inner if name[0] != '.']
-        # os.walk follows no links, which may lead in circles
-        names += [name for name in inner if os.path.islink(f'{folder}/{name}')]
-        signs = str(meta_in(folder).get('format')), *names
-        kind = next((KINDS[sign] for sign in signs if sign in KINDS), '')
-        require(not kind or folder != source, f'{source} has {kind}, and --source must be text')
-        if kind:
-            passed_over[f'files of {kind}'] += len(names)
-        else:
-            found.update(os.path.join(folder, name) for name in names if name[0] != '.')
-    paths = []
-    for path in sorted(found):
-        if not os.path.isfile(path):
-            passed_over['folders, and links without a file'] += 1
-        elif is_folder and not path.lower().removesuffix('.gz').endswith(ENDINGS):
-            passed_over[os.path.splitext(path)[1] or 'no ending'] += 1
-        else:
-            paths.append(path)
-    words = f'passed over: {shown(passed_over) or "nothing"}'
-    require(paths, f'no text at {source} ({words}); name a file, folder or glob of text or .jsonl, '
-            'or run python clean.py first, which writes to data/clean')
-    print(words)
+    require(source != 'data/clean' or os.path.exists(source), 'no text at data/clean; run python '
+            'clean.py first, or name a file, folder or glob of text or .jsonl with --source')
+    paths, passed_over = find_files(source, TEXTS, out_dir)
+    print(f'passed over: {shown(passed_over)}')
     return {source: paths}, {}
-
-
-def check_out_dir(out_dir, meta, overwrite):
-    """Refuse a folder that has anything but results of this script, or results of other text than
-    meta is about."""
-    names = {*os.listdir(out_dir)} - {'.DS_Store', 'lost+found'} if out_dir.is_dir() else set()
-    old = meta_in(out_dir)
-    # without meta.json: a kill while results were moved
-    is_ours = 'nanoparrot-data-' in str(old.get('format')) or not old and WORK in names
-    others = [name for name in names - {WORK} if not is_ours or not re.fullmatch(RESULTS, name)]
-    require(not others, f'{out_dir} has {min(others, default="")}, which prepare.py did not write '
-            'there; choose another --out_dir')
-    require(overwrite or not old or identity_of(old) == identity_of(meta), f'{out_dir} has data of '
-            f'other text, {identity_of(old)}, or cleaned otherwise; --overwrite=True replaces '
-            'them, or choose another --out_dir')
-
-
-def texts_in(path):
-    """Yield the documents of a file: the "text" of each line of .jsonl, or the whole text, unless
-    lines <|endoftext|> divide it."""
-    is_jsonl = path.lower().removesuffix('.gz').endswith('.jsonl')
-    number, text = 1, []            # the line at hand
-    try:
-        with open(path, 'rb') as f:
-            require(not f.read(40).startswith(b'version https://git-lfs'),
-                    'a pointer of Git LFS: git lfs pull')
-        # '': newlines stay as they are; -sig: a byte order mark goes
-        opened = gzip.open if path.lower().endswith('.gz') else open
-        with opened(path, 'rt', encoding='utf-8-sig', newline='') as f:
-            is_json = re.match(rb'(\xef\xbb\xbf)?\s*(\[\s*)?{\s*"[^"\n]{0,99}"\s*:',
-                               f.buffer.peek(4096))
-            require(not is_json or is_jsonl or path.endswith('.py'),
-                    'lines of JSON, which are read from a .jsonl')
-            for line in f:
-                if is_jsonl:
-                    record = json.loads(line) if line.strip() else {'text': ''}
-                    require(isinstance(record['text'], str), '"text" is no text')
-                    yield record['text']
-                elif line.rstrip() == '<|endoftext|>':
-                    yield ''.join(text)
-                    text = []
-                else:
-                    text.append(line)
-                number += 1
-        yield ''.join(text)
-    except (OSError, EOFError, ValueError, LookupError, TypeError, RecursionError,
-            zlib.error) as error:
-        raise Mistake(f'{path}:{number} is no UTF-8 text, or no {{"text": ...}} ({error}); '
-                      'clean.py reads other forms, and leaves out what is damaged') from None
 
 
 def documents(files_of):
     """Yield (number of the source, text) for each document. They are read several times, because
     memory may not hold them."""
     for number, paths in enumerate(files_of.values()):
-        yield from ((number, text) for path in paths for text in texts_in(path) if text.strip())
+        for document in (document for path in paths for document in read(path, longest=math.inf)):
+            why = document['why'] or mend(document['text'])[0] is None and NOT_UTF8
+            require(not why, f'{document["path"]}: {why}; clean.py leaves out what is damaged')
+            if document['text'].strip():
+                yield number, document['text']
+
+
+def identity_of(meta):
+    """Return what says which text a meta.json is about: clean.py's hash, else the path."""
+    return (meta.get('cleaned') or {}).get('hash') or os.path.normpath(meta.get('source', ''))
 
 
 def measure(documents):
@@ -247,10 +155,8 @@ if __name__ == '__main__':
     config = configure(globals(), BOUNDS)       # config files and flags replace settings
     require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or os.path.isfile(tokenizer),
             f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
-    if source == 'shakespeare':
-        from extras.text import hub
-        source = hub.fetch(*hub.find_files(source, 'data/raw')[0])
-    files_of, cleaned = find_files(source)
+    out_dir = pathlib.Path(os.path.realpath(out_dir))
+    files_of, cleaned = find_sources(source, out_dir)
     sources = {name: {'path': name, 'files': len(paths), **cleaned.get('sources', {}).get(name, {})}
                for name, paths in files_of.items()}
     if len(sources) > 1 or weights or temperature != 1:
@@ -258,26 +164,16 @@ if __name__ == '__main__':
         mixture.check(sources, weights, temperature, write)
     told = cleaned and {'hash': cleaned['sha256'], **{
         name: cleaned.get(name) for name in ('licenses', 'decontaminated')}}
-    meta = {'format': 'nanoparrot-data-2', 'source': source, 'cleaned': told or None}
-
-    out_dir = pathlib.Path(os.path.realpath(out_dir))
+    meta = {'format': FORMAT, 'source': source, 'cleaned': told or None}
     # a tokenizer that can't be read ends the run here, before the work
     tok = None if tokenizer in ('bpe', 'byte', 'char') else make_tokenizer(config)
-    check_out_dir(out_dir, meta, overwrite)
-    new = out_dir / WORK / 'new'
-    try:
-        new.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(out_dir / WORK / 'lock')
-        lock.acquire(0)
-    except OSError as error:
-        why = 'another run does' if isinstance(error, filelock.Timeout) else error.strerror
-        raise Mistake(f"can't write to {out_dir}: {why}; choose another --out_dir") from None
-    shutil.rmtree(new)                                  # of a run that was killed
-    new.mkdir()
+    work, lock = open_results(out_dir, FORMAT, RESULTS,
+                              lambda old: identity_of(old) == identity_of(meta), overwrite)
+    new = work / 'new'
 
     # 1. read
-    read = lambda: documents(files_of)          # each call reads the files again
-    owners, hashes, sizes = measure(read())                             # (n documents,) each
+    numbered = lambda: documents(files_of)      # each call reads the files again
+    owners, hashes, sizes = measure(numbered())                             # (n documents,) each
     require(len(hashes), f'{source} has no text')
 
     # 2. split
@@ -289,10 +185,10 @@ if __name__ == '__main__':
         print(f'one text: its last {val_fraction:.0%} are held out')
         require(write == 'bins', 'a stream would also read the end of a lone text, which is held '
                 'out: it needs --write=bins')
-        _, text = next(read())
+        _, text = next(numbered())
         cut = max(1, int(len(text) * (1 - val_fraction)))
-        read = lambda: [(0, text[:cut]), (0, text[cut:])]
-        owners, hashes, sizes = measure(read())
+        numbered = lambda: [(0, text[:cut]), (0, text[cut:])]
+        owners, hashes, sizes = measure(numbered())
         ends, in_val = [], np.array([False, True])
     masks = {'train': ~in_val, 'val': in_val}
     if len(sources) > 1:
@@ -302,24 +198,24 @@ if __name__ == '__main__':
         require(mask.any(), f'no documents to train on from {name}; give more')
 
     def texts(mask):
-        return itertools.compress((text for _, text in read()), mask)
+        return itertools.compress((text for _, text in numbered()), mask)
 
     # 3. tokenizer: of training texts only, about a gigabyte, drawn by a hash; at least one text
     low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
     limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / sizes[~in_val].sum())
     # a lone text has no ends, so bytes and characters need no special tokens
     tok = tok or make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
-                                texts(~in_val & (low <= limit)), (text for _, text in read()))
+                                texts(~in_val & (low <= limit)), (text for _, text in numbered()))
     require({*ends} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to end documents; use '
             'another, or --tokenizer=bpe')
 
     # 4. bins
     bins = {name: mask for name, mask in masks.items() if name != 'train' or write == 'bins'}
     written = in_val | (write == 'bins')
-    numbered = tqdm(zip(np.flatnonzero(written), texts(written)), 'tokenize', int(written.sum()),
-                    unit=' texts', disable=None)
+    some = tqdm(zip(np.flatnonzero(written), texts(written)), 'tokenize', int(written.sum()),
+                unit=' texts', disable=None)
     dtype = 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32'
-    lengths, sha256 = write_bins(new, numbered, bins, tok, dtype,
+    lengths, sha256 = write_bins(new, some, bins, tok, dtype,
                                  [tok.special[name] for name in ends])
     if write == 'val':          # train isn't tokenized: an estimate from val's tokens per byte
         lengths[~in_val] = np.round(sizes[~in_val] * (lengths.sum() / sizes[in_val].sum()))
@@ -346,14 +242,7 @@ if __name__ == '__main__':
     for what in 'documents', 'tokens', 'bytes':
         meta[what] = {side: sizes_of[side][what] for side in ('train', 'val')}
     (new / 'meta.json').write_text(json.dumps(meta, indent=1))
-    # File by file, because a mounted folder can't be replaced. meta.json leaves first and comes
-    # last, so at any moment a kill leaves the old data, the new data, or none.
-    for name in sorted(os.listdir(out_dir), key='meta.json'.__ne__):
-        if re.fullmatch(RESULTS, name):
-            (out_dir / name).unlink()
-    for name in sorted(os.listdir(new), key='meta.json'.__eq__):
-        os.replace(new / name, out_dir / name)
-    shutil.rmtree(out_dir / WORK)       # while the lock in it is held, so nobody can get this one
+    publish(out_dir, RESULTS)
     lock.release()
     stream = shlex.quote(f'{source}/shards' if cleaned else source)
     print(f'next: python train.py --data_dir={shlex.quote(os.path.relpath(out_dir))}'

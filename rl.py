@@ -32,15 +32,15 @@ these two fall to 0 before the reward rises, lower the learning rate. If reward 
 samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. Compare with
 bench/random_reward.py, which teaches nothing.
 """
-import copy, hashlib, json, math, os, pathlib, random, runpy, shlex, shutil, sys, time
+import hashlib, json, math, os, pathlib, random, runpy, sys, time
 from typing import Literal
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.utils import clip_grad_norm_, rnn
-from configurator import check_folder, configure, go_on, machine, require, write_folder
+from configurator import configure, require
+from launch import load_model, machine, open_run, write_folder
 from model import GPT, IGNORE
-from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
 init_from = 'out/sft'           # folder or .pt to start from, or resume
@@ -126,35 +126,22 @@ def collate(answers):
 
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
-config |= {'stage': 'rl'}       # eval.py asks a model of this stage in conversations
+config |= {'stage': 'rl', 'reward_hash': ''}    # stage: eval.py asks it in conversations
+if os.path.isfile(reward):                  # a run that goes on says if it was edited
+    config['reward_hash'] = hashlib.sha256(pathlib.Path(reward).read_bytes()).hexdigest()[:16]
 
-# --- the run: new, or resumed with its saved settings, which flags and config files override ------
+# --- the run, new or resumed, its model, and this process -----------------------------------------
+# What runs programs is never taken over from a checkpoint: it is typed again.
+source, state, changed = open_run(config, fixed='optimizer batch_size num_samples kl_coef seed',
+                                  again='reward reward_hash allow_code_execution')
+globals().update(config)                # if it goes on, the settings that it has saved
 out = pathlib.Path(out_dir)
-source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
-folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; give --init_from=FOLDER of a model, such as '
-        'out/quickstart_sft (with resume, --out_dir of a run), or run: python sft.py')
-model = GPT.load(source, dropout=0.0)       # sampling and training agree about probabilities
-tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
+model, tokenizer = load_model(source, dropout=0.0)      # sampling and training agree about p
 tokenizer.render([])                    # refuses a tokenizer without tokens for chat
-require(model.config.causal and 'reward_head' not in model.saved,
-        f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
-is_base = 'stage' not in model.saved.get('config', {})     # nobody has taught it to answer
-state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-changed = go_on(config, source, state.get('config', {}),
-                fixed='optimizer batch_size num_samples seed'.split(),
-                again=('reward', 'allow_code_execution'))       # what runs programs
-globals().update(config)
-old_coef = state.get('config', config)['kl_coef']
-require((old_coef > 0) == (kl_coef > 0), f'leave --kl_coef out: the run has {old_coef}')
-check_folder(config, source, goes_on=bool(state))
+is_base = 'stage' not in model.saved.get('config', {})          # nobody has taught it to answer
 
-# --- this process ---------------------------------------------------------------------------------
 device_type, device, dtype, rank, world = machine(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
-torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
-if world > 1:
-    dist.init_process_group('nccl' if device_type == 'cuda' else 'gloo')
 
 
 def summed(*values):
@@ -228,24 +215,18 @@ if optimizer == 'muon':
     from extras.training.muon import for_blocks
     opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, -math.inf
-file = pathlib.Path(reward)
-reward_hash = hashlib.sha256(file.read_bytes() if file.is_file() else b'').hexdigest()
 if state:
-    if state.get('reward_hash', reward_hash) != reward_hash:
-        changed.append(f'{reward} is not what it was when the run began')
     require(state['data'] == data_hash,
             f'{source} has other prompts than {reward=}, or began with another model')
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
+    opt.load_state_dict(state['optimizer'])
     step, best_val = state['step'], state['best_val']
 require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
-is_new, state, model.saved = not state, {}, {}              # frees their memory
+state, model.saved = {}, {}             # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    write_folder(config)
+    write_folder(config, source)
     tokenizer.save(out / 'tokenizer.json')
-    if is_new and (folder / 'data.json').exists():          # what its base has read, for eval.py
-        shutil.copy(folder / 'data.json', out)
 
 
 def save(name):
@@ -253,7 +234,7 @@ def save(name):
     if rank == 0:
         more = {'optimizer': opt.state_dict()} if name == 'last.pt' else {}
         model.save(out / name, config=config, step=step, best_val=best_val, data=data_hash,
-                   reward_hash=reward_hash, tokenizer_hash=tokenizer.hash, **more)
+                   tokenizer_hash=tokenizer.hash, **more)
 
 
 def write_answers(asked, temperature, seeds=()):
@@ -294,8 +275,7 @@ def judge_all(answers):
 
 
 def log(row, n_shown=None):
-    """Print the first figures, and append all to metrics.jsonl. A resumed run may write a step
-    again."""
+    """Print the first figures, and append all to metrics.jsonl."""
     words = [f'{name}: {value:.4g}' for name, value in [*row.items()][:n_shown]]
     print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
     row = {name: value if math.isfinite(value) else None for name, value in row.items()}
@@ -345,7 +325,7 @@ if rank == 0:
         print(f'note: {source} is a base model, which has not learned to answer; sft.py teaches it')
     print(*changed, f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held '
           f'out: {len(val):,}, processes: {world} ({device}, {dtype})', sep='\n')
-if is_new:
+if step == 0:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now
 while step < max_steps:
@@ -402,7 +382,4 @@ while step < max_steps:
         save('last.pt')
 
 if rank == 0:
-    print(f'done, highest val_reward {best_val:.4f}; next: python eval.py '
-          f'--ckpt={shlex.quote(out_dir)}')
-if world > 1:
-    dist.destroy_process_group()
+    print(f'done, highest val_reward {best_val:.4f}; next: python eval.py --ckpt={out}')

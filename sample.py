@@ -28,9 +28,10 @@ seed draws the same random numbers.
 import contextlib, os, pathlib, random, re, select, shlex, sys
 from typing import Literal
 import torch
-from configurator import Mistake, configure, machine, require
+from configurator import configure, require
+from launch import load_model, machine
 from model import GPT, sample
-from tokenizer import Answer, Tokenizer
+from tokenizer import Answer
 
 with contextlib.suppress(ImportError):      # Windows has none
     import readline     # noqa: F401        so a line that is typed or pasted may be long
@@ -84,31 +85,22 @@ def ask():
 configure(globals(), BOUNDS)                    # config files and flags replace the settings
 require(chat or not system, '--system needs --chat=True')
 if prompt.startswith('@'):
-    try:                                        # exactly as it is, to the last newline
-        prompt = pathlib.Path(prompt[1:]).expanduser().read_bytes().decode('utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
-        raise Mistake(f'--prompt={prompt} must name a file of UTF-8 text; put a text that begins '
-                      f'with @ into a file: {error}') from None
+    file = pathlib.Path(prompt[1:]).expanduser()
+    require(file.is_file(), f'--prompt={prompt} is no file; put a text that begins with @ into one')
+    prompt = file.read_bytes().decode('utf-8-sig')      # exactly as it is, to the last newline
 
 # --- the model ------------------------------------------------------------------------------------
-_, device, *_ = machine(device, dtype)          # 'auto' becomes 'cuda:0'
-require(os.path.exists(ckpt), f'{ckpt} does not exist; give the folder of a run or a file in it; '
-        'for a first one, run: python clean.py && python prepare.py && python train.py')
-folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)
 torch.manual_seed(seed)         # of untrained weights; answers have their own random numbers
-model = GPT.load(ckpt)
-tokenizer = Tokenizer.load(f'{folder or "."}/tokenizer.json', model.saved.get('tokenizer_hash'))
-objective = model.saved.get('config', {}).get('objective')      # a setting of train.py alone
-require(objective in (None, 'clm') and 'reward_head' not in model.saved, f'{ckpt} continues no '
-        'text: it fills gaps (python -m extras.models.fill) or scores answers')
-require(not chat or not objective, f'{ckpt} is a base model, which has never seen a chat; leave '
-        f'--chat out, or teach it: python sft.py --init_from={shlex.quote(ckpt)}')
-if chat and 'stage' not in model.saved.get('config', {}):
+model, tokenizer = load_model(ckpt)
+trained = model.saved.get('config', {})         # the settings of the run
+require(not chat or 'objective' not in trained, f'{ckpt} is a base model, which has never seen a '
+        f'chat; leave --chat out, or teach it: python sft.py --init_from={shlex.quote(ckpt)}')
+if chat and 'stage' not in trained:
     print(f'note: nothing says that {ckpt} knows chats; it is asked in ChatML', file=sys.stderr)
 if random_init:
     model = GPT(model.config)
+_, device, *_ = machine(device, dtype)          # 'auto' becomes 'cuda:0'
 model = model.to(device, getattr(torch, dtype)).eval()
-torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
 # where an answer ends; function: a line begins in column 0, but not with a bracket or a comment
 end = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else re.escape(stop_at)
 

@@ -18,16 +18,15 @@ You should see one conversation and what of it is trained, a first loss well abo
 model's, and a fall of loss and val_loss within the first hundred steps. If val_loss rises while
 the loss falls, the model memorizes: use fewer epochs.
 """
-import collections, copy, hashlib, json, math, os, pathlib, shlex, shutil, time
+import hashlib, json, math, os, pathlib, time
 from typing import Literal
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.utils import clip_grad_norm_, rnn
-from configurator import (Mistake, check_folder, configure, go_on, machine, require, typed,
-                          write_folder)
-from model import GPT, IGNORE
-from tokenizer import Tokenizer
+from configurator import Mistake, configure, require
+from launch import load_model, machine, open_run, write_folder
+from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
 init_from = 'out/base'          # folder or .pt to start from, or resume
@@ -65,30 +64,24 @@ BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 2 ** 20), 'dropout': (0, 0.99
 
 # --- what is new: the mask, and conversations of all lengths --------------------------------------
 def fit(messages, render, T):
-    """Return ids and mask of a conversation, at most T + 1 each (T inputs and a last target), and
-    how it was cut. If it is too long, the oldest turns go, and only then the end of the answer,
-    because a question without its beginning or its system message asks something else:
+    """Return ids and mask of a conversation, at most T + 1 each: T inputs and a last target. If it
+    is too long, its oldest turns go, but never its system message:
 
         system  user  assistant  user  assistant        too long
-        system                   user  assistant        without older turns
-        system                   user  assist           still too long: the answer is cut
+        system                   user  assistant        without the oldest turns
 
-    What follows the last trained token goes, too. Where none is left, as when the last question
-    fills all the room, ids and mask are empty."""
+    If that is too long, ids and mask are empty: who learns half answers does not learn to stop.
+    They are empty, too, if there is no answer. What follows the last answer goes."""
     end_of = lambda mask: max((i for i, bit in enumerate(mask, 1) if bit), default=0)   # the last 1
     ids, mask = render(messages)
-    n_whole = end_of(mask)
     roles = [message['role'] for message in messages]
-    while roles and roles[-1] != 'assistant':       # a question that nobody answers
-        roles.pop()
     head = next((i for i, role in enumerate(roles) if role != 'system'), 0)
     # A user may ask in several messages in a row: a question begins with the first of them.
     for i in range(head + 1, len(roles)):
         if roles[i] == 'user' and roles[i - 1] != 'user' and end_of(mask) > T + 1:
-            ids, mask = render(messages[:head] + messages[i:len(roles)])
-    end = end_of(mask[:T + 1])
-    how = 'left out' if not end else 'whole' if end == n_whole else 'cut'
-    return ids[:end], mask[:end], how
+            ids, mask = render(messages[:head] + messages[i:])
+    end = end_of(mask)
+    return (ids[:end], mask[:end]) if end <= T + 1 else ([], [])
 
 
 def collate(rows):
@@ -124,34 +117,18 @@ def indices_of(step, lengths, batch_size, seed):
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 config |= {'stage': 'sft', 'steps': 0}      # eval.py asks a model of this stage in conversations
 
-# --- the run: new, or resumed with its saved settings, which flags and config files override ------
+# --- the run, new or resumed, its model, and this process -----------------------------------------
+source, state, changed = open_run(config, fixed='lora optimizer batch_size block_size replay seed')
+globals().update(config)                # if it goes on, the settings that it has saved
 out = pathlib.Path(out_dir)
-source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
-folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; give --init_from=FOLDER of a model, such as '
-        'out/quickstart (with resume, --out_dir of a run), or run: python train.py')
-# A run that goes on keeps its dropout, unless another one is typed.
-changes = {'dropout': dropout} if init_from != 'resume' or 'dropout' in typed else {}
-model = GPT.load(source, **changes)
-tokenizer = Tokenizer.load(folder / 'tokenizer.json', model.saved.get('tokenizer_hash'))
+model, tokenizer = load_model(source, dropout=dropout)
 tokenizer.render([])                    # refuses a tokenizer without tokens for chat
-require(model.config.causal and 'reward_head' not in model.saved,
-        f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
-state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-changed = go_on(config, source, state.get('config', {}),
-                fixed='lora optimizer batch_size block_size replay seed'.split())
-globals().update(config)
-check_folder(config, source, goes_on=bool(state))
 T = block_size or model.config.block_size       # most inputs of a row
 require(T <= model.config.block_size, f'{block_size=} is above the context of {source}, '
-        f'{model.config.block_size}; make it longer: python -m extras.training.longer_context')
+        f'{model.config.block_size}; train.py --init_from --block_size makes it longer')
 
-# --- this process ---------------------------------------------------------------------------------
 device_type, device, dtype, rank, world = machine(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
-torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
-if world > 1:
-    dist.init_process_group('nccl' if device_type == 'cuda' else 'gloo')
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -162,18 +139,19 @@ def read(path):
     """Return the conversations of a file, (ids, mask) each; the mask says which ids are trained."""
     require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
             'chats.py --source=FILE --out_dir=NEW, and give --data_dir=NEW')
-    rows, counts, content = [], collections.Counter(), pathlib.Path(path).read_bytes()
+    rows, content = [], pathlib.Path(path).read_bytes()
     data_hash.update(content)
-    for number, line in enumerate(content.strip().splitlines(), 1):
+    lines = content.strip().splitlines()
+    for number, line in enumerate(lines, 1):
         try:
-            ids, mask, how = fit(json.loads(line)['messages'], tokenizer.render, T)
+            ids, mask = fit(json.loads(line)['messages'], tokenizer.render, T)
         except (ValueError, LookupError, TypeError) as error:
             raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of sft.py') from None
-        counts[how] += 1
         if ids:                         # arrays take a tenth of the memory of lists
             rows.append((np.array(ids, np.int32), np.array(mask, bool)))
     if rank == 0:
-        print(path, dict(counts), flush=True)
+        print(f'{path}: {len(rows):,} conversations; left out, because they have no answer or more '
+              f'than {T} tokens: {len(lines) - len(rows):,}', flush=True)
     require(rows, f'{path} has no conversation with an answer that fits into {T} tokens')
     return rows
 
@@ -209,21 +187,17 @@ if optimizer == 'muon':
     opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, math.inf
 if state:
-    require(state['data'] == data_hash.hexdigest(),
-            f'{source} has read other data than {data_dir}')
+    require(state['data'] == data_hash.hexdigest(), f'{data_dir} has other data than {source} read')
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=} or, if that was not typed, '
-        'epochs')
-is_new, state, model.saved = not state, {}, {}              # frees their memory
+    opt.load_state_dict(state['optimizer'])
+require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}, or else epochs')
+state, model.saved = {}, {}             # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    write_folder(config)
+    write_folder(config, source)
     tokenizer.save(out / 'tokenizer.json')
-    if is_new and (folder / 'data.json').exists():          # what its base has read, for eval.py
-        shutil.copy(folder / 'data.json', out)
 
 
 def save(name):
@@ -237,8 +211,7 @@ def save(name):
 
 
 def log(row):
-    """Print figures, and append them to metrics.jsonl. A resumed run may write a step again: the
-    last row of a step counts."""
+    """Print figures, and append them to metrics.jsonl, where the last row of a step counts."""
     words = [f'{name}: {value:.4g}' for name, value in row.items()]
     print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
     row = {name: value if math.isfinite(value) else None for name, value in row.items()}
@@ -300,7 +273,7 @@ if rank == 0:
           f'of which is trained:\n{tokenizer.decode(ids[mask].tolist())}', sep='\n', flush=True)
     if max_steps < 20:
         print('note: so few steps teach little: raise --epochs, or lower --batch_size')
-if is_new:
+if step == 0:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now
 while step < max_steps:
@@ -336,7 +309,4 @@ while step < max_steps:
         save('last.pt')
 
 if rank == 0:
-    print(f'done, lowest val_loss {best_val:.4f}; next: python sample.py '
-          f'--ckpt={shlex.quote(out_dir)} --chat=True')
-if world > 1:
-    dist.destroy_process_group()
+    print(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={out} --chat=True')

@@ -11,13 +11,14 @@ equals one that was never interrupted. batch_size counts the sequences of all de
 such as 512 = 8 processes x 16 micro-batches x 4, so a run takes the same steps on 1 device as on 8.
 Without dropout they differ by rounding only: by 1e-6 in float32.
 """
-import contextlib, copy, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
+import contextlib, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
-from configurator import check_folder, configure, go_on, machine, require, typed, write_folder
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
+from configurator import configure, require, typed
+from launch import folder_of, machine, open_run, write_folder
 from model import GPT, GPTConfig, IGNORE
 from tokenizer import Tokenizer
 
@@ -109,38 +110,20 @@ if plan:
     from extras.training import planner
     sys.exit(planner.show(config))
 
-# --- the run: new, or resumed with its saved settings, which flags and config files override ------
+# --- the run, new or resumed, and this process ----------------------------------------------------
+# What may not change when it goes on; eval_tokens, because best.pt compares equal measurements.
+source, state, changed = open_run(config, fixed='optimizer objective document_mask batch_size '
+                                                'block_size seed eval_tokens')
+globals().update(config)                # if it goes on, the settings that it has saved
 out = pathlib.Path(out_dir)
-checkpoints = [path for path in (out / 'last.pt', out / 'last-1.pt') if path.exists()]
-if init_from == 'auto':
-    config['init_from'] = init_from = 'resume' if checkpoints else 'scratch'
-source = init_from      # where the weights come from
-state = {}              # of a run that goes on: its checkpoint
-if init_from == 'resume':
-    for source in checkpoints:
-        try:
-            state = torch.load(source, map_location='cpu', weights_only=True, mmap=True)
-            break
-        except Exception as error:      # a crash or a full disk may have damaged last.pt
-            print(f'{source} cannot be read ({error!r:.80})')
-    require(state, f'{out_dir} has no checkpoint that can be read, so leave --init_from=resume out '
-            'and type --overwrite if best.pt is there and may go')
-changed = go_on(config, source, state.get('config', {}),
-                fixed=('optimizer', 'objective', 'document_mask', 'batch_size', 'block_size',
-                       'seed', 'eval_tokens'))         # best.pt compares equal measurements
-globals().update(config)
-check_folder(config, begins_with=None if source == 'scratch' else source, goes_on=bool(state))
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
 min_lr = learning_rate / 10 if min_lr is None else min_lr
 require(min_lr <= learning_rate, f'{min_lr=} is above {learning_rate=}, so the rate would rise')
 
-# --- this process ---------------------------------------------------------------------------------
 device_type, device, dtype, rank, world = machine(device, dtype)
 on_gpu = device_type == 'cuda'
 autocast = torch.autocast(device_type, getattr(torch, dtype), enabled=dtype != 'float32')
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
-if 'RANK' in os.environ:                # of torchrun, also for one process
-    dist.init_process_group('nccl' if on_gpu else 'gloo')
 
 # --- data -----------------------------------------------------------------------------------------
 require(os.path.exists(f'{data_dir}/val.bin'), f'{data_dir} has no val.bin; make it as your config '
@@ -216,15 +199,16 @@ if source == 'scratch':
     model = GPT(wanted)
 else:
     model = GPT.load(source, dropout=dropout, causal=wanted.causal)
-    is_same = model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash
-    if 'tokenizer_hash' not in model.saved and os.path.exists(f'{source}/tokenizer.json'):
-        # Hugging Face's folders name no hash, so the ids of a text decide
-        beside, text = Tokenizer.load(f'{source}/tokenizer.json'), meta_text.decode()
-        is_same = beside.encode(text) == tokenizer.encode(text)
-    require(is_same, f'{data_dir} has another tokenizer than {source}; prepare the text again, '
-            'with --tokenizer=FILE, the tokenizer.json beside that model')
-require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
-        f'{model.config.block_size}; make it longer: python -m extras.training.longer_context')
+    beside = folder_of(source) / 'tokenizer.json'
+    require(Tokenizer.load(beside).hash == tokenizer.hash, f'{data_dir} has another tokenizer than '
+            f'{source}; prepare the text again, with --tokenizer={beside}')
+if block_size > model.config.block_size:        # a longer context: see model.stretch()
+    scaling = model.config.rope_scaling         # of an earlier one, or ()
+    first = scaling[3] if len(scaling) == 4 else model.config.block_size / (*scaling, 1)[0]
+    model = GPT.load(source, dropout=dropout, causal=wanted.causal, block_size=block_size,
+                     rope_scaling=(block_size / first, 1.0, 4.0, first))
+    print(f'note: RoPE turns more slowly, because {block_size=} is above the {first:g} tokens of '
+          'the first training')
 if state:
     require(state['data'] == data_hash, f'{source} has read other data than {data_dir}')
     require(state['step'] < max_steps, f'{out_dir} is at step {state["step"]}; raise {max_steps=}')
@@ -269,15 +253,14 @@ opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=wei
 step, skipped, window, best_val = 0, 0, [], math.inf    # window: losses of the last 100 updates
 if state:
     step, skipped, window, best_val = map(state.get, ('step', 'skipped', 'window', 'best_val'))
-    moments = copy.deepcopy(state['optimizer'])     # into memory: save() will replace the file
-    moments = moments if shard == 'ddp' else sharding.split(moments, opt)
+    moments = state['optimizer'] if shard == 'ddp' else sharding.split(state['optimizer'], opt)
     opt.load_state_dict({**opt.state_dict(), 'state': moments})     # its rates are those of now
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())  # {} without float16
-is_new, state, moments, model.saved = not state, {}, {}, {}             # frees their memory
+state, moments, model.saved = {}, {}, {}        # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    write_folder(config)
+    write_folder(config, source)
     if source == out / 'last-1.pt':             # the damaged last.pt must not take its name
         (out / 'last.pt').unlink(missing_ok=True)
     tokenizer.save(out / 'tokenizer.json')
@@ -406,9 +389,9 @@ stopping = 0                            # requests to stop, of all processes
 refused = 0                             # updates in a row that were skipped
 require(summed(step)[0] == step * world, 'the processes begin at different steps: out_dir must be '
         'one folder, which all of them see')
-if is_new:
+if step == 0:
     evaluate()
-    save('last.pt')
+    save('last.pt')             # before the first step, so a full disk fails now
 while step < max_steps and not stopping:
     began = time.perf_counter()
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)      # of dropout
@@ -455,8 +438,6 @@ while step < max_steps and not stopping:
             mfu=peak and flops / dt / peak, data_s=data_s, skipped=skipped,
             minutes_left=dt * (max_steps - step) / 60,
             memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if on_gpu else None)
-        if step == log_interval and dt > 2 and n_params < 1e7 and device_type == 'cpu':
-            say('slow: if other programs use the cores, type OMP_NUM_THREADS=1 in front of python')
     require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
             f'that fails, go back to an older checkpoint: copy {out / "last-1.pt"} to last.pt')
@@ -469,5 +450,3 @@ reader = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
 say(f'done, lowest val_loss {best_val:.4f}; next: python {reader} --ckpt={shlex.quote(out_dir)}'
     if step == max_steps else f'stopped at step {step}; resume: python train.py '
     f'--out_dir={shlex.quote(out_dir)} --init_from=resume')
-if dist.is_initialized():
-    dist.destroy_process_group()

@@ -1,19 +1,19 @@
 """
 Our speed next to that of the usual libraries: training and encoding with a byte-level BPE, next to
 Hugging Face's tokenizers; training steps and greedy generation, next to transformers' Llama of the
-same shape, dtype and threads; rules for prose and near-copies, next to datatrove, datasketch and
-rensa. One process per measurement, in turn. Nothing else should run on the machine.
+same shape, dtype and threads. One process per measurement, in turn. Nothing else should run on the
+machine.
 
-    pip install transformers tokenizers datasketch rensa 'datatrove[processing]' spacy
-    python bench/peers.py                       # everything but clean
-    python bench/peers.py bpe encode            # some of it: bpe, encode, train, generate, clean
+    pip install transformers tokenizers
+    python bench/peers.py                       # everything
+    python bench/peers.py bpe encode            # some of it: bpe, encode, train, generate
     ROUNDS=1 python bench/peers.py train
 
 For the tokenizers, the text is the standard library with its tests, and the vocabulary 32,768. CPU
 seconds count all processes and threads, so they can be compared on a machine with other work, too.
-bfloat16 is measured where the processor has it. A peer that is not installed is left out.
+bfloat16 is measured where the processor has it.
 """
-import json, math, os, pathlib, re, resource, subprocess, sys, sysconfig, tempfile, time
+import json, math, os, pathlib, resource, subprocess, sys, sysconfig, time
 from statistics import median_high as median
 import numpy as np
 import torch
@@ -22,10 +22,7 @@ ROOT = str(pathlib.Path(__file__).resolve().parent.parent)
 sys.path.insert(0, ROOT)
 from extras.models import hf_tokenizer          # noqa: E402
 from extras.tasks import chain_report           # noqa: E402
-from extras.training import bpe                 # noqa: E402
 from extras.training.muon import is_native      # noqa: E402
-from clean import prose_reason                  # noqa: E402
-from dedup import find_copies                   # noqa: E402
 from model import GPT, GPTConfig                # noqa: E402
 from tokenizer import PATTERN, Tokenizer        # noqa: E402
 
@@ -38,9 +35,6 @@ SHAPES = {'shakespeare_cpu': GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=Fals
           'small': GPTConfig(32768, 1024, 12, 12, 0, 768)}
 BATCHES = {'train': {'shakespeare_cpu': [12], 'quickstart': [8], 'nano': [2]},
            'generate': {name: [1, 16] for name in ('quickstart', 'nano', 'small')}}
-# of tokenizers and of cleaning: whom each is measured against
-PEERS = {'bpe': ['theirs'], 'encode': ['theirs'], 'rules': ['datatrove'],
-         'copies': ['datatrove', 'datasketch', 'rensa']}
 
 
 # --- what is timed: a call, and how many bytes or tokens it works on ------------------------------
@@ -68,7 +62,7 @@ def tokenizing(what, who):
             encode = lambda batch: [e.ids for e in theirs.encode_batch(
                 batch, add_special_tokens=False)]
         encode(['warm up'])                     # builds tables
-        return lambda: [encode(batch) for batch in bpe.in_batches(texts, 4_000_000)], size
+        return lambda: [encode(texts[i:i + 200]) for i in range(0, len(texts), 200)], size
     if who == 'ours':
         return lambda: train().vocab, size
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -79,72 +73,6 @@ def tokenizing(what, who):
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=VOCAB, initial_alphabet=parts.ByteLevel.alphabet(), show_progress=False)
     return lambda: theirs.train_from_iterator(texts, trainer), size
-
-
-def prose_texts(size=20_000_000):
-    """20 MB of the docstrings of what is installed here, in texts of 200 to 5,000 words."""
-    texts, words, n = [], [], 0
-    for folder in sysconfig.get_paths()['stdlib'], sysconfig.get_paths()['purelib']:
-        for path in sorted(pathlib.Path(folder).rglob('*.py')):
-            text = path.read_text('utf-8', 'replace')
-            for docstring in re.findall('\"\"\"(.+?)\"\"\"', text, re.S):
-                words += docstring.split()
-            if len(words) > 200 and n < size:
-                texts.append(' '.join(words[:5000]))
-                n += len(texts[-1].encode())
-                words = []
-    return texts
-
-
-def cleaning(what, who):
-    """A call that judges or compares all texts, and their bytes. 256 hash functions, 5-grams, J
-    from 0.85."""
-    texts = prose_texts()
-    grams = lambda text: {' '.join(words[i:i + 5]) for words in [text.lower().split()]
-                          for i in range(max(1, len(words) - 4))}
-    if who == 'ours':
-        work = (lambda: [*map(prose_reason, texts)]) if what == 'rules' else (
-            lambda: find_copies(texts))
-    elif who == 'datasketch':
-        import datasketch
-
-        def work():
-            index = datasketch.MinHashLSH(0.85, num_perm=256)
-            signatures = datasketch.MinHash.bulk([[gram.encode() for gram in grams(text)]
-                                                  for text in texts], num_perm=256)
-            for i, signature in enumerate(signatures):
-                if not index.query(signature):
-                    index.insert(i, signature)
-    elif who == 'rensa':
-        import rensa
-
-        def work():
-            index = rensa.RMinHashLSH(0.85, 256, 32)
-            for i, text in enumerate(texts):
-                signature = rensa.RMinHash(256, 42)
-                signature.update([*grams(text)])
-                if not index.query(signature):
-                    index.insert(i, signature)
-    else:
-        from datatrove.data import Document
-        from datatrove.pipeline import filters
-        from datatrove.pipeline.dedup import minhash
-        documents = lambda: (Document(text=text, id=str(i)) for i, text in enumerate(texts))
-        if what == 'rules':
-            steps = filters.GopherQualityFilter(), filters.GopherRepetitionFilter()
-            work = lambda: [sum(1 for _ in step.run(documents())) for step in steps]
-        else:       # its default, spaCy's words, takes minutes: here they are those of str.split
-            minhash.load_word_tokenizer = lambda _: type('', (), {'word_tokenize': str.split})
-            config = minhash.MinhashConfig(n_grams=5, num_buckets=32, hashes_per_bucket=8)
-
-            def work():
-                with tempfile.TemporaryDirectory() as top:
-                    a, b, c = (f'{top}/{name}' for name in 'abc')
-                    minhash.MinhashDedupSignature(a, config).run(documents(), 0, 1)
-                    for i in range(32):
-                        minhash.MinhashDedupBuckets(a, b, config=config).run(None, i, 32)
-                    minhash.MinhashDedupCluster(b, c, config=config).run(None, 0, 1)
-    return work, sum(len(text.encode()) for text in texts)
 
 
 def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, new=128):
@@ -211,7 +139,7 @@ def measured(what, who, shape='', dtype='', batch=0):
         work()                                  # warm up
         n_calls = 10 if what == 'train' else 1
     else:
-        work, n = (tokenizing if what in ('bpe', 'encode') else cleaning)(what, who)
+        work, n = tokenizing(what, who)
     seconds, before = [], cpu_seconds()
     for _ in range(n_calls):
         began = time.perf_counter()
@@ -227,17 +155,17 @@ def cpu_seconds():
     return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
-def compare(job, peers):
-    """Run this script for each contestant, round after round (A B A B ...), because machines drift
+def compare(job):
+    """Run this script for us and for them, round after round (A B A B ...), because machines drift
     while the ratios within a round do not. Print a row for each; theirs has the medians of our rate
     over theirs, and of their CPU seconds over ours."""
     what, *more = job.split()
-    rounds = {who: [] for who in ('ours', *peers)}
+    rounds = {'ours': [], 'theirs': []}
     for _ in range(ROUNDS):
         for who in rounds:
             run = subprocess.run([sys.executable, __file__, ':'.join([what, who, *more])],
                                  capture_output=True, text=True)
-            if run.returncode:                  # such as a peer that is not installed
+            if run.returncode:                  # it may be not installed
                 print(f'{job} {who} failed: {run.stderr.strip().splitlines()[-1]}', flush=True)
             else:
                 rounds[who].append(json.loads(run.stdout.splitlines()[-1]))
@@ -256,18 +184,18 @@ def main(asked):
           f'{"of CPU":>8}')
     dtypes = ['float32'] + ['bfloat16'] * is_native(torch.device('cpu'))
     for name in asked or ['bpe', 'encode', *BATCHES]:
-        for job in ['rules', 'copies'] if name == 'clean' else [name] * (name in PEERS):
-            compare(job, PEERS[job])
+        if name not in BATCHES:
+            compare(name)
         for shape, batches in BATCHES.get(name, {}).items():
             for batch in batches:
                 for dtype in dtypes:
-                    compare(f'{name} {shape} {dtype} {batch}', ['theirs'])
+                    compare(f'{name} {shape} {dtype} {batch}')
 
 
 if __name__ == '__main__':
     if ':' in ''.join(sys.argv[1:2]):
         print(json.dumps(measured(*sys.argv[1].split(':'))))
-    elif set(sys.argv[1:]) - {'bpe', 'encode', 'clean', *BATCHES}:
+    elif set(sys.argv[1:]) - {'bpe', 'encode', *BATCHES}:
         print(__doc__)
         sys.exit(0 if '--help' in sys.argv else 2)
     else:

@@ -124,7 +124,7 @@ EXERCISES = [
              'test_tokenizer.py::test_golden_low_lower_lowest '
              'test_tokenizer.py::test_the_merges_are_those_of_the_naive_loop',
              'Learn the merges: count pairs, merge the most frequent, of equals the one with the smaller '
-             'ids. extras/training/bpe.py does it on 30 MB in two seconds: how?'),
+             'ids. First count all pairs before each merge. Ours counts few of them again: why is that enough?'),
 ]
 
 

@@ -248,7 +248,7 @@ SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --device=cuda => device='cuda' & --device=auto
 --data_dir=nowhere => nowhere/train.jsonl & run: python chats.py --source=FILE --out_dir=NEW
 --block_size=1 => fits into 1 tokens
---block_size=97 => extras.training.longer_context
+--block_size=97 => train.py --init_from --block_size
 --replay=2 => --base_dir
 --base_dir=nowhere => meta.json
 --dropout=1 => dropout
@@ -256,9 +256,6 @@ SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --init_from=resume => last.pt''', 'dpo': '''--device=cuda => device='cuda' & --device=auto
 --data_dir=nowhere => nowhere/train.jsonl & chats.py --kind=preference --source=FILE --out_dir=NEW
 --beta=1e-300 => beta=1e-300
---gamma=2 => --gamma & simpo
---loss_type=orpo --nll_weight=1 => --nll_weight
---loss_type=rm --beta=0.2 => --beta
 --label_smoothing=0.5 => label_smoothing
 --init_from=gone => gone & python sft.py
 --init_from=resume => last.pt''', 'rl': '''--device=cuda => device='cuda' & --device=auto

@@ -33,10 +33,11 @@ plot.py --runs=base,sft,dpo,rl
 '''.replace('STEPS', '--max_steps=2 --batch_size=4 --warmup_steps=0 --device=cpu')
 # What each needs beside it. tokenizer.py, model.py and dedup.py need nothing; the command of the first one
 # has settings.
-BESIDE = {**dict.fromkeys(['tokenizer.py', 'chats.py', 'plot.py'], ['configurator.py']),
-          'clean.py': ['dedup.py', 'configurator.py'], 'dedup.py': [],
-          'prepare.py': ['tokenizer.py', 'configurator.py'], 'model.py': []}
-TRAINERS = 'model.py', 'tokenizer.py', 'configurator.py'
+BESIDE = {**dict.fromkeys(['tokenizer.py', 'plot.py'], ['configurator.py']),
+          'chats.py': ['files.py', 'configurator.py'], 'dedup.py': [], 'model.py': [],
+          'clean.py': ['files.py', 'dedup.py', 'configurator.py'],
+          'prepare.py': ['files.py', 'tokenizer.py', 'configurator.py']}
+TRAINERS = 'model.py', 'tokenizer.py', 'configurator.py', 'launch.py'
 # A flag whose file is not there => the name of the file.
 DOORS = '''
 clean.py --source=text --out_dir=no => personal

@@ -45,7 +45,7 @@ def test_an_interval_for_other_seeds_and_problems_holds_the_truth_in_95_of_100_e
 def test_an_interval_by_hand_and_what_the_page_says_is_what_the_command_prints():
     assert practice.interval([3.0, 5.0, np.nan]) == '+4.0 (-8.7 to 16.7)'       # 4 ± 12.71 * 1
     assert practice.interval([5.0]) == '+5.0' and practice.interval([np.nan]) == ''
-    printed, page = ok(run('bench/real.py')), (ROOT / 'docs/practice.md').read_text()
+    printed, page = ok(run('bench/practice.py')), (ROOT / 'docs/practice.md').read_text()
     rows = re.findall(r'^\|.*\|$', page.split('\n## SmolLM2')[1], re.M)
     assert len(rows) > 9 and not {*rows} - {*printed.splitlines()}
 

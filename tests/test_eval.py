@@ -75,17 +75,16 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
     assert abs(rows['untrained']['nats'] - math.log(512)) < 0.05
 
 
-def test_without_data_dir_the_text_of_the_base_of_a_run_is_measured(base_run, data_dir, tmp_path):
-    """Also of what was tuned since: the data of sft.py are no text. Other data are refused."""
-    for name, begun in ('sft', f'{base_run}/best.pt'), ('rl', f'{tmp_path}/sft'):
+def test_without_data_dir_the_text_of_a_run_is_measured(base_run, data_dir, tmp_path):
+    """Of sft.py, that of --base_dir: its own data are no text. Other data are refused."""
+    for name, base_dir in ('sft', str(data_dir)), ('rl', ''):
         save_run(tmp_path / name, GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json'))
-        write(tmp_path / name / 'config.json', [{'stage': name, 'init_from': begun, 'data_dir': 'chats'}])
-    for ckpt in base_run, 'rl':
+        write(tmp_path / name / 'config.json', [{'stage': name, 'base_dir': base_dir, 'data_dir': 'chats'}])
+    for ckpt in base_run, 'sft':
         said = ok(run('eval.py', f'--ckpt={ckpt} --out=x.json --loss_tokens=9', cwd=tmp_path))
         assert f'the loss is measured on {data_dir}; --data_dir=FOLDER' in said
         assert read_json(tmp_path / 'x.json')['settings']['data_dir'] == str(data_dir)
-    write(tmp_path / 'sft/config.json', [{'stage': 'sft', 'init_from': f'{tmp_path}/rl'}])
-    for ckpt in '.', 'rl':          # a folder without a base; two runs that began with each other
+    for ckpt in '.', 'rl':
         mistake(run('eval.py', f'--ckpt={ckpt}', cwd=tmp_path), 'data/quickstart has no prepared text')
     made = write_bins(tmp_path / 'other', np.arange(100, dtype=np.uint16), BYTES)
     flags = f'--ckpt={base_run}', f'--data_dir={made}'
@@ -140,23 +139,6 @@ def test_all_tasks_are_scored_from_answers_that_are_there(out, tmp_path):
         row['completion'] = f'Sure!\n```python\n{row["prompt"]}{row["completion"]}\n```\nIt works.'
     again = evaluate(tmp_path / 'b', flags, f'--completions={write(tmp_path / "b.jsonl", samples)}')
     assert [again[name]['pass@1'] for name in tasks] == [task['pass@1'] for task in tasks.values()]
-
-
-def test_a_judge_gives_a_grade_and_no_answer_or_grade_is_lost(babbler, tmp_path):
-    """It goes on when it was killed; its own kills it at the second question."""
-    (tmp_path / 'ask.sh').write_text('echo >> $1; [ $(wc -l < $1) = 2 ] && kill -9 $PPID; echo 7')
-    data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
-    flags = f'--ckpt={babbler} --data={data} --device=cpu --max_new_tokens=4 --out_dir={tmp_path}/j'
-    ask = lambda judge: run('extras.tasks.judge', f'{flags} --judge={judge}')
-    count = tmp_path / 'count'
-    assert ask(f'sh {tmp_path}/ask.sh {count}').returncode == -9
-    printed = ok(ask(f'sh {tmp_path}/ask.sh {count}'))
-    assert '7.00 of 10 on 3' in printed and count.read_text() == '\n' * 4
-    low, high = map(float, re.search('interval (.*) to (.*)', printed).groups())
-    assert 1 <= low < 7 < high <= 10
-    mistake(ask('cat'), 'no score', '3/3', 'from 1 to 10')
-    assert len({row['task_id'] for row in read_rows(tmp_path / 'j/samples.jsonl')}) == 3
-    mistake(run('extras.tasks.judge', f'--data={data}'), '--judge=')
 
 
 # --- answers of a model ---------------------------------------------------------------------------
@@ -314,12 +296,10 @@ REFUSED = """
 --tasks=problems --splits=cell,cell --allow_code_execution=True => 'cell-0/0' twice
 --tasks=problems --num_samples=4 --k=1,8 => --num_samples=8
 --out=scores => must end with .json
---k=0 => k='0' must be numbers
---k=1,two => k='1,two' must be numbers
 --tasks=own --data=own.jsonl --completions=samples.jsonl --out=eval.json => would replace a file
 --tasks=own --data=samples.jsonl --completions=given.jsonl --out=eval.json => would replace a file
 --tasks=judged --completions=x.json --out=./x.json => would replace a file
---tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl is no file of answers
+--tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl does not exist
 --tasks=judged --completions=notes.txt => notes.txt must have a record of JSON in each line
 --tasks=judged --completions=given.jsonl => each line of given.jsonl must have outcome, prompt, task_id
 """

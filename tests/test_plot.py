@@ -58,7 +58,6 @@ MISSING = """
 --runs=out/early => no step to draw yet
 --out=x.txt => png
 --runs=out/base => --runs='out/*' & run: python clean.py
---runs=out/b => pip install
 """
 
 

@@ -10,7 +10,6 @@ from test_records import say
 from extras.tasks import questions
 from extras.tasks.answers import given_answers, rows_of
 from extras.tasks.grading import check_harness, judge, verdicts
-from extras.tasks.judge import graded
 from extras.tasks.questions import from_problems, identified, of_tasks, to_question
 from extras.tasks.sandbox import Result, run_many
 
@@ -602,27 +601,3 @@ def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
         for chat in False, True:
             assert outcomes(record, [record['code'], wrong], chat) == ['passed', 'wrong'], record
     assert outcomes(record, ['from math import nan\ndef half(n):\n  return n / 2'], True) == ['passed']
-
-
-# --- a judge --------------------------------------------------------------------------------------
-REPLIES = """
-["Surely [[9]]", null]
-["[[11]]", null]
-["[[7", null]
-["it failed: 7", null]
-["[[8]]", null]
-["nan", null]
-[" 10", 10]
-["7.5", 7.5]
-"""
-
-
-def test_only_a_lone_number_from_1_to_10_is_a_grade():
-    """A model wrote the answer, and may have learned to ask for a 10."""
-    question = {'messages': [say('user', 'Twice 5?')], 'reference': '10'}
-    for reply, score in json_rows(REPLIES):
-        row = graded(f"echo '{reply}'", question, 'So')
-        assert (row['score'], row['outcome']) == (score, 'judged' if score else 'infrastructure'), reply
-    assert '"reference": "10"' in graded('cat', question, 'ten')['message']     # the conversation, as JSON
-    for command in 'no-such-judge', "sh -c 'echo 7; exit 1'":
-        assert graded(command, question, 'So')['score'] is None

@@ -215,8 +215,7 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
 
 # --- mistakes -------------------------------------------------------------------------------------
 REFUSED = """
-clm --prompt=@latin.txt => UTF-8
-clm --prompt=@dataclass => put a text that begins with @ into a file
+clm --prompt=@dataclass => put a text that begins with @ into one
 clm --system=x --prompt=a => --system needs --chat=True
 span --prompt=a => python -m extras.models.fill
 rm --prompt=a => scores answers

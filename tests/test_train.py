@@ -61,7 +61,6 @@ def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own
              '--block_size=32 --batch_size=8 --eval_tokens=2048 --device=cpu')
     begin = lambda *more: run('train.py', flags, *more)
     mistake(begin('--n_layer=6'), str(base), 'n_layer', '2')
-    mistake(begin('--block_size=64'), 'block_size=64', 'extras.training.longer_context')
     ok(begin('--max_steps=3 --warmup_steps=2'))
     first, second, *_ = metrics(tmp_path)
     assert first['val_loss'] == series(base, 'val_loss')[-1] and second['lr'] == approx(0.5e-2)
@@ -75,7 +74,7 @@ REFUSED = '''
 --block_size=9999 => 9999 & train.bin & val.bin & more & tokens
 --objective=span --block_size=3 => span
 --init_from=nowhere => nowhere
---init_from=resume --out_dir=none => none has no checkpoint & --init_from=resume
+--init_from=resume --out_dir=none => none has no last.pt & --init_from=resume
 --device=tpu => tpu & --device=
 --shard=fsdp => torchrun
 --device=mps => mps & --device=auto
@@ -103,7 +102,7 @@ def test_data_that_cannot_serve_are_one_sentence(base, numbers, out, tmp_path):
     begin = lambda *flags: train(data, out, *flags)
     # Another tokenizer of the same size: the ids fit, the text is another, so no loss would tell.
     write_bins(data, ids, Tokenizer.byte(SPECIAL_TOKENS[::-1]))
-    mistake(begin(f'--init_from={base}'), str(base), 'another tokenizer', '--tokenizer=FILE')
+    mistake(begin(f'--init_from={base}'), 'another tokenizer', f'--tokenizer={base}/tokenizer.json')
     os.truncate(data / 'train.bin', 4001)                   # a copy that broke off
     mistake(begin(), 'train.bin', ' 2000 ', 'prepare.py')
     # a stream leaves out what val.bin holds: here everything

@@ -11,6 +11,5 @@ rewards             rl.py --reward=problems, FILE.jsonl, FOLDER: tests, rules or
 
 Commands, python -m extras.tasks.NAME --help:
 compare             is the second of two models better, and at what?
-judge               a command grades a model's answers
 chain_report        the table of what each stage of run.sh can do
 """

@@ -4,11 +4,10 @@ What clean.py and chats.py read, mask, filter and look at. A line a file: who op
 personal            clean.py, chats.py --pii, which is on: addresses and keys are masked; tlds.txt
 markup              clean.py --markup: HTML, LaTeX and pictures in a text go, and wrong letters
                     are repaired
-formats             clean.py --encoding, chats.py: what a file is; .parquet, .csv, .tsv, .ipynb,
-                    .json, .zst, .bz2, .xz
-hub                 --source=shakespeare, codeparrot, hf:OWNER/NAME: downloads
-filters             clean.py --url_block, --licenses, --toxic_words, --decontaminate; it opens
-                    the next two
+formats             files.py: .parquet, .csv, .tsv, .ipynb, .json, .zst
+hub                 files.py, for --source=shakespeare, codeparrot, hf:OWNER/NAME: downloads
+filters             clean.py --url_block, --licenses, --decontaminate; it opens the
+                    next two
 text_quality        clean.py --languages (languages.txt), --perplexity_reference, --quality_good,
                     --quality_bad
 audit               clean.py --audit: documents to look at, and the data card

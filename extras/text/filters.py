@@ -1,29 +1,32 @@
 """
 clean.py opens this file for its optional filters. They drop pages of some domains, documents with
-other licenses, texts with many words of a list, and texts with the problems of a benchmark.
+other licenses, and texts with the problems of a benchmark.
 
     python clean.py --source=pages.jsonl --url_block=block.txt --url_allow=allow.txt
     python clean.py --source=MY_CODE --licenses=mit,apache-2.0,bsd-3-clause
-    python clean.py --source=FOLDER --toxic_words=words.txt
     python clean.py --source=MY_CODE --decontaminate=HumanEval.jsonl.gz,mbpp.jsonl
 
 A stage is a function check(document, notes), which returns why a document is dropped, or None.
 """
-import collections, os, pathlib, re, unicodedata
+import os, pathlib, re
 import numpy as np
-import regex
 from configurator import require
 from dedup import ngrams, words_of
 from extras.text import audit, markup, text_quality
+from files import entries, find_files, mend, read
 
 
 # --- what clean.py asks for -----------------------------------------------------------------------
-def with_options(stages, config, texts_at, read, check_text, normalise):
+def with_options(stages, config, mode_of, normalise):
     """Return the stages of clean.py, {name: check(document, notes)}, with those that the settings
-    in config ask for, before and after the rules. The other arguments are functions of clean.py:
-    texts_at(path, text_field), read(path, text_field), check_text and normalise(text, mode)."""
-    def examples(path):
-        return texts_at(path, config.text_field) if path else ()
+    in config ask for, before and after the rules. mode_of(text, path) and normalise(text, mode) are
+    clean.py's."""
+    def examples(source):
+        for path in find_files(source)[0] if source else ():
+            for document in read(path, config.text_field):
+                text, _ = mend(document['text'])
+                if text and not text.isspace():
+                    yield normalise(text, mode_of(text, document['path']))
 
     before, after = {}, {}
     if config.licenses or config.audit or config.languages:
@@ -38,11 +41,8 @@ def with_options(stages, config, texts_at, read, check_text, normalise):
     if config.quality_good or config.quality_bad:
         after['quality'] = text_quality.quality(
             examples(config.quality_good), examples(config.quality_bad))
-    if config.toxic_words:
-        after['toxic words'] = words(config.toxic_words)
     if config.decontaminate:
-        after['benchmarks'] = benchmarks(config.decontaminate, read, check_text,
-                                         normalise)
+        after['benchmarks'] = benchmarks(config.decontaminate, normalise)
     all_stages = {}     # found, read, one form, BEFORE, rules, AFTER, personal data
     for name, check in stages.items():
         here = {name: check}
@@ -62,7 +62,8 @@ def report(folder, config, notes, copies, stays, document, left, size, mode_of):
         card = audit.card(map(document, some), size[some], mode_of)
     meta = {'licenses': dict(notes.get('licenses of documents', {}))}
     if config['decontaminate']:
-        meta['decontaminated'] = {'ngram': NGRAM, 'problems': config['decontaminate'].split(',')}
+        problems = re.split(', *', config['decontaminate'])
+        meta['decontaminated'] = {'ngram': NGRAM, 'problems': problems}
     return card, meta
 
 
@@ -153,55 +154,26 @@ def license_of(record):
     return value.lower() if isinstance(value, str) and value else 'unknown'
 
 
-# --- words ----------------------------------------------------------------------------------------
-MAX_TOXIC = 1                   # words of the list in 1,000; with 0, not one may be in it
-WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")        # also don't, well-known
-# Chinese and Thai have no spaces, and Korean glues its particles to words, so no whole word of a
-# text would be one of the list.
-UNSPACED = regex.compile(r'[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}'
-                         r'\p{Myanmar}]')
-
-
-def words(path):
-    """Return a stage of clean.py that drops texts with too many words of a list. path: a file with
-    a word on each line; # begins a comment. Only whole words count: 'Damn! A damned classic.' has
-    one word of a list with damn and ass."""
-    listed = {unicodedata.normalize('NFC', word) for word in lines_of(path)}
-    odd = sorted(word for word in listed if not WORD.fullmatch(word) or UNSPACED.search(word))
-    require(not odd, f'{path} has {len(odd):,} lines that are no single word of letters between '
-            f'spaces, such as {", ".join(odd[:3])!r:.80}; remove them')
-
-    def check_words(document, notes):
-        text = document['text']
-        hits = collections.Counter(word for word in WORD.findall(text.lower()) if word in listed)
-        if hits.total() * 1000 > MAX_TOXIC * len(text.split()):
-            notes['toxic words in what was dropped'].update(hits)
-            return 'toxic'
-
-    return check_words
-
-
 # --- benchmarks -----------------------------------------------------------------------------------
 # A model that has read a problem knows the answer. Any text in a record of such a file counts:
 # questions, solutions, tests. Nothing here finds a paraphrase.
 NGRAM = 13                      # words in a row, as for GPT-3 (arXiv:2005.14165)
 
 
-def benchmarks(paths, read, check_text, normalise):
-    """Return a stage of clean.py, whose functions these are. paths: files of records, 'a,b'."""
+def benchmarks(paths, normalise):
+    """Return a stage of clean.py. paths: files of records, 'a,b'."""
     def grams_of(text):         # the hash of each 13 words in a row, uint64 (words - 12,)
         return ngrams(words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
 
     known = []
-    for path in paths.split(','):
+    for path in re.split(', *', paths):
         require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
                                       'benchmarks')
         lengths = []
-        for problem in read(path, None):
-            why = check_text(problem, collections.defaultdict(collections.Counter))
-            require(problem['record'] or not why,
-                    f"{problem['path']} is no file of a benchmark: {why}")
-            grams = [grams_of(form) for part in strings_in(problem['record'] or problem['text'])
+        for place, problem, _ in entries(path):
+            require(not isinstance(problem, Exception),
+                    f'{place} is no file of a benchmark: {problem}')
+            grams = [grams_of(form) for part in strings_in(problem)
                      for form in forms_of(part, normalise)]
             known += grams
             lengths.append(sum(map(len, grams)))

@@ -1,24 +1,23 @@
 r"""
-Tables, notebooks and packed files become records. clean.py and chats.py open this file for their
+Tables and notebooks become records, and .zst is unpacked. files.py opens this file for their
 endings.
 
     for record in records_of('a.csv', ['text,n\n', 'a,1\n', 'b\n']):    # .csv, .tsv, .json, .ipynb
-        print(record)               # {'text': 'a', 'n': '1'}, and then why there is none, a text
+        print(record)               # {'text': 'a', 'n': '1'}, and then an error: why there is none
     records_of('part.parquet', (), ['text', 'url'])     # it opens the file itself
-    lines_of('part.jsonl.zst', 'cp1251')                # unpacked and decoded; also .gz, .bz2, .xz
 
 A table takes a few MB of memory, whatever its size; a list in a .json file and a notebook are read
 whole. A file that is not what its name says raises a ValueError with the reason. A file that is cut
 off raises an EOFError or OSError in the words of the library that found it.
 """
-import bz2, codecs, contextlib, csv, gzip, importlib, io, itertools, json, lzma, os, re
+import contextlib, csv, importlib, io, itertools, json, os, re
 from configurator import Mistake
+from files import NO_RECORD, record_of
 
 ROWS = 100                      # of a .parquet file, in memory at a time
 LONGEST_CELL = 100_000_000      # characters; a quote that never ends takes no more than that
 DAMAGED = ('not as many cells as the header has (or a quote does not end, or is written \\", which '
            'should be "")')
-NO_RECORD = 'no JSON record'
 
 
 def package(path, *names):
@@ -30,66 +29,13 @@ def package(path, *names):
     raise Mistake(f'{path} needs a package: pip install {names[-1].removesuffix(".parquet")}')
 
 
-# --- what a file is -------------------------------------------------------------------------------
-# how files begin that should have other endings
-FORMS = {'.pdf': rb'%PDF-', '.rtf': rb'\{\\rtf', '.zip, .docx, .xlsx or .epub': rb'PK\x03\x04',
-         '.gz': rb'\x1f\x8b\x08', '.bz2': rb'BZh\d1AY', '.xz': rb'\xfd7zXZ', '.warc': rb'WARC/\d',
-         '.zst': rb'\x28\xb5/\xfd', '.parquet': rb'PAR1\x15', '.sqlite': rb'SQLite format 3',
-         '.tar': rb'(?s).{257}ustar'}
-JSON = {'.jsonl or .json': rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"[^"\n]{0,99}"\s*:'}
-# A byte that decodes to nothing becomes a lone surrogate, which no text has.
-codecs.register_error('odd', lambda error: ('\udc80' * (error.end - error.start), error.end))
-
-
-def lines_of(path, encoding='', is_jsonl=False, may_be_json=True):
-    """Return the decoded lines of a file, packed or not. It is UTF-8, UTF-16 or UTF-32 with its
-    mark, or in `encoding`; in a .jsonl each line may be UTF-8 or in `encoding`. A file of another
-    form than its ending says is refused, and its form is named."""
-    with open(path, 'rb') as f:
-        if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
-            raise ValueError('a pointer of Git LFS, without the data: git lfs pull')
-    f = unpack(path)
-    start, errors = f.peek(4096), 'odd'
-    forms = {} if path.lower().endswith('.parquet') else FORMS if may_be_json else FORMS | JSON
-    for form in (form for form, begin in forms.items() if re.match(begin, start)):
-        raise ValueError(f'in truth a {form}: rename or unpack it, or see docs/data.md')
-    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):    # it begins as UTF-16 does
-        encoding = 'utf-32'
-    elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = 'utf-16'
-    elif is_jsonl and encoding and '\n'.encode(encoding) == b'\n':
-        return (line.decode('utf-8-sig' if is_utf8([line], encoding) else encoding, errors)
-                for line in f)
-    elif not encoding or is_utf8(unpack(path), encoding):
-        encoding, errors = 'utf-8-sig', 'surrogateescape'               # the same, but in C
-    # a CR ends lines of a text, too; in records it may be a sign of a text
-    return io.TextIOWrapper(f, encoding, errors, newline='\n' if may_be_json else '')
-
-
-def is_utf8(lines, encoding):
-    """Whether lines are UTF-8, although --encoding says otherwise: they have more letters beyond
-    ASCII than odd bytes and zeros. Pure ASCII may be Japanese mail (iso-2022-jp), so there
-    --encoding wins; it can't be UTF-16, which has zeros."""
-    n_others = n_odd = 0
-    for line in lines:
-        text = line.decode('utf-8', 'surrogateescape')
-        n_others += len(text) - len(text.encode('ascii', 'ignore'))
-        n_odd += len(re.findall('[\0\udc80-\udcff]', text))
-    return n_others > 2 * n_odd or not n_odd and '\n'.encode(encoding) != b'\n'
-
-
-def unpack(path):
-    """Open a packed file to read its bytes, unpacked."""
-    kind = os.path.splitext(path.lower())[1]
-    if kind == '.xz':
-        return io.BufferedReader(Unpacked(lzma.open(path), lzma.LZMAError))
-    if kind == '.zst':
-        # zstandard ends without a word where a file is cut off; this package, which Python 3.14
-        # has, doesn't. 31: the largest window that zstd --long=31 writes, as in dumps of forums.
-        zstd = package(path, 'compression.zstd', 'backports.zstd')
-        file = zstd.open(path, options={zstd.DecompressionParameter.window_log_max: 31})
-        return io.BufferedReader(Unpacked(file, zstd.ZstdError))
-    return {'.gz': gzip.open, '.bz2': bz2.open}.get(kind, open)(path, 'rb')
+def open_zst(path):
+    """Open a .zst to read its bytes, unpacked. The package zstandard ends without a word where a
+    file is cut off; this one, which Python 3.14 has, doesn't. 31: the largest window that
+    zstd --long=31 writes, as in dumps of forums."""
+    zstd = package(path, 'compression.zstd', 'backports.zstd')
+    file = zstd.open(path, options={zstd.DecompressionParameter.window_log_max: 31})
+    return io.BufferedReader(Unpacked(file, zstd.ZstdError))
 
 
 class Unpacked(io.RawIOBase):
@@ -110,14 +56,13 @@ class Unpacked(io.RawIOBase):
 
 # --- records --------------------------------------------------------------------------------------
 def records_of(path, lines, columns=None):
-    """Yield the records of a file, or for each that can't be read a text, why. lines: its lines.
+    """Yield the records of a file, or for each that can't be read an error, why. lines: its lines.
     columns: those of a .parquet file to read; without any, all that are no bytes."""
     kind = os.path.splitext(re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()))[1]
     if kind == '.parquet':
         return rows_of_parquet(path, columns)
-    readers = {'.csv': rows_of_csv, '.tsv': lambda lines: rows_of_csv(lines, '\t'),
-               '.json': records_of_json, '.ipynb': record_of_notebook}
-    return readers.get(kind, lambda lines: map(parsed, filter(str.strip, lines)))(lines)
+    return {'.csv': rows_of_csv, '.tsv': lambda lines: rows_of_csv(lines, '\t'),
+            '.json': records_of_json, '.ipynb': record_of_notebook}[kind](lines)
 
 
 def rows_of_parquet(path, columns):
@@ -163,7 +108,7 @@ def rows_of_csv(lines, delimiter=','):
         try:
             row = next(rows, None)
         except csv.Error as error:
-            yield f'{DAMAGED} ({error})'
+            yield ValueError(f'{DAMAGED} ({error})')
             continue
         row = [*map(unquoted, row)] if row and is_tsv else row
         if row and not names:
@@ -172,7 +117,8 @@ def rows_of_csv(lines, delimiter=','):
                 raise ValueError('the first line of a .csv must name its columns, with commas; if '
                                  'they have others, such as ;, write the line sep=; above all')
         elif row:
-            yield dict(zip(names, row)) if len(row) == len(names) else DAMAGED
+            is_whole = len(row) == len(names)
+            yield dict(zip(names, row)) if is_whole else ValueError(DAMAGED)
 
 
 def unquoted(cell):
@@ -185,23 +131,15 @@ def records_of_json(lines):
     """Return the records of a .json file: one list of them, or one on each line."""
     lines = filter(str.strip, lines)
     first = next(lines, '')
-    if isinstance(parsed(first), dict):
-        return map(parsed, itertools.chain([first], lines))
+    if isinstance(record_of(first), dict):
+        return map(record_of, itertools.chain([first], lines))
     try:
         records, why = json.loads(''.join([first, *lines])), ''
     except (ValueError, RecursionError) as error:
         records, why = None, f' ({getattr(error, "msg", error)})'
     if not isinstance(records, list):
         raise ValueError(f'no list [{{...}}, {{...}}] of records, and no record on each line{why}')
-    return (record if isinstance(record, dict) else NO_RECORD for record in records)
-
-
-def parsed(text):
-    """Return the record in a text of JSON, or why there is none."""
-    record = None
-    with contextlib.suppress(ValueError, RecursionError):
-        record = json.loads(text)
-    return record if isinstance(record, dict) else NO_RECORD
+    return (record if isinstance(record, dict) else ValueError(NO_RECORD) for record in records)
 
 
 def record_of_notebook(lines):

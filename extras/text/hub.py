@@ -1,6 +1,6 @@
 """
-clean.py and prepare.py open this file for downloads: Tiny Shakespeare, CodeParrot, or a data set of
-Hugging Face, all of it or a part.
+files.py opens this file for downloads: Tiny Shakespeare, CodeParrot, or a data set of Hugging Face,
+all of it or a part.
 
     python clean.py --source=hf:OWNER/NAME                          # each file of texts or records
     python clean.py --source='hf:OWNER/NAME@REVISION/data/train-*.parquet' --max_files=2
@@ -14,14 +14,12 @@ accepted; it goes to the hub's own address, to nobody else, and into no file.
 import fnmatch, hashlib, os, re, urllib.parse
 import requests, urllib3
 from configurator import Mistake, require
+from files import LINES, TABLES, ends_with
 
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/'
                'input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
-# what clean.py reads of a data set
-RECORDS = re.compile(r'\.(jsonl|ndjson|jsonlines|json|parquet|csv|tsv|txt)(\.(gz|zst|bz2|xz))?$',
-                     re.I)
-# and what only describes one
+# what only describes a data set
 ABOUT = re.compile(r'(^|/)(dataset_(infos?|dict)|state|config|requirements)\.(json|txt)$')
 # a path that a server names to write elsewhere than into its folder
 UNSAFE = re.compile(r'^/|[\\:\0\n]|(^|/)\.\.(/|$)')
@@ -50,7 +48,8 @@ def find_files(source, folder):
               os.path.join(place, *path.split('/')))
              for path, checksum in listed
              if not part or path.startswith(f'{part}/') or fnmatch.fnmatchcase(path, part)
-             if RECORDS.search(path) and not (ABOUT.search(path) or UNSAFE.search(path))]
+             if ends_with(path, (*LINES, *TABLES, '.txt'))
+             if not (ABOUT.search(path) or UNSAFE.search(path))]
     require(files, f'{hub()}/datasets/{dataset} has no files of records at {part or "its top"!r}, '
             f'such as .parquet or .jsonl.gz, among its {len(listed)} files')
     return files

@@ -1,7 +1,6 @@
 """
 How a model or a tokenizer trains in another way. A line a file: who opens it, and why.
 
-bpe                 tokenizer.py, when it is there: many merges at a time, the same ones
 objectives          train.py --objective=mlm, span, --document_mask: what is hidden
 sharding            train.py --shard: each process holds a part of gradients, moments and weights
 muon                --optimizer=muon: for the matrices of the blocks; it may be copied alone
@@ -11,5 +10,4 @@ planner             train.py --plan: memory, days and price of a run, before it 
 
 Commands, python -m extras.training.NAME --help:
 fit                 does a tokenizer fit a text? next to GPT-2's; --pattern trains another
-longer_context      a model reads more tokens at a time
 """

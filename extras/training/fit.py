@@ -11,8 +11,8 @@ Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and G
 import collections, os, re
 from typing import Literal
 import tiktoken.load
-import clean        # it runs nothing: its job is under __main__
 from configurator import Mistake, configure, require
+from files import find_files, mend, read
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
@@ -37,16 +37,17 @@ def read_documents(source):
     """Return [(kind, text)] of all documents, as clean.py reads them. The kind is the language or
     the source that a record names, else the ending of its file."""
     documents, left_out = [], []
-    for path in clean.find_files(source)[0]:
-        for document in clean.read(path):
+    for path in find_files(source)[0]:
+        for document in read(path):
             # CodeParrot's records and clean.py's say which file they were.
             record = document['record']
             name = str(record.get('path') or path).removesuffix('.gz')
             kind = record.get('language') or record.get('source') or os.path.splitext(name)[1]
-            if why := clean.check_text(document, collections.defaultdict(collections.Counter)):
-                left_out.append(f'{document["path"]}: {why}')
+            text, _ = mend(document['text'])
+            if document['why'] or not text or text.isspace():
+                left_out.append(f'{document["path"]}: {document["why"] or "no text in UTF-8"}')
             else:
-                documents.append((str(kind), document['text']))
+                documents.append((str(kind), text))
     if left_out:
         print(f'note: {len(left_out):,} left out, such as {left_out[0]}')
     require(documents, f'--input={source} has no text to report on')
@@ -160,7 +161,7 @@ def others(names, folder=''):
 
 
 if __name__ == '__main__':
-    configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e9)})
+    configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6)})
     require(input and not (load and out), 'give --input=PATH, and --out only to train')
     split = PATTERNS.get(pattern)
     try:

@@ -1,0 +1,335 @@
+"""
+What lies on a disk becomes documents, and what a script makes becomes a folder of results.
+clean.py, prepare.py and chats.py read and write through these functions.
+
+    paths, passed_over = find_files('web/*.jsonl.gz')       # a file, a folder or a glob
+    for document in read(paths[0]):
+        print(document['text'], document['path'], document['why'])
+
+A document is a file of text, what lines <|endoftext|> cut it into, or a record of a .jsonl. One of
+a thousand files is damaged, so reading raises nothing: a document without a text says why. Tables,
+notebooks, .zst and downloads are read by extras/text/.
+"""
+import bz2, codecs, collections, contextlib, glob, gzip, io, itertools, json, lzma, math, os
+import pathlib, re, shutil, sysconfig, zlib
+from configurator import Mistake, require
+import filelock
+
+# --- kinds of files, by their endings -------------------------------------------------------------
+HTML = '.html', '.htm', '.xhtml'
+PROSE = '.txt', '.md', '.markdown', '.rst', '.tex', '.org', '.adoc', *HTML
+OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .jsx .ts .tsx .go .rs '
+                   '.rb .php .pl .pm .lua .r .jl .hs .ml .sh .bash .sql .css .scss .vue .dart .ex '
+                   '.erl .clj .lisp .f90 .pas .asm .s .yaml .yml .toml .ini .cmake'.split())
+LINES = '.jsonl', '.ndjson', '.jsonlines'
+TABLES = '.json', '.parquet', '.csv', '.tsv', '.ipynb'      # extras/text/formats.py reads these
+TEXTS = (*PROSE, '.py', *OTHER_CODE, *LINES)
+# how files begin that should have other endings
+FORMS = {'.pdf': rb'%PDF-', '.rtf': rb'\{\\rtf', '.zip, .docx, .xlsx or .epub': rb'PK\x03\x04',
+         '.gz': rb'\x1f\x8b\x08', '.bz2': rb'BZh\d1AY', '.xz': rb'\xfd7zXZ', '.warc': rb'WARC/\d',
+         '.zst': rb'\x28\xb5/\xfd', '.parquet': rb'PAR1\x15', '.sqlite': rb'SQLite format 3',
+         '.tar': rb'(?s).{257}ustar',
+         '.jsonl or .json': rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"[^"\n]{0,99}"\s*:'}
+
+
+def ends_with(path, endings):
+    """Whether a file is of these kinds, packed or not: ends_with('a.jsonl.gz', LINES)."""
+    return re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()).endswith(endings)
+
+
+# --- find -----------------------------------------------------------------------------------------
+# what a folder is that a command wrote, by a file in it or the format in its meta.json
+CLEANED = 'a report of cleaned text'
+KINDS = {'nanoparrot-text-1': CLEANED, 'nanoparrot-data-2': 'tokens',
+         'nanoparrot-chats-1': 'chats', 'last.pt': 'a run', 'best.pt': 'a run',
+         **dict.fromkeys('tokenizer_config.json model.safetensors model.safetensors.index.json '
+                         'pytorch_model.bin'.split(), 'a model of Hugging Face')}
+OF_OTHERS = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
+
+
+def find_files(source, endings=TEXTS + TABLES, out_dir=None, max_files=None):
+    """Return the files of a folder, a glob or a name, sorted, so that the same files give the same
+    text everywhere, and {what is passed over: how many}. A file or a glob that is named may have
+    any ending. What is in out_dir, the results of an earlier run, is left out."""
+    if re.match('hf:|shakespeare$|codeparrot$', source):
+        from extras.text import hub
+        return [hub.fetch(*file) for file in hub.find_files(source, 'data/raw')[:max_files]], {}
+    top, skipped, named = source, OF_OTHERS, os.path.splitext(source)[1] or '\0'
+    if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
+        top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
+        skipped = skipped | {'test', 'tests', 'idle_test'}
+    # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
+    top, _, pattern = top.partition('**')
+    require('**' not in pattern, f'{source!r} has more than one **: give one at a time')
+    top, pattern = top or '.', pattern.strip('/') or '*'
+    found, passed_over = [top] if os.path.exists(top) else glob.glob(top), collections.Counter()
+    require(found, f'{source} does not exist; it can be stdlib, shakespeare, codeparrot, '
+            'hf:OWNER/NAME, or a file, folder or glob')
+    unread = lambda error: passed_over.update(["folders that can't be read"])
+    for folder, inner, names in os.walk(top, onerror=unread) if os.path.isdir(top) else ():
+        passed_over['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
+        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
+        signs = meta_in(folder).get('format'), *names
+        kind = next((KINDS[sign] for sign in signs if sign in KINDS), '')
+        require(not kind or folder != top or kind == CLEANED,
+                f'{source} has {kind}, and --source must be text; or name a file in it')
+        if kind:
+            passed_over[f'files of {kind}'] += len(names)
+        else:
+            found += [os.path.join(folder, name) for name in names if name[0] != '.']
+    paths, results = [], os.path.realpath(out_dir or '') + os.sep
+    for path in sorted(found):
+        if not os.path.isfile(path):
+            what = 'folders' if os.path.isdir(path) else 'links without a target'   # or pipes
+            passed_over[what] += path != top
+        elif (not pathlib.PurePath(path).match(pattern)
+              or out_dir and os.path.realpath(path).startswith(results)):
+            continue
+        elif path == source or ends_with(path, (*endings, named)):
+            paths.append(path)
+        elif source != 'stdlib':
+            passed_over[os.path.splitext(path)[1] or 'no ending'] += 1
+    passed_over = +passed_over
+    require(paths, f'no text at {source}, which has {shown(passed_over)} (without --out_dir); text '
+            f'is {" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
+    return paths[:max_files], passed_over
+
+
+# --- read -----------------------------------------------------------------------------------------
+# A record's text has one of these names, whatever else is there; three are CodeSearchNet's.
+TEXT_NAMES = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
+PLACES = ('repo_name max_stars_repo_name repository_name repo '
+          'path max_stars_repo_path func_path_in_repository').split()
+# what is kept of a record beside its text
+FACTS = 'url license licence max_stars_repo_licenses'.split()
+LONG = 4_000_000                # characters; a longer text is cut into pieces, so short that
+PIECE = 100_000                 # prepare.py can hold out about a tenth of it
+DAMAGE = OSError, EOFError, ValueError, zlib.error, lzma.LZMAError
+NO_RECORD = 'no JSON record (a list is a .json)'
+NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
+NOT_UTF8 = ('not UTF-8, nor what --encoding=NAME says (cp1252: Western, cp1251: Cyrillic, '
+            'shift_jis, gb18030, utf-16-le ...)')
+
+
+def read(path, text_field='', encoding='', longest=LONG):
+    """Yield {'text', 'path', 'record', 'why', 'lost', ...} for each text or record of a file. 'why'
+    says why there is no text, or is None; 'lost' is the size in bytes of what has none."""
+    names = [text_field] if text_field else TEXT_NAMES
+    for place, text, lost in entries(path, encoding, [*names, *PLACES, *FACTS], longest):
+        record, why = {}, None
+        if isinstance(text, Exception):
+            text, why = '', str(text)
+        elif isinstance(text, dict):
+            record = text
+            texts = [record[name] for name in names if isinstance(record.get(name), str)]
+            text = next(filter(str.strip, texts), '')       # an empty field hides no other
+            where = '/'.join(record[name] for name in PLACES if isinstance(record.get(name), str))
+            if not texts:
+                where, why = f'it has {", ".join(record)}'[:200], NO_TEXT
+            place = f'{place} {where}'.strip()
+        facts = {name: record[name] for name in FACTS if record.get(name)}
+        for part in texts_in(io.StringIO(text), longest) if len(text) > longest else [text]:
+            yield {'text': part, 'path': place, 'record': record, 'why': why, 'lost': lost, **facts}
+
+
+def entries(path, encoding='', columns=None, longest=math.inf):
+    """Yield (place, entry, lost) for a file. An entry is a text, a record (a dict), or an error
+    that says why there is none; lost: its bytes then. columns: those of a .parquet."""
+    has_records, number = ends_with(path, LINES + TABLES), 0
+    try:
+        lines = lines_of(path, encoding)
+        if ends_with(path, TABLES):
+            from extras.text import formats
+            found = ((entry, 0) for entry in formats.records_of(path, lines, columns))
+        elif has_records:
+            found = ((record_of(line), len(line)) for line in lines)
+        else:
+            found = ((text, 0) for text in texts_in(lines, longest))
+        for number, (entry, lost) in enumerate(found, 1):
+            if entry is not None:
+                yield f'{path}:{number}' if has_records else path, entry, lost
+    except Mistake:             # a package that is missing
+        raise
+    except DAMAGE as error:
+        # the words of a library, without the numbers in which files differ
+        words = re.sub(r'0x[\da-f]+|\d+', 'N', getattr(error, 'strerror', '') or str(error))
+        yield (f'{path}:{number + 1}' if has_records and number else path,
+               error if isinstance(error, ValueError) else ValueError(f"can't be read ({words})"),
+               os.path.getsize(path))
+
+
+def record_of(line):
+    """Return the record in a line of JSON, an error if there is none, or None for a blank line."""
+    line = line.strip('\0 \t\r\n')
+    try:
+        record = json.loads(line, strict=False) if line else None   # with control characters
+    except (ValueError, RecursionError):
+        record = line
+    return record if record is None or isinstance(record, dict) else ValueError(NO_RECORD)
+
+
+def lines_of(path, encoding=''):
+    """Yield the decoded lines of a file, packed or not. It is UTF-8, UTF-16 or UTF-32 with its
+    mark, or in `encoding`. A file of another form than its ending says is refused by name."""
+    with open(path, 'rb') as f:
+        if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
+            raise ValueError('a pointer of Git LFS, without the data: git lfs pull')
+    f, errors = unpack(path), 'odd'
+    start = f.peek(4096)
+    may_be_json = ends_with(path, ('.py', '.yaml', '.yml', *LINES, *TABLES))
+    for form, begin in FORMS.items():
+        if re.match(begin, start) and not (
+                may_be_json and 'json' in form or path.lower().endswith(form)):
+            raise ValueError(f'in truth a {form}: rename or unpack it, or see docs/data.md')
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):    # it begins as UTF-16 does
+        encoding = 'utf-32'
+    elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = 'utf-16'
+    elif not encoding or is_utf8(path, encoding):
+        encoding, errors = 'utf-8-sig', 'surrogateescape'               # the same, but in C
+    # a CR ends lines of a text, too; in records it may be a sign of a text, or begin the next one
+    lines = io.TextIOWrapper(f, encoding, errors, newline='\n' if may_be_json else '')
+    if ends_with(path, LINES):
+        return (part for line in lines for part in re.split('\r(?={)', line))
+    return lines
+
+
+def is_utf8(path, encoding):
+    """Whether a file is UTF-8, although --encoding says otherwise: it has more letters beyond ASCII
+    than odd bytes and zeros. Pure ASCII may be Japanese mail (iso-2022-jp), so there --encoding
+    wins; it can't be UTF-16, which has zeros."""
+    n_others = n_odd = 0
+    with contextlib.suppress(*DAMAGE):
+        for line in unpack(path):
+            text = line.decode('utf-8', 'surrogateescape')
+            n_others += len(text) - len(text.encode('ascii', 'ignore'))
+            n_odd += len(re.findall('[\0\udc80-\udcff]', text))
+    return n_others > 2 * n_odd or not n_odd and '\n'.encode(encoding) != b'\n'
+
+
+def unpack(path):
+    """Open a file to read its bytes, unpacked."""
+    if path.lower().endswith('.zst'):
+        from extras.text import formats
+        return formats.open_zst(path)
+    opens = {'.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open}
+    return opens.get(os.path.splitext(path.lower())[1], open)(path, 'rb')
+
+
+def texts_in(lines, longest=LONG):
+    """Yield the texts of a file: one, unless lines <|endoftext|> divide it. A longer text might not
+    fit into memory: it comes in pieces of 100,000 characters, cut before an empty line, or where
+    there is none, before another one."""
+    pieces, size, total = [[]], 0, 0        # of a text; characters of its last piece, of all
+    for line in lines:
+        if line.rstrip() == '<|endoftext|>':
+            yield ''.join(itertools.chain(*pieces))
+            pieces, size, total = [[]], 0, 0
+            continue
+        if size > PIECE and (line.isspace() or size > 2 * PIECE):
+            pieces.append([])
+            size = 0
+        pieces[-1].append(line)
+        size += len(line)
+        total += len(line)
+        while total > longest and len(pieces) > 1:      # it is too long: whole pieces leave
+            yield ''.join(pieces.pop(0))
+    yield ''.join(itertools.chain(*pieces))         # the text of an empty file is empty
+
+
+# --- bytes and signs that are no text -------------------------------------------------------------
+# A byte that means nothing is read as \udc80 to \udcff, half of a pair; others are from JSON.
+HALF = re.compile('[\ud800-\udfff]')
+codecs.register_error('odd', lambda error: ('\udc80' * (error.end - error.start), error.end))
+# Control characters but tab and newline, with what a terminal obeys (colors, links, titles), soft
+# hyphens, zero-width signs, byte order marks.
+CONTROL = re.compile(
+    '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]'
+    r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|'
+    r'[PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|(?<=\x9b)[\d;]*m)?')
+PLAIN = bytes([*range(32, 127), *b'\t\n\r'])     # of ASCII, what needs no look at each character
+LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
+
+
+def mend(text):
+    """Return a text with \ufffd in place of odd bytes and halves of characters, and their number;
+    None in place of the text if they are more than one in a thousand, because it is no UTF-8."""
+    halves = [] if text.isascii() else HALF.findall(text)
+    n_odd = sum('\udc80' <= half <= '\udcff' for half in halves)
+    n_zeros = len(re.findall('\0+', text)) if '\0' in text else 0
+    # UTF-16 has many zeros, and Japanese mail is ASCII with escapes
+    is_japanese = '\x1b' in text and re.search(r'\x1b\$[()@AB]', text)
+    if n_odd > len(text) / 1000 or n_zeros > 2 + len(text) / 50 or is_japanese:
+        return None, n_odd
+    return HALF.sub('\ufffd', text) if halves else text, len(halves)
+
+
+def without_controls(text, mode='prose'):
+    """Return code without zeros, and prose without control characters and what they make a terminal
+    do, such as color a word. N, backspace, N is a bold N there: one N stays."""
+    if mode == 'raw' or text.isascii() and not text.encode().translate(None, PLAIN):
+        return text
+    if mode != 'prose':
+        return text.replace('\0', '')
+    if '\b' in text:        # as many characters go as backspaces follow
+        text = re.sub('([^\b\n]{0,80})(\b+)', lambda m: m[1][:-len(m[2])], text)
+    return CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
+
+
+# --- folders of results ---------------------------------------------------------------------------
+def meta_in(folder):
+    """Return what is in FOLDER/meta.json, or {} if there is nothing that can be read."""
+    try:
+        return dict(json.loads(pathlib.Path(folder, 'meta.json').read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def shown(values):
+    """Return a dict for people: {'short': 1200} is 'short: 1,200'."""
+    return ', '.join(f'{name}: {value if isinstance(value, str) else f"{value:,}"}'
+                     for name, value in values.items() if value not in ('', None)) or 'nothing'
+
+
+WORK = '.nanoparrot'            # in a folder of results: what is not done
+
+
+def open_results(out_dir, form, names, is_same, overwrite):
+    """Return out_dir/.nanoparrot, with an empty folder `new` for results, and the lock that keeps
+    other runs out. Refuse an out_dir that has anything but results of this script (names: a regular
+    expression, form: what meta.json says), or, without overwrite, other ones than is_same(meta)."""
+    meta, work = meta_in(out_dir), out_dir / WORK
+    there = {*os.listdir(out_dir)} - {'.DS_Store', 'lost+found', WORK} if out_dir.is_dir() else ()
+    # without meta.json: a kill while results were replaced
+    is_ours = meta.get('format') == form or not meta and work.exists()
+    others = [name for name in there if not is_ours or not re.fullmatch(names, name)]
+    require(not others, f'{out_dir} has {min(others, default="")}, which this script did not write '
+            'there; choose another --out_dir')
+    require(overwrite or not meta or is_same(meta), f'{out_dir} has results, of '
+            f'{" and ".join(meta.get("sources") or [str(meta.get("source"))])}; --overwrite=True '
+            'replaces them, or choose another --out_dir')
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(work / 'lock')
+        lock.acquire(0)
+    except OSError as error:
+        why = 'another run does' if isinstance(error, filelock.Timeout) else error.strerror
+        raise Mistake(f"can't write to {out_dir}: {why}; choose another --out_dir") from None
+    for name in 'new', 'old':           # of a run that was killed
+        shutil.rmtree(work / name, ignore_errors=True)
+        (work / name).mkdir()
+    return work, lock
+
+
+def publish(out_dir, names):
+    """Put what is in out_dir/.nanoparrot/new in place of old results, name by name, because a
+    mounted folder can't be replaced. meta.json, which says that all is there, leaves first and
+    comes last, so at any moment a kill leaves old results, new ones or none."""
+    new, old = out_dir / WORK / 'new', out_dir / WORK / 'old'
+    for name in sorted(os.listdir(out_dir), key='meta.json'.__ne__):
+        if re.fullmatch(names, name):
+            os.replace(out_dir / name, old / name)
+    for name in sorted(os.listdir(new), key='meta.json'.__eq__):
+        os.replace(new / name, out_dir / name)
+    # the lock goes while it is held, so nobody can get this one
+    shutil.rmtree(out_dir / WORK, ignore_errors=True)
