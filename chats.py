@@ -7,7 +7,7 @@ Point chats.py at conversations or pairs and you get train.jsonl and val.jsonl f
     python chats.py --source=out/sft/samples.jsonl --prefer=passed --kind=sft --out_dir=data/good
 
 It reads .jsonl(.gz) with files.py and configurator.py beside it, tables by extras/text/formats.py,
-in these forms, and in more of them by extras/text/forms.py:
+in these forms, and in more of them by extras/text/chat_schemas.py:
 
     {"messages": [{"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}]}
     {"conversations": [{"from": "human", "value": "Hi!"}, ...]}         ShareGPT, Vicuna
@@ -23,7 +23,7 @@ refused by name, and what is not used is counted.
 """
 import collections, hashlib, json, math, pathlib, re, shlex, unicodedata
 from typing import Literal
-from configurator import configure, require, typed
+from configurator import configure, require
 from files import (HALF, LINES, TABLES, entries, find_files, mend, open_results, publish,
                    without_controls)
 from tqdm import tqdm
@@ -49,7 +49,7 @@ TALK = 'messages', 'conversations'
 QUESTION = 'instruction', 'prompt', 'question', 'query'
 ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
-# these change what is learned, too: extras/text/forms.py reads or refuses them
+# these change what is learned, too: extras/text/chat_schemas.py reads or refuses them
 MORE_COLUMNS = set('context history conversation system system_prompt system_message score_chosen '
                    'score_rejected chosen_score rejected_score chosen_rating rejected_rating '
                    'outcome image images video videos audio audios weight attachments tool_calls '
@@ -70,14 +70,14 @@ def without_empty(record):
 
 
 def in_known_form(record):
-    """Return the columns of a record in one of the forms above. extras/text/forms.py reads other
-    columns, and lists of JSON or whole talks that are written as one text."""
+    """Return the columns of a record in one of the forms above. extras/text/chat_schemas.py reads
+    other columns, and lists of JSON or whole talks that are written as one text."""
     columns = without_empty(record)
     is_text = any(re.match(r'\s*(Human:|\[\s*{\s*")', str(columns.get(name)))
                   for name in TALK + QUESTION + PAIR)
     if is_text or isinstance(columns.get('chosen'), list) or columns.keys() & MORE_COLUMNS:
-        from extras.text import forms
-        columns = forms.in_known_form(columns)
+        from extras.text import chat_schemas
+        columns = chat_schemas.in_known_form(columns)
     return columns
 
 
@@ -150,8 +150,8 @@ def messages_of(role, values, unused, changed):
         require(name in ROLES, f'a message has an unknown role: {name}')
         role, content = ROLES[name], others.pop('content', others.pop('value', ''))
         if others or not isinstance(content, str):
-            from extras.text import forms
-            content = forms.text_of(content, others, unused)
+            from extras.text import chat_schemas
+            content = chat_schemas.text_of(content, others, unused)
         if content.strip() or role != 'system':
             messages.append({'role': role, 'content': tidy(content, changed)})
     return messages
@@ -171,8 +171,8 @@ def tidy(text, changed):
         changed[what] += text != before
     text = unicodedata.normalize('NFC', re.sub('\r\n?', '\n', text))
     if pii:
-        from extras.text import personal        # without that file: --pii=False
-        text = personal.hide(text, changed)
+        from extras.text.pii import hide
+        text = hide(text, changed)
     return text
 
 
@@ -227,8 +227,9 @@ def held_out(texts, val_fraction):
 
 # --- the job --------------------------------------------------------------------------------------
 RESULTS = r'(train|val)\.jsonl|(meta|report)\.json'
-config = configure(globals(), BOUNDS)       # config files and flags replace settings
-useless = typed - {'out_dir', 'overwrite', 'n_examples'}
+explicit = set()        # the settings that config files and flags set
+config = configure(globals(), BOUNDS, explicit)     # config files and flags replace settings
+useless = explicit - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
 out, paths, passed_over = pathlib.Path(out_dir), set(), collections.Counter()
 for name in filter(None, re.split(', *', source)):
@@ -244,8 +245,8 @@ left_out, n_bytes, changed, unused = (collections.Counter() for _ in range(4))
 first, examples, has_thumbs = {}, {}, False     # {name in a counter: its place}, {line: two texts}
 records = (entry[:2] for path in sorted(paths) for entry in entries(path))
 if prefer:
-    from extras.text import judged_answers
-    records = judged_answers.with_records(records, kind != 'sft', prefer)
+    from extras.text import preference_pairs
+    records = preference_pairs.with_records(records, kind != 'sft', prefer)
 for place, row in tqdm(records, 'read', unit=' records', disable=None):
     size = 0
     try:
@@ -262,7 +263,7 @@ for place, row in tqdm(records, 'read', unit=' records', disable=None):
         kind = kind or ('sft' if shape == 'talk' else 'preference')     # as the first record
         unused.update(names | {f'--min_{name}, for want of a {name}'
                                for name in ('score', 'margin', 'agreement')
-                               if f'min_{name}' in typed and name not in facts})
+                               if f'min_{name}' in explicit and name not in facts})
         check_rules(messages, answers, facts)
         line = line_of(messages, answers, facts)
         require(line not in examples, 'exact duplicate')

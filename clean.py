@@ -24,7 +24,7 @@ import array, collections, concurrent.futures, contextlib, ctypes, functools, gz
 import itertools, json, keyword, multiprocessing, os, pathlib, re, shlex, shutil, signal, sys
 import tempfile, types, unicodedata, warnings
 from typing import Literal
-from configurator import Mistake, configure, require
+from configurator import UserError, configure, require
 import numpy as np
 from dedup import exact_copies, hash64, near_copies, shingles, signature
 from files import (FACTS, HTML, LINES, NOT_UTF8, OTHER_CODE, PROSE, TABLES, ends_with, find_files,
@@ -306,7 +306,7 @@ def check_rules(config, document, notes):
 
 
 def hide_personal_data(hide, document, notes):
-    """Put placeholders in place of personal data; hide is that of extras/text/personal.py."""
+    """Put placeholders in place of personal data; hide is that of extras/text/pii.py."""
     found = collections.Counter()
     is_code = document.get('mode') == 'code' or ends_with(document['path'], '.r')
     document['text'] = hide(document['text'], found, is_code)
@@ -322,8 +322,8 @@ def make_stages(settings):
               'read': check_text, 'one form': one_form(config),
               'rules': functools.partial(check_rules, config)}
     if config.pii:
-        from extras.text import personal         # without that file: --pii=False
-        stages['personal data'] = functools.partial(hide_personal_data, personal.hide)
+        from extras.text.pii import hide
+        stages['personal data'] = functools.partial(hide_personal_data, hide)
     if any(vars(config)[name] for name in OPTIONS):
         from extras.text import filters
         stages = filters.with_options(stages, config, mode_of, normalise)
@@ -440,7 +440,7 @@ def share(function, jobs, config):
         try:
             pool = Client(config.cluster).get_executor()
         except (OSError, ValueError) as error:
-            raise Mistake(f'--cluster={config.cluster}: {error}') from None
+            raise UserError(f'--cluster={config.cluster}: {error}') from None
     else:               # forked processes share the models of the stages; only Linux forks well
         n = min(config.num_workers or os.cpu_count(), max(1, len(jobs)))
         context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
@@ -530,7 +530,7 @@ def clean(config):
     try:
         'a'.encode(config.encoding or 'utf-8')
     except LookupError as error:
-        raise Mistake(f'--encoding={config.encoding}: {error}; name another') from None
+        raise UserError(f'--encoding={config.encoding}: {error}; name another') from None
     out_dir = pathlib.Path(config.out_dir).resolve()
     sources, shards = find_sources(config)      # {name: {'path', 'weight', ...}}, [(name, paths)]
     settings = json.dumps({name: value for name, value in vars(config).items()

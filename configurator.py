@@ -11,22 +11,23 @@ default. Other names begin with _, or are those of functions, classes and module
 """
 import ast, contextlib, difflib, os, pathlib, re, sys, time, traceback, typing
 
-typed = set()       # the settings that config files and flags have set
-
-
-class Mistake(ValueError):
+class UserError(ValueError):
     """What a user can put right: it ends a script with one sentence and exit code 2."""
 
 
 def require(condition, sentence):
-    """Raise Mistake(sentence) unless the condition holds."""
+    """Raise UserError(sentence) unless the condition holds."""
     if not condition:
-        raise Mistake(sentence)
+        raise UserError(sentence)
 
 
-def configure(script, bounds=()):
+def configure(script, bounds=(), explicit=None):
     """Apply sys.argv to script, a script's globals(). Return {setting: value}, and as 'preset' the
-    name of the last config file. bounds: {setting: (least, most)}."""
+    name of the last config file. bounds: {setting: (least, most)}. explicit: a set, to which the
+    names of the settings that config files and flags set are added."""
+    sys.excepthook = report_error       # scripts are flat, without a main() that could catch errors
+    if hasattr(sys.stdout, 'reconfigure'):          # not in a notebook
+        sys.stdout.reconfigure(errors='replace')    # what a terminal can't show becomes a ?
     if {'-h', '--help'} & {*sys.argv}:
         above = pathlib.Path(script['__file__']).read_text('utf-8').split('configure(globals')[0]
         print(script['__doc__'], *re.findall(r'^[a-z]\w*(?:: .+?)? = .+', above, re.M), sep='\n')
@@ -45,7 +46,8 @@ def configure(script, bounds=()):
             [closest] = difflib.get_close_matches(name.lower(), config, 1) or ['none, see --help']
             require(name in config, f'{where}{name}: no setting has this name; closest: {closest}')
             config[name] = convert(script, bounds, where, name, value)
-            typed.add(name)
+            if explicit is not None:
+                explicit.add(name)
     script.update(config)
     return {**config, 'preset': preset}
 
@@ -60,7 +62,7 @@ def settings_in(path):
     except (Exception, SystemExit) as error:
         inside = error.__traceback__.tb_next        # None: a SyntaxError, which says itself where
         where = f'{path}, line {inside.tb_lineno}' if inside else path
-        raise Mistake(f'{where}: {type(error).__name__}: {error}') from None
+        raise UserError(f'{where}: {type(error).__name__}: {error}') from None
     return {name: value for name, value in names.items()
             if name[0] != '_' and not hasattr(value, '__name__')}
 
@@ -89,13 +91,13 @@ def convert(script, bounds, where, name, given):
 
 
 def report_error(error_type, error, trace):
-    """Python calls this for an error that nothing caught: a Mistake is one sentence, exit code 2.
+    """Python calls this for an error that nothing caught: a UserError is one sentence, exit code 2.
     Others are bugs, or the machine's: they keep their traceback, exit code 1."""
     sys.stderr = sys.__stderr__     # torch.distributed holds back what is printed
     if os.environ.get('RANK', '0') != '0':
         time.sleep(3)               # rank 0 may say the same first; then torchrun ends this process
-    # model.py and tokenizer.py import nothing of ours: each has a Mistake of its own
-    is_mistake = error_type.__name__ == 'Mistake'
+    # model.py and tokenizer.py import nothing of ours: each has a UserError of its own
+    is_mistake = error_type.__name__ == 'UserError'
     if error_type is ModuleNotFoundError and (error.name or '').startswith('extras'):
         line = traceback.extract_tb(trace)[-1].line             # from extras.training import ...
         is_mistake, error = True, f'{error}; copy extras, too: {line}'
@@ -110,7 +112,3 @@ def report_error(error_type, error, trace):
     if is_mistake or 'RANK' in os.environ:      # without torch.distributed's threads, which go on
         os._exit(2 if is_mistake else 1)
 
-
-sys.excepthook = report_error       # scripts are flat, without a main() that could catch errors
-if hasattr(sys.stdout, 'reconfigure'):          # not in a notebook
-    sys.stdout.reconfigure(errors='replace')    # what a terminal can't show becomes a ?

@@ -37,8 +37,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.utils import clip_grad_norm_, rnn
-from configurator import Mistake, configure, require
-from launch import load_model, machine, open_run, write_folder
+from configurator import UserError, configure, require
+from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
@@ -161,11 +161,13 @@ def indices_of(step, lengths, batch_size, seed):
     return group[order].reshape(-1, batch_size)[b % 32]
 
 
-config = configure(globals(), BOUNDS)       # config files and flags replace the settings
+explicit = set()            # the settings that config files and flags set
+config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 config |= {'stage': 'dpo', 'steps': 0}      # eval.py asks a model of this stage in conversations
 
 # --- the run, new or resumed, its model, and this process -----------------------------------------
-source, state, changed = open_run(config, fixed='loss_type beta gamma batch_size seed')
+source, state, changed = resume_or_start(config, explicit,
+                                         fixed='loss_type beta gamma batch_size seed')
 globals().update(config)                # if it goes on, the settings that it has saved
 out = pathlib.Path(out_dir)
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
@@ -180,7 +182,7 @@ T = model.config.block_size             # most ids of a prompt and its answer
 end = tokenizer.stop[-1]                # what ends a turn
 never = tokenizer.never_in_answers(model.config.vocab_size)     # no answer has <|im_start|>
 
-device_type, device, dtype, rank, world = machine(device, dtype)
+device_type, device, dtype, rank, world = init_device(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
 
 
@@ -209,7 +211,8 @@ def read(path):
                 record = {names[0]: record['completion']}
             answers = [[*tokenizer.encode(record[name]), end] for name in names]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of dpo.py') from None
+            raise UserError(f'{path}, line {number}: {error!r:.200}; see the top of '
+                            'dpo.py') from None
         if len(prompt) + max(map(len, answers)) <= T:
             for name, answer in zip(names, answers):    # arrays take a tenth of the memory of lists
                 rows[name].append((np.array(prompt, np.int32), np.array(answer, np.int32)))
@@ -283,7 +286,7 @@ if step == 0 and has_reference:         # the policy is the reference: one model
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    write_folder(config, source)
+    init_out_dir(config, source)
     tokenizer.save(out / 'tokenizer.json')
 
 

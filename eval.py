@@ -27,8 +27,8 @@ from typing import Literal
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import Mistake, configure, require
-from launch import folder_of, load_model, machine
+from configurator import UserError, configure, require
+from common import folder_of, load_model, init_device
 from model import GPT
 
 # --- settings -------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ if asking:
                 for row in answers.read_rows(samples_path)), answers.REFUSED % samples_path)
 
 # --- 6. what is done with each model --------------------------------------------------------------
-device_type, device, dtype, *_ = machine(device, 'auto')
+device_type, device, dtype, *_ = init_device(device, 'auto')
 torch.set_float32_matmul_precision('highest')       # no TF32: a loss is exact
 is_fast = device_type == 'cuda' and dtype == 'bfloat16'
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=is_fast)     # of answers only
@@ -307,7 +307,8 @@ if completions:
     try:
         given = [dict(json.loads(line)) for line in open(completions, 'rb')]
     except (OSError, ValueError, TypeError) as error:
-        raise Mistake(f'{completions} must have a record of JSON in each line ({error})') from None
+        raise UserError(f'{completions} must have a record of JSON in each line '
+                        f'({error})') from None
     needed = {'task_id', 'completion'} if asking else {'task_id'}
     needed |= {'prompt', 'outcome'} if 'judged' in all_tasks else set()
     require(all(needed <= row.keys() for row in given)

@@ -12,7 +12,7 @@ notebooks, .zst and downloads are read by extras/text/.
 """
 import bz2, codecs, collections, contextlib, glob, gzip, io, itertools, json, lzma, math, os
 import pathlib, re, shutil, sysconfig, zlib
-from configurator import Mistake, require
+from configurator import UserError, require
 import filelock
 
 # --- kinds of files, by their endings -------------------------------------------------------------
@@ -148,7 +148,7 @@ def entries(path, encoding='', columns=None, longest=math.inf):
         for number, (entry, lost) in enumerate(found, 1):
             if entry is not None:
                 yield f'{path}:{number}' if has_records else path, entry, lost
-    except Mistake:             # a package that is missing
+    except UserError:             # a package that is missing
         raise
     except DAMAGE as error:
         # the words of a library, without the numbers in which files differ
@@ -314,7 +314,7 @@ def open_results(out_dir, form, names, is_same, overwrite):
         lock.acquire(0)
     except OSError as error:
         why = 'another run does' if isinstance(error, filelock.Timeout) else error.strerror
-        raise Mistake(f"can't write to {out_dir}: {why}; choose another --out_dir") from None
+        raise UserError(f"can't write to {out_dir}: {why}; choose another --out_dir") from None
     for name in 'new', 'old':           # of a run that was killed
         shutil.rmtree(work / name, ignore_errors=True)
         (work / name).mkdir()

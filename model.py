@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 IGNORE = -100       # a target that the loss (cross_entropy) does not count: prompts, padding
 
 
-class Mistake(ValueError):
+class UserError(ValueError):
     """What a user can put right: our scripts print it as a sentence, without a traceback."""
 
 
@@ -47,12 +47,12 @@ class GPTConfig:
     def __post_init__(self):
         D = self.head_dim or self.n_embd / self.n_head
         if D % 2:
-            raise Mistake(f'head_dim={D:g} must be even; if it is not given, it is '
+            raise UserError(f'head_dim={D:g} must be even; if it is not given, it is '
                           f'n_embd={self.n_embd} / n_head={self.n_head}')
         self.head_dim = int(D)
         self.n_kv_head = self.n_kv_head or self.n_head
         if self.n_head % self.n_kv_head:
-            raise Mistake(f'n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}')
+            raise UserError(f'n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}')
         # Three matrices that are 8/3 n_embd wide have as many weights as GPT-2's two of 4 n_embd.
         self.n_ffn = self.n_ffn or max(64, round(self.n_embd * 8 / 3 / 64) * 64)
 
@@ -340,13 +340,13 @@ class GPT(nn.Module):
         except Exception as e:
             why = str(e) if isinstance(e, ValueError) else repr(e)
             why = why.split('. ')[0]            # behind it, torch advises to run code
-            raise Mistake(f'{path} cannot be loaded into this model.py ({why:.200})') from e
+            raise UserError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
         model = cls(config)
         try:
             model.load_state_dict(weights)
         except RuntimeError as e:
             why = ' '.join(str(e).split())
-            raise Mistake(f'{path} has other weights than this model.py: {why:.300}') from e
+            raise UserError(f'{path} has other weights than this model.py: {why:.300}') from e
         model.saved = saved
         return model
 

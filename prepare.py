@@ -18,7 +18,7 @@ downloads also need extras/.
 """
 import glob, hashlib, itertools, json, math, os, pathlib, shlex
 from typing import Literal
-from configurator import Mistake, configure, require
+from configurator import UserError, configure, require
 from files import NOT_UTF8, TEXTS, find_files, mend, meta_in, open_results, publish, read, shown
 import numpy as np
 from tqdm import tqdm
@@ -115,12 +115,12 @@ def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
         elif name == 'byte':
             tok = Tokenizer.byte(special_tokens)
         elif name == 'gpt2':
-            from extras.training import fit
-            tok = fit.tokenizer_of_gpt2(config['gpt2_dir'])
+            from extras.training import tokenizer_report
+            tok = tokenizer_report.tokenizer_of_gpt2(config['gpt2_dir'])
         else:
             tok = Tokenizer.load(name)
     except (ValueError, ConnectionError) as error:
-        raise Mistake(error) from None
+        raise UserError(error) from None
     print(f'tokenizer: {name}, {tok.vocab_size:,} tokens, hash {tok.hash}')
     return tok
 

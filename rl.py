@@ -39,7 +39,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.utils import clip_grad_norm_, rnn
 from configurator import configure, require
-from launch import load_model, machine, open_run, write_folder
+from common import load_model, init_device, resume_or_start, init_out_dir
 from model import GPT, IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
@@ -125,22 +125,24 @@ def collate(answers):
             torch.tensor([a['advantage'] for a in answers for _ in a['ids']]))
 
 
-config = configure(globals(), BOUNDS)       # config files and flags replace the settings
+explicit = set()            # the settings that config files and flags set
+config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 config |= {'stage': 'rl', 'reward_hash': ''}    # stage: eval.py asks it in conversations
 if os.path.isfile(reward):                  # a run that goes on says if it was edited
     config['reward_hash'] = hashlib.sha256(pathlib.Path(reward).read_bytes()).hexdigest()[:16]
 
 # --- the run, new or resumed, its model, and this process -----------------------------------------
 # What runs programs is never taken over from a checkpoint: it is typed again.
-source, state, changed = open_run(config, fixed='optimizer batch_size num_samples kl_coef seed',
-                                  again='reward reward_hash allow_code_execution')
+source, state, changed = resume_or_start(
+    config, explicit, fixed='optimizer batch_size num_samples kl_coef seed',
+    again='reward reward_hash allow_code_execution')
 globals().update(config)                # if it goes on, the settings that it has saved
 out = pathlib.Path(out_dir)
 model, tokenizer = load_model(source, dropout=0.0)      # sampling and training agree about p
 tokenizer.render([])                    # refuses a tokenizer without tokens for chat
 is_base = 'stage' not in model.saved.get('config', {})          # nobody has taught it to answer
 
-device_type, device, dtype, rank, world = machine(device, dtype)
+device_type, device, dtype, rank, world = init_device(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
 
 
@@ -225,7 +227,7 @@ state, model.saved = {}, {}             # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    write_folder(config, source)
+    init_out_dir(config, source)
     tokenizer.save(out / 'tokenizer.json')
 
 

@@ -29,7 +29,7 @@ import contextlib, os, pathlib, random, re, select, shlex, sys
 from typing import Literal
 import torch
 from configurator import configure, require
-from launch import load_model, machine
+from common import load_model, init_device
 from model import GPT, sample
 from tokenizer import Answer
 
@@ -99,7 +99,7 @@ if chat and 'stage' not in trained:
     print(f'note: nothing says that {ckpt} knows chats; it is asked in ChatML', file=sys.stderr)
 if random_init:
     model = GPT(model.config)
-_, device, *_ = machine(device, dtype)          # 'auto' becomes 'cuda:0'
+_, device, *_ = init_device(device, dtype)          # 'auto' becomes 'cuda:0'
 model = model.to(device, getattr(torch, dtype)).eval()
 # where an answer ends; function: a line begins in column 0, but not with a bracket or a comment
 end = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else re.escape(stop_at)

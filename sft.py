@@ -24,8 +24,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.utils import clip_grad_norm_, rnn
-from configurator import Mistake, configure, require
-from launch import load_model, machine, open_run, write_folder
+from configurator import UserError, configure, require
+from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
@@ -114,11 +114,13 @@ def indices_of(step, lengths, batch_size, seed):
     return group[order].reshape(-1, batch_size)[b % 32]
 
 
-config = configure(globals(), BOUNDS)       # config files and flags replace the settings
+explicit = set()            # the settings that config files and flags set
+config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 config |= {'stage': 'sft', 'steps': 0}      # eval.py asks a model of this stage in conversations
 
 # --- the run, new or resumed, its model, and this process -----------------------------------------
-source, state, changed = open_run(config, fixed='lora optimizer batch_size block_size replay seed')
+source, state, changed = resume_or_start(
+    config, explicit, fixed='lora optimizer batch_size block_size replay seed')
 globals().update(config)                # if it goes on, the settings that it has saved
 out = pathlib.Path(out_dir)
 model, tokenizer = load_model(source, dropout=dropout)
@@ -127,7 +129,7 @@ T = block_size or model.config.block_size       # most inputs of a row
 require(T <= model.config.block_size, f'{block_size=} is above the context of {source}, '
         f'{model.config.block_size}; train.py --init_from --block_size makes it longer')
 
-device_type, device, dtype, rank, world = machine(device, dtype)
+device_type, device, dtype, rank, world = init_device(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
 
 
@@ -146,7 +148,8 @@ def read(path):
         try:
             ids, mask = fit(json.loads(line)['messages'], tokenizer.render, T)
         except (ValueError, LookupError, TypeError) as error:
-            raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of sft.py') from None
+            raise UserError(f'{path}, line {number}: {error!r:.200}; see the top of '
+                            'sft.py') from None
         if ids:                         # arrays take a tenth of the memory of lists
             rows.append((np.array(ids, np.int32), np.array(mask, bool)))
     if rank == 0:
@@ -196,7 +199,7 @@ state, model.saved = {}, {}             # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    write_folder(config, source)
+    init_out_dir(config, source)
     tokenizer.save(out / 'tokenizer.json')
 
 

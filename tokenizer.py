@@ -18,7 +18,7 @@ Ids: the 256 bytes, then the merges in order, then the special tokens, which enc
 The vocabulary decides how many tokens a text costs and how much text fits into a context.
 
 Copy this file alone: it needs numpy, regex and tiktoken, and its command configurator.py. 32,768
-tokens of --input=stdlib take 8 seconds of one core. `python -m extras.training.fit
+tokens of --input=stdlib take 8 seconds of one core. `python -m extras.training.tokenizer_report
 --input=FOLDER` compares a tokenizer with those of GPT-2 and GPT-4.
 """
 import codecs, collections, functools, gzip, hashlib, heapq, json, math, operator, os, pathlib
@@ -56,7 +56,7 @@ SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|m
                   *(f'<|span_{i}|>' for i in range(54))]        # T5's hidden spans; 64 in all
 
 
-class Mistake(ValueError):
+class UserError(ValueError):
     """What a user can put right: our scripts print it as a sentence, without a traceback."""
 
 
@@ -191,7 +191,7 @@ def check_messages(messages):
         fields = message if isinstance(message, dict) else {}
         role, content = fields.get('role'), fields.get('content')
         if role not in ('system', 'user', 'assistant', 'tool') or not isinstance(content, str):
-            raise Mistake('a message is a role (system, user, assistant, tool) and a content of '
+            raise UserError('a message is a role (system, user, assistant, tool) and a content of '
                           f'text, not {message}')
     return [(message['role'], message['content']) for message in messages]
 
@@ -227,16 +227,16 @@ class Tokenizer:
         texts = [texts] if isinstance(texts, str) else texts
         smallest = 256 + len({*special_tokens})
         if vocab_size < smallest:
-            raise Mistake(f'{vocab_size=} is too small: bytes and special tokens are {smallest}')
+            raise UserError(f'{vocab_size=} is too small: bytes and special tokens are {smallest}')
         if not pattern:
             pattern = PATTERN if vocab_size >= 16_384 else SMALL_PATTERN
         elif regex.compile(pattern).groups:         # findall would return these, not the chunks
-            raise Mistake('a pattern must have no groups; write (?:...)')
+            raise UserError('a pattern must have no groups; write (?:...)')
         else:
             pattern += r'|[\s\S]'   # a character that the pattern forgets is a chunk of its own
         chunk_counts = count_chunks(texts, pattern)
         if not chunk_counts:
-            raise Mistake('there is no text to train a tokenizer on')
+            raise UserError('there is no text to train a tokenizer on')
         words = [to_utf8(chunk) for chunk in chunk_counts]
         counts = list(chunk_counts.values())
         pairs, n_tokens = learn_merges(words, counts, vocab_size - smallest)
@@ -279,7 +279,7 @@ class Tokenizer:
                 return [self.ranks[c.encode()] for c in text]
             except KeyError as e:
                 c = e.args[0].decode()
-                raise Mistake(f'{c!r} at position {text.index(c)} is no character of this char '
+                raise UserError(f'{c!r} at position {text.index(c)} is no character of this char '
                               'tokenizer; a byte or bpe tokenizer takes any text') from None
         return self._tiktoken.encode_ordinary(text)     # ordinary: text makes no special token
 
@@ -294,7 +294,7 @@ class Tokenizer:
         character, so the bytes may begin or end within one."""
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
-            raise Mistake(f'ids {min(ids)} to {max(ids)} are not all below {self.vocab_size}')
+            raise UserError(f'ids {min(ids)} to {max(ids)} are not all below {self.vocab_size}')
         return b''.join([self.all_bytes[i] for i in ids])
 
     def decode(self, ids):
@@ -310,7 +310,7 @@ class Tokenizer:
         special token. The ids of a chat without its last answer, with add_generation_prompt, are
         exactly how the ids of the whole chat begin."""
         if not {'<|im_start|>', '<|im_end|>'} <= self.special.keys():
-            raise Mistake('this tokenizer has no <|im_start|> and <|im_end|>; chat needs them')
+            raise UserError('this tokenizer has no <|im_start|> and <|im_end|>; chat needs them')
         ids, mask = [], []
         for role, content in check_messages(messages):
             header = [self.special['<|im_start|>'], *self.encode(role + '\n')]
@@ -355,11 +355,11 @@ class Tokenizer:
             raise
         except Exception as e:              # another program's JSON may fail at any line above
             why = 'no such file' if isinstance(e, FileNotFoundError) else f'{type(e).__name__}: {e}'
-            raise Mistake(f'{path} is not a tokenizer of ours ({why}); copy the one of the data '
+            raise UserError(f'{path} is not a tokenizer of ours ({why}); copy the one of the data '
                           'or the run there, or in a folder of Hugging Face, run AutoTokenizer.'
                           'from_pretrained(FOLDER).save_pretrained(FOLDER)') from e
         if expected_hash not in (None, tokenizer.hash):
-            raise Mistake(f'{path} is not the tokenizer with which this model was trained or '
+            raise UserError(f'{path} is not the tokenizer with which this model was trained or '
                           'this data prepared; copy their own tokenizer.json there')
         return tokenizer
 
@@ -372,7 +372,7 @@ class Tokenizer:
     def to_tiktoken(self):
         """Return a tiktoken.Encoding with the same ids."""
         if self.kind != 'bpe':
-            raise Mistake(f'tiktoken has byte-level BPE only, and no {self.kind} tokenizer')
+            raise UserError(f'tiktoken has byte-level BPE only, and no {self.kind} tokenizer')
         return tiktoken.Encoding('nanoparrot', pat_str=self.pattern, mergeable_ranks=self.ranks,
                                  special_tokens=self.special)
 
@@ -463,6 +463,6 @@ if __name__ == '__main__':
         tokenizer = Tokenizer.train(read_texts(input), vocab_size)
         tokenizer.save(out)
     except (ValueError, LookupError, TypeError, EOFError, OSError) as error:    # a line's 'text'
-        raise Mistake(f'--input={input}: {error} ({type(error).__name__})') from None
+        raise UserError(f'--input={input}: {error} ({type(error).__name__})') from None
     print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} '
           f'bytes/token, {tokenizer.hash}')

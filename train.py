@@ -17,8 +17,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
-from configurator import configure, require, typed
-from launch import folder_of, machine, open_run, write_folder
+from configurator import configure, require
+from common import folder_of, init_device, resume_or_start, init_out_dir
 from model import GPT, GPTConfig, IGNORE
 from tokenizer import Tokenizer
 
@@ -105,22 +105,24 @@ def spike_limit(window, spike_z):
     return np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
 
 
-config = configure(globals(), BOUNDS)       # config files and flags replace the settings
+explicit = set()            # the settings that config files and flags set
+config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 if plan:
     from extras.training import planner
     sys.exit(planner.show(config))
 
 # --- the run, new or resumed, and this process ----------------------------------------------------
 # What may not change when it goes on; eval_tokens, because best.pt compares equal measurements.
-source, state, changed = open_run(config, fixed='optimizer objective document_mask batch_size '
-                                                'block_size seed eval_tokens')
+source, state, changed = resume_or_start(
+    config, explicit,
+    fixed='optimizer objective document_mask batch_size block_size seed eval_tokens')
 globals().update(config)                # if it goes on, the settings that it has saved
 out = pathlib.Path(out_dir)
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
 min_lr = learning_rate / 10 if min_lr is None else min_lr
 require(min_lr <= learning_rate, f'{min_lr=} is above {learning_rate=}, so the rate would rise')
 
-device_type, device, dtype, rank, world = machine(device, dtype)
+device_type, device, dtype, rank, world = init_device(device, dtype)
 on_gpu = device_type == 'cuda'
 autocast = torch.autocast(device_type, getattr(torch, dtype), enabled=dtype != 'float32')
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
@@ -151,7 +153,7 @@ for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
         require(ids[:2 ** 24].max() < V and n == meta['tokens'].get(path.stem, n),
                 f'{path} has {n} tokens, up to id {ids[:2 ** 24].max()}; run prepare.py again')
 if streaming:
-    from extras.text.records import Stream
+    from extras.text.streaming import Stream
     stream = Stream(streaming, rank, world, tokenizer, meta.get('held_out_to'))
     data_hash.update(stream.identity)
 elif len(meta['sources']) > 1:
@@ -216,7 +218,7 @@ if state:
         stream.go_to(state['positions'])
 # A model keeps its shape. wanted has what a 0 stands for, such as n_kv_head=0.
 kept = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
-for name in typed & kept.keys():
+for name in explicit & kept.keys():
     require(getattr(wanted, name) == kept[name], f'leave {name} out: {source} has {kept[name]!r}')
 config |= kept | {'vocab_size': V}
 
@@ -260,7 +262,7 @@ state, moments, model.saved = {}, {}, {}        # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    write_folder(config, source)
+    init_out_dir(config, source)
     if source == out / 'last-1.pt':             # the damaged last.pt must not take its name
         (out / 'last.pt').unlink(missing_ok=True)
     tokenizer.save(out / 'tokenizer.json')

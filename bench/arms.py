@@ -19,7 +19,7 @@ import argparse, concurrent.futures, json, math, os, pathlib, shlex, statistics,
 import tempfile
 import torch
 from peers import ROOT
-from configurator import Mistake
+from configurator import UserError
 from extras.tasks import chain_report
 
 # As in run.sh: Linux keeps the memory that was freed, which is an eighth of a step.
@@ -39,7 +39,7 @@ def python(*command, threads=1):
         said.seek(0)
         last = (said.read().strip().splitlines() or [f'it ended with {process.returncode}'])[-1]
     if process.returncode:
-        raise Mistake(f'{last.removeprefix("error: ")} (from {shlex.join(command[:3])[:90]})')
+        raise UserError(f'{last.removeprefix("error: ")} (from {shlex.join(command[:3])[:90]})')
     return used.ru_utime + used.ru_stime
 
 

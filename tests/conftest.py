@@ -77,7 +77,7 @@ def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before
 # that a script which was copied alone imports what is beside it.
 FORGET = '''
 import sys
-for name in 'model', 'tokenizer', 'configurator', 'launch', 'files', 'dedup', 'clean', 'extras':
+for name in 'model', 'tokenizer', 'configurator', 'common', 'files', 'dedup', 'clean', 'extras':
     sys.modules.pop(name, None)
 '''
 

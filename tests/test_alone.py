@@ -37,26 +37,26 @@ BESIDE = {**dict.fromkeys(['tokenizer.py', 'plot.py'], ['configurator.py']),
           'chats.py': ['files.py', 'configurator.py'], 'dedup.py': [], 'model.py': [],
           'clean.py': ['files.py', 'dedup.py', 'configurator.py'],
           'prepare.py': ['files.py', 'tokenizer.py', 'configurator.py']}
-TRAINERS = 'model.py', 'tokenizer.py', 'configurator.py', 'launch.py'
+TRAINERS = 'model.py', 'tokenizer.py', 'configurator.py', 'common.py'
 # A flag whose file is not there => the name of the file.
 DOORS = '''
-clean.py --source=text --out_dir=no => personal
+clean.py --source=text --out_dir=no => pii
 clean.py --source=text --out_dir=no --pii=False --min_words=0 --decontaminate=mine.py => filters
 clean.py --source=text --out_dir=no --pii=False --min_words=0 --languages=en => filters
 clean.py --source=t.csv --out_dir=no --pii=False --min_words=0 => formats
 clean.py mix.py --out_dir=no --pii=False => mixture
 clean.py --source=shakespeare --out_dir=no --pii=False => hub
 prepare.py --source=shakespeare --out_dir=no => hub
-prepare.py --source=text --out_dir=no --tokenizer=gpt2 => fit
+prepare.py --source=text --out_dir=no --tokenizer=gpt2 => tokenizer_report
 prepare.py --source=text --out_dir=no --temperature=2 => mixture
-chats.py --source=talks/train.jsonl --out_dir=no => personal
-chats.py --source=talks/train.jsonl --out_dir=no --pii=False --prefer=passed => judged_answers
+chats.py --source=talks/train.jsonl --out_dir=no => pii
+chats.py --source=talks/train.jsonl --out_dir=no --pii=False --prefer=passed => preference_pairs
 chats.py --source=t.csv --out_dir=no --pii=False => formats
 chats.py --out_dir=no => problems
-chats.py --source=odd.jsonl --out_dir=no --pii=False => forms
+chats.py --source=odd.jsonl --out_dir=no --pii=False => chat_schemas
 train.py --data_dir=data --out_dir=no --objective=mlm => objectives
 train.py --data_dir=data --out_dir=no --document_mask=True => objectives
-train.py --data_dir=data --out_dir=no --streaming=text/*.jsonl => records
+train.py --data_dir=data --out_dir=no --streaming=text/*.jsonl => streaming
 train.py --data_dir=data --out_dir=no --optimizer=muon => muon
 train.py --data_dir=data --out_dir=no --shard=fsdp => sharding
 train.py --data_dir=data --plan=8xH100 => planner

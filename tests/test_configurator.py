@@ -12,7 +12,7 @@ HEAD = '''"""A throw-away script.
 It says what it was told."""
 import json
 from typing import Literal
-from configurator import Mistake, configure, typed
+from configurator import UserError, configure
 
 steps = 10                  # optimizer steps
 rate = 0.5                  # >= 11: [0, 9**9**9], open(x)
@@ -27,10 +27,11 @@ sweep = ()
 sources = {'a': 1.0}        # weights
 _hidden = 1
 BOUNDS = {'steps': (1, 100)}
-config = configure(globals(), BOUNDS)
+_explicit = set()
+config = configure(globals(), BOUNDS, _explicit)
 later = 3                   # derived
 assert all(globals()[key] == value for key, value in config.items() if key != 'preset')
-print('RESULT ' + json.dumps({**config, 'typed': sorted(typed)}))
+print('RESULT ' + json.dumps({**config, 'typed': sorted(_explicit)}))
 '''
 
 
@@ -182,7 +183,7 @@ seed: int | None = None     # None = the clock
 
 # --- how a script ends ----------------------------------------------------------------------------
 # What the user can put right, in one line; a bug or the machine, whose traceback stays.
-MISTAKES = {'raise Mistake("two\\nlines")': 'two lines',
+MISTAKES = {'raise UserError("two\\nlines")': 'two lines',
             'import extras.training.muon': 'copy extras, too & : import extras.training.muon',
             'import model': 'no even number'}
 BUGS = {'10.0 ** 1000': 'OverflowError', 'raise RuntimeError("ours")': 'RuntimeError',
@@ -192,7 +193,7 @@ BUGS = {'10.0 ** 1000': 'OverflowError', 'raise RuntimeError("ours")': 'RuntimeE
 
 
 def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(play, tmp_path):
-    refusing = {'model': 'class Mistake(ValueError): pass\nraise Mistake("no even number")', 'before': FORGET}
+    refusing = {'model': 'class UserError(ValueError): pass\nraise UserError("no even number")', 'before': FORGET}
     for body, words in MISTAKES.items():
         one_line(play(body=body, **refusing), words)
     (tmp_path / 'extras/training').mkdir(parents=True)           # the door alone is missing; then there is one

@@ -15,7 +15,7 @@ from test_model import lively
 from test_templates import ids_of, said
 
 from extras.models import hf_model, hf_tokenizer
-from extras.training import fit
+from extras.training import tokenizer_report
 from model import GPT
 from tokenizer import Tokenizer, from_printable
 
@@ -165,7 +165,7 @@ def test_what_model_py_cannot_be_or_is_cut_off_is_refused_by_name_and_leaves_not
 
 # --- our own runs as files ------------------------------------------------------------------------
 TOKENIZERS = {'ours': Tokenizer.train(SOURCE, 600), 'byte': BYTES,
-              'cl100k': Tokenizer.train(SOURCE, 600, pattern=fit.PATTERNS['cl100k'])}
+              'cl100k': Tokenizer.train(SOURCE, 600, pattern=tokenizer_report.PATTERNS['cl100k'])}
 
 
 def as_theirs(path, hf):
@@ -187,7 +187,7 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
     out, path = tmp_path / 'run', tmp_path / 'model-f32.gguf'
     save_run(out, model, tokenizer, config={'stage': 'sft'} if is_chat else {})
     export = lambda **how: run('extras.models.export', f'--to=gguf --ckpt={out}', **how)
-    assert ('extras.training.fit --input=FILE --pattern=cl100k' in ok(export())) == is_chat
+    assert ('extras.training.tokenizer_report --input=FILE --pattern=cl100k' in ok(export())) == is_chat
     before = (out / path.name).read_bytes()
     assert export(before=full_disk(30_000)).returncode == 1
     assert (out / path.name).read_bytes() == before

@@ -11,7 +11,7 @@ from conftest import read_rows, table
 
 from clean import normalise, prose_reason
 from extras.text.markup import fix_mojibake, strip_html, strip_latex, without_data
-from extras.text.personal import hide
+from extras.text.pii import hide
 
 TABLE = read_rows(pathlib.Path(__file__).with_name('markup.jsonl'))
 FORMS = {'html': strip_html, 'latex': strip_latex, 'data': without_data}

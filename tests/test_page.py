@@ -14,7 +14,7 @@ from test_sample import TOKENIZER, alone, chain
 
 from extras.models import export as exports
 from extras.tasks import sandbox
-from extras.training import fit
+from extras.training import tokenizer_report
 from tokenizer import PATTERN, Answer, Tokenizer
 
 CHROMIUM = next(filter(shutil.which, ['chromium', 'chromium-browser', 'google-chrome']), None)
@@ -82,7 +82,7 @@ def shown(tmp_path_factory):
     heads, a tied matrix, and one that says ok. A pattern of llama.cpp has ++, which JavaScript
     lacks."""
     ours, other = (Tokenizer.train(SOURCE + NASTY + SPACES, 700, pattern=pattern)
-                   for pattern in (PATTERN, fit.PATTERNS['cl100k']))
+                   for pattern in (PATTERN, tokenizer_report.PATTERNS['cl100k']))
     small = dict(vocab_size=700, block_size=64, n_ffn=44)
     models = {'a "base"': (lively(0.3, **small, n_kv_head=2, tie_embeddings=False), ours, {}),
               'chat': (lively(0.3, **small, n_head=2, rope_theta=500.0), other, {'stage': 'sft'}),

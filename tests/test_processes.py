@@ -135,7 +135,7 @@ def test_what_cannot_be_shared_is_refused(train, tmp_path):
 
 # What happens in one process. The second one meets it; only the first one saves, step 4 after 0.
 ERRORS = f"""
-fsdp | clip | import configurator; raise configurator.Mistake('planted') | 2 | error: planted
+fsdp | clip | import configurator; raise configurator.UserError('planted') | 2 | error: planted
 ddp | clip | raise RuntimeError('planted') | 1 | RuntimeError: planted
 ddp | clip | os.kill(os.getpid(), signal.SIGKILL) | -9 |\x20
 ddp | save | {full_disk(2000)} | 1 | File too large"""

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings, strategies as st
 from test_records import TRAPPING, chats, contents, say
 
 from extras.models import hf_model
-from extras.training import fit
+from extras.training import tokenizer_report
 from extras.models.hf_tokenizer import HFTokenizer
 from model import GPT, GPTConfig
 from tokenizer import (MAX_CHUNK, PATTERN, SMALL_PATTERN, SPECIAL_TOKENS, Tokenizer, count_chunks,
@@ -173,10 +173,10 @@ def test_gpt2s_vocabulary_encodes_as_gpt2(texts, tmp_path):
     ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab, encoder)
     gpt2 = tiktoken.Encoding('reference', pat_str=GPT2, mergeable_ranks=ranks, special_tokens={})
     (tmp_path / 'vocab.bpe').write_text('{}')
-    refused('Hash mismatch|No such file', fit.tokenizer_of_gpt2, str(tmp_path))
+    refused('Hash mismatch|No such file', tokenizer_report.tokenizer_of_gpt2, str(tmp_path))
     shutil.copy(vocab, tmp_path / 'vocab.bpe')
     shutil.copy(encoder, tmp_path / 'encoder.json')
-    tokenizer = fit.tokenizer_of_gpt2(str(tmp_path))
+    tokenizer = tokenizer_report.tokenizer_of_gpt2(str(tmp_path))
     assert tokenizer.vocab_size == 50304 and tokenizer.special['<|endoftext|>'] == 50256
     for text in [*texts[::20], ' \n\n  \t x  \n', "I'll 'S", 'naïve 你好 ½ Ⅷ\u3000x']:
         assert tokenizer.encode(text) == gpt2.encode_ordinary(text)
@@ -273,7 +273,7 @@ def test_the_command_names_mistakes(tmp_path):
 def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
     fill(tmp_path, {f'c/{i}.py': f'# {i}\n' + CODE * (i + 1) for i in range(20)})
     env = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'TIKTOKEN_CACHE_DIR': str(tmp_path)}
-    command = lambda *flags: run('extras.training.fit', *flags, cwd=tmp_path, env=env)
+    command = lambda *flags: run('extras.training.tokenizer_report', *flags, cwd=tmp_path, env=env)
     ok(command('--input=c --vocab_size=330 --pattern=cl100k --out=code.json'))
     code = Tokenizer.load(tmp_path / 'code.json')
     out = ok(command('--input=c --load=code.json --against=code.json,cl100k_base'))

@@ -13,7 +13,7 @@ from conftest import read_json, read_rows, run, same, series, state, train, writ
 from pytest import approx
 
 from extras.training import muon
-from extras.text.records import Stream
+from extras.text.streaming import Stream
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BYTES = Tokenizer.byte(SPECIAL_TOKENS)

@@ -14,9 +14,9 @@ is in float32, too, and llama-quantize model-f32.gguf q8_0 makes it smaller. Wha
 import json, os, pathlib, shlex, sys
 import numpy as np
 import torch
-from configurator import Mistake, require
+from configurator import UserError, require
 from extras.models import hf_model, hf_tokenizer
-from extras.training import fit
+from extras.training import tokenizer_report
 from model import stretch
 
 gguf = hf_tokenizer.need('gguf', 'a GGUF file needs the package gguf')
@@ -27,14 +27,15 @@ KEYS = {'block_size': 'context_length', 'n_layer': 'block_count', 'n_head': 'att
         'rope_theta': 'rope.freq_base', 'head_dim': 'attention.key_length'}
 # GPT-2's split pattern, which Hugging Face's ByteLevel has built in
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# llama.cpp's names of split patterns, two of which extras/training/fit.py writes in another way
+# llama.cpp's names of split patterns; tokenizer_report.py writes two of them in another way
 WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
          r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+')
 PATTERNS = {'gpt-2': [GPT2], 'smollm': [r'\p{N}', GPT2],
             'llama-bpe': [WORDS], 'qwen2': [WORDS.replace('{1,3}', '')]}
-OURS = {'gpt-2': [fit.PATTERNS['gpt2']], 'llama-bpe': [fit.PATTERNS['cl100k']]}
+OURS = {'gpt-2': [tokenizer_report.PATTERNS['gpt2']],
+        'llama-bpe': [tokenizer_report.PATTERNS['cl100k']]}
 DIFFERS = ("llama.cpp lacks this tokenizer's split pattern, so some texts get other ids; it "
-           'has that of python -m extras.training.fit --input=FILE --pattern=cl100k '
+           'has that of python -m extras.training.tokenizer_report --input=FILE --pattern=cl100k '
            '--out=tokenizer.json')
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5      # types of a token
 
@@ -86,8 +87,8 @@ def read(path):
         require(not tensors, f'model.py has no {min(tensors, default="")}')
         tokenizer = tokenizer_of(values)
     except Exception as e:              # another format, a missing key, a file that was cut off
-        why = e if isinstance(e, Mistake) else f'{type(e).__name__}: {e}'
-        raise Mistake(f'{path} cannot be read: {why}') from e
+        why = e if isinstance(e, UserError) else f'{type(e).__name__}: {e}'
+        raise UserError(f'{path} cannot be read: {why}') from e
     return hf_model.config_of(config), weights, tokenizer
 
 

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from configurator import require
 from extras.tasks import problems
-from launch import machine
+from common import init_device
 from model import GPT, IGNORE, sample
 from tokenizer import Answer, Tokenizer
 
@@ -32,7 +32,7 @@ def open_model(path, device='cpu'):
                                model.saved.get('tokenizer_hash'))
     require('reward_head' not in model.saved, f'{path} is a reward model: it scores answers and '
             'writes none; give the model that it was made of')
-    _, device, *_ = machine(device, 'float32')          # 'auto' becomes 'cuda:0'
+    _, device, *_ = init_device(device, 'float32')          # 'auto' becomes 'cuda:0'
     model = model.to(device).eval()
     return model, tokenizer, model.saved.get('config', {})
 

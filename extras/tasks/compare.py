@@ -11,7 +11,7 @@ that passed, or a judge's grades, 1 to 10, as fractions of that scale.
 """
 import argparse, collections, json, pathlib
 import numpy as np
-from configurator import Mistake, require
+from configurator import UserError, require
 
 
 def mean(numbers):
@@ -62,8 +62,8 @@ def read(path):
                 rows_of[name, str(row.get('prompt'))].append(row)
         [_] = {str(row.get('ckpt')) for row in rows}        # ValueError if there are two
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Mistake(f'{path} must have judged answers of one checkpoint, as eval.py writes them: '
-                      f'{error!r}') from None
+        raise UserError(f'{path} must have judged answers of one checkpoint, as eval.py writes '
+                        f'them: {error!r}') from None
     return rows_of
 
 

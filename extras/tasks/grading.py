@@ -66,8 +66,8 @@ def final(text):
 # --- does the harness work here? ------------------------------------------------------------------
 def check_harness(questions, run):
     """Run programs that are known to be wrong or right. Return {'left_out': the task_ids whose own
-    solution fails, 'confined': whether walls stand around programs}. A Mistake if nothing may run,
-    if a function that does nothing passes, or if more than one solution and 1% of them fail."""
+    solution fails, 'confined': whether walls stand around programs}. A UserError if nothing may
+    run, if a function that does nothing passes, or if more than one solution and 1% of them fail."""
     questions = [question for question in questions if question['tests']]
     if not questions:
         return {'left_out': []}

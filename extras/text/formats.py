@@ -11,7 +11,7 @@ whole. A file that is not what its name says raises a ValueError with the reason
 off raises an EOFError or OSError in the words of the library that found it.
 """
 import contextlib, csv, importlib, io, itertools, json, os, re
-from configurator import Mistake
+from configurator import UserError
 from files import NO_RECORD, record_of
 
 ROWS = 100                      # of a .parquet file, in memory at a time
@@ -21,12 +21,12 @@ DAMAGED = ('not as many cells as the header has (or a quote does not end, or is 
 
 
 def package(path, *names):
-    """Import the first of these modules that is installed. Without any, a Mistake names the package
-    of the last one."""
+    """Import the first of these modules that is installed. Without any, a UserError names the
+    package of the last one."""
     for name in names:
         with contextlib.suppress(ImportError):
             return importlib.import_module(name)
-    raise Mistake(f'{path} needs a package: pip install {names[-1].removesuffix(".parquet")}')
+    raise UserError(f'{path} needs a package: pip install {names[-1].removesuffix(".parquet")}')
 
 
 def open_zst(path):

@@ -13,7 +13,7 @@ accepted; it goes to the hub's own address, to nobody else, and into no file.
 """
 import fnmatch, hashlib, os, re, urllib.parse
 import requests, urllib3
-from configurator import Mistake, require
+from configurator import UserError, require
 from files import LINES, TABLES, ends_with
 
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/'
@@ -41,7 +41,7 @@ def find_files(source, folder):
     try:
         listed = sorted(listing(url))
     except (requests.RequestException, LookupError, TypeError) as error:
-        raise Mistake(f"can't list {url} ({error!s:.80}); without network, put the files of "
+        raise UserError(f"can't list {url} ({error!s:.80}); without network, put the files of "
                       f'{dataset} into a folder, or take those that are in {place} already, and '
                       'use --source=FOLDER') from None
     files = [(f'{hub()}/datasets/{dataset}/resolve/{revision}/{urllib.parse.quote(path)}', checksum,
@@ -106,12 +106,12 @@ def fetch(url, checksum, path):
             except requests.RequestException as error:
                 problem = type(error).__name__
         else:
-            raise Mistake(f"can't download {url} ({problem}); run the same command again, or put "
+            raise UserError(f"can't download {url} ({problem}); run the same command again, or put "
                           f'the file at {path}')
     found = checksum_of(f'{path}.part', len(checksum))
     if found != checksum:
         os.remove(f'{path}.part')
-        raise Mistake(f'{url} has the checksum {found[:16]}..., expected {checksum[:16]}...; run '
+        raise UserError(f'{url} has the checksum {found[:16]}..., expected {checksum[:16]}...; run '
                       'the same command again')
     os.replace(f'{path}.part', path)
     return path

@@ -22,7 +22,7 @@ which is 29% of the step's targets.
 """
 import functools, hashlib, json, math, pathlib, re
 import numpy as np
-from configurator import Mistake, require
+from configurator import UserError, require
 
 
 def is_weight(value):
@@ -130,8 +130,8 @@ class Base:
             self.train, val = (np.memmap(f'{base_dir}/{name}.bin', meta['dtype'], 'r')
                                for name in ('train', 'val'))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Mistake(f'{base_dir} has no prepared data with meta.json, train.bin and val.bin '
-                          f'({error}); base_dir is the --out_dir of prepare.py') from None
+            raise UserError(f'{base_dir} has no prepared data with meta.json, train.bin and '
+                            f'val.bin ({error}); base_dir is the --out_dir of prepare.py') from None
         require(meta['tokenizer_hash'] == tokenizer.hash, f'{base_dir} was prepared with another '
                 'tokenizer than the model has; the same ids mean different text')
         require(len(self.train) > T and len(val) > context, f'{base_dir} needs more than {T} '

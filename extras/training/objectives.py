@@ -14,7 +14,7 @@ number of devices.
 """
 import numpy as np
 import torch
-from configurator import Mistake, require
+from configurator import UserError, require
 from model import IGNORE
 
 MASK_RATE = 0.15        # of the tokens are hidden
@@ -48,7 +48,7 @@ def span_lengths(T):
         n_spans = max(1, round(n_hidden / MEAN_SPAN))
         if n_text + 2 * n_spans <= T:
             return n_text, n_hidden, n_spans
-    raise Mistake(f'a context of {T} tokens is too short for span corruption; raise --block_size')
+    raise UserError(f'a context of {T} tokens is too short for span corruption; raise --block_size')
 
 
 def hide_spans(x, seed, step, rows, special, T):

@@ -8,7 +8,7 @@ memory for a model.
 """
 import json, math, pathlib, re
 import torch
-from configurator import Mistake, require
+from configurator import UserError, require
 from model import GPT, GPTConfig
 
 # FLOP/s of dense matrix products in bfloat16 (GeForce: with float32 sums) from the makers' data
@@ -115,7 +115,7 @@ def show(config):
     try:
         model = sketch(GPTConfig(**sizes))
     except ValueError as error:         # n_embd and n_head don't fit together
-        raise Mistake(error) from None
+        raise UserError(error) from None
     width = 4 if config['dtype'] == 'float32' else 2
     if width == 4 and price:
         peak /= 8 if name == 'T4' else 2        # newer GPUs multiply float32 as TF32

@@ -2,18 +2,18 @@
 How a script that needs a model begins: the model, the machine, and for trainers the settings of a
 run that goes on, and its folder. Each function is called once; none holds a run or calls you back.
 
-    source, state, changed = open_run(config, fixed='batch_size seed')
+    source, state, changed = resume_or_start(config, explicit, fixed='batch_size seed')
     globals().update(config)                # a run that goes on has its saved settings
     model, tokenizer = load_model(source)
-    device_type, device, dtype, rank, world = machine(device, dtype)
-    write_folder(config, source)            # when nothing can be wrong any more
+    device_type, device, dtype, rank, world = init_device(device, dtype)
+    init_out_dir(config, source)            # when nothing can be wrong any more
 
-A trainer that is never resumed needs no open_run: source, state, changed = init_from, {}, [].
+A trainer that is never resumed needs no resume_or_start: source, state, changed = init_from, {}, []
 """
 import atexit, json, os, pathlib, shutil
 import torch
 import torch.distributed as dist
-from configurator import Mistake, require, typed
+from configurator import UserError, require
 from model import GPT
 from tokenizer import Tokenizer
 
@@ -40,7 +40,7 @@ def load_model(path, scores=False, **changes):
     return model, tokenizer
 
 
-def machine(device, dtype):
+def init_device(device, dtype):
     """Return what this process computes with, such as 'cuda', 'cuda:1' and 'bfloat16', its rank,
     and the number of processes. torchrun starts one for each device, and tells each its rank: then
     they meet here. On a GPU also choose the device, and TF32 for products that stay float32."""
@@ -71,7 +71,7 @@ RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt data.j
            'samples.jsonl compare.json').split()
 
 
-def open_run(config, fixed, again=''):
+def resume_or_start(config, explicit, fixed, again=''):
     """Return where a run gets its weights, a path or 'scratch'; the checkpoint from which it goes
     on, or {} for a new run; and what the command changes in it, such as ['seed 1 -> 2'].
 
@@ -92,8 +92,8 @@ def open_run(config, fixed, again=''):
         except Exception as error:      # a crash or a full disk may have damaged last.pt
             print(f'{source} cannot be read ({error!r:.80})')
     else:
-        raise Mistake(f'{out} has no last.pt that can be read, so leave --init_from=resume out; if '
-                      'best.pt is there and may go, type --overwrite')
+        raise UserError(f'{out} has no last.pt that can be read, so leave --init_from=resume out; '
+                        'if best.pt is there and may go, type --overwrite')
     saved = state['config']
     whose, ours = (settings.get('stage', 'train') for settings in (saved, config))
     require(whose == ours, f'{source} is a run of {whose}.py, which resumes it; to begin with its '
@@ -103,7 +103,7 @@ def open_run(config, fixed, again=''):
     require(not config['overwrite'], f'leave --overwrite out: it deletes {out}, which you resume')
     changed = []
     for name in saved.keys() - {'out_dir', 'overwrite'}:
-        if name not in {*typed, *again.split()} or name == 'init_from':     # where it once began
+        if name not in {*explicit, *again.split()} or name == 'init_from':     # where it once began
             config[name] = saved[name]
         elif config[name] != saved[name]:
             require(name not in fixed.split(), f'leave {name} out: the run has {saved[name]!r}')
@@ -127,7 +127,7 @@ def check_folder(out, source, overwrite):
             'leave --overwrite out: after a crash, torchrun would begin anew and delete this run')
 
 
-def write_folder(config, source):
+def init_out_dir(config, source):
     """Make out_dir, without the run that --overwrite deletes. Write config.json, for people, and
     copy data.json, what the model that the run begins with has read, for eval.py."""
     out, data = pathlib.Path(config['out_dir']), folder_of(source) / 'data.json'

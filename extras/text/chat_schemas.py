@@ -21,7 +21,7 @@ Each of these becomes {"prompt": "Hi!", "chosen": "Hey.", "rejected": "Go!"}
     {"chosen": [{"role": "user", "content": "Hi!"}, ...], "rejected": [...]}
 
 text_of() reads messages with more than a role and a text. chats.py leaves a record out, and counts
-it, for which this raises a Mistake.
+it, for which this raises a UserError.
 """
 import contextlib, json, re
 from configurator import require

@@ -16,7 +16,7 @@ out here, by the same hash.
 """
 import glob, gzip, hashlib, itertools, json, os, zlib
 import numpy as np
-from configurator import Mistake, require
+from configurator import UserError, require
 
 
 def text_in(row):
@@ -76,7 +76,7 @@ class Stream:
                             n_empty = 0
                             yield text
             except (EOFError, OSError, zlib.error) as error:
-                raise Mistake(f'{path} cannot be read ({error}); run clean.py again') from None
+                raise UserError(f'{path} cannot be read ({error}); run clean.py again') from None
             shard, line, n_empty = shard + 1, 0, n_empty + 1
             require(n_empty <= len(self.paths), f'{", ".join(self.paths[:3])}...: no line has a '
                     '"text", or all are held out')

@@ -6,7 +6,7 @@ import pytest
 from conftest import read_rows, refused, write
 from hypothesis import strategies as st
 
-from extras.text.records import Stream
+from extras.text.streaming import Stream
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # one chunk for any text; each header is one token, and some tokens would swallow an edge of the frame

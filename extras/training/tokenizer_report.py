@@ -1,9 +1,9 @@
 """
 Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and GPT-4.
 
-    python -m extras.training.fit --input=FOLDER                 # is a new one better than GPT-2's?
-    python -m extras.training.fit --input=FOLDER --load=tokenizer.json       # does this one fit?
-    python -m extras.training.fit --input=FOLDER --pattern=cl100k --out=mine.json   # for llama.cpp
+    python -m extras.training.tokenizer_report --input=FOLDER       # a new one, next to GPT-2's
+    python -m extras.training.tokenizer_report --input=FOLDER --load=tokenizer.json     # this one
+    python -m extras.training.tokenizer_report --input=FOLDER --pattern=cl100k --out=mine.json
 
     print(report(tokenizer, [('.py', 'x = 1')], others('gpt2,my/tokenizer.json')))
     tokenizer_of_gpt2('folder/with/its/files').encode('ROMEO:')         # [33676, 4720, 25]
@@ -11,7 +11,7 @@ Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and G
 import collections, os, re
 from typing import Literal
 import tiktoken.load
-from configurator import Mistake, configure, require
+from configurator import UserError, configure, require
 from files import find_files, mend, read
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -177,4 +177,4 @@ if __name__ == '__main__':
         else:
             print(report(tokenizer, measured, others(against, gpt2_dir)))
     except ValueError as error:
-        raise Mistake(error) from None
+        raise UserError(error) from None
