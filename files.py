@@ -294,6 +294,19 @@ def shown(values):
 WORK = '.nanoparrot'            # in a folder of results: what is not done
 
 
+def lock_folder(folder):
+    """Make a folder, and return the lock that keeps other processes out of it, until release() or
+    the end of this process, even by kill -9. A folder that can't be written is refused."""
+    try:
+        (folder / WORK).mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / WORK / 'lock')
+        lock.acquire(0)
+    except OSError as error:
+        why = 'another run does' if isinstance(error, filelock.Timeout) else error.strerror
+        raise UserError(f"can't write to {folder}: {why}; choose another --out_dir") from None
+    return lock
+
+
 def open_results(out_dir, form, names, is_same, overwrite):
     """Return out_dir/.nanoparrot, with an empty folder `new` for results, and the lock that keeps
     other runs out. Refuse an out_dir that has anything but results of this script (names: a regular
@@ -308,13 +321,7 @@ def open_results(out_dir, form, names, is_same, overwrite):
     require(overwrite or not meta or is_same(meta), f'{out_dir} has results, of '
             f'{" and ".join(meta.get("sources") or [str(meta.get("source"))])}; --overwrite=True '
             'replaces them, or choose another --out_dir')
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(work / 'lock')
-        lock.acquire(0)
-    except OSError as error:
-        why = 'another run does' if isinstance(error, filelock.Timeout) else error.strerror
-        raise UserError(f"can't write to {out_dir}: {why}; choose another --out_dir") from None
+    lock = lock_folder(out_dir)
     for name in 'new', 'old':           # of a run that was killed
         shutil.rmtree(work / name, ignore_errors=True)
         (work / name).mkdir()
