@@ -16,7 +16,7 @@ from conftest import PAID, RUN_FILES, base_text, contents, each_is_a_mistake, ex
 from conftest import make_sft
 from conftest import metrics, mistake, ok, run, save_run, series, state
 from test_model import lively
-from test_records import BYTES, mixed_with_thumbs
+from test_streaming import BYTES, mixed_with_thumbs
 
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer

@@ -12,7 +12,7 @@ import pytest
 from accidents import killed_after
 from conftest import (ROOT, contents, each_is_a_mistake, fill, mistake, ok, read_json, read_rows, run,
                       shared, table, write)
-from test_records import say
+from test_streaming import say
 
 
 def line_of(words):

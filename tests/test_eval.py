@@ -13,7 +13,7 @@ from accidents import before, killed_after
 from conftest import contents, each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run
 from conftest import save_run, write, write_bins
 from test_model import lively
-from test_records import BYTES, say
+from test_streaming import BYTES, say
 from test_sample import alone
 
 from extras.tasks import answers, compare

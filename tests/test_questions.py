@@ -5,7 +5,7 @@ import json
 import textwrap
 
 from conftest import refused, shared, table, write
-from test_records import say
+from test_streaming import say
 
 from extras.tasks import questions
 from extras.tasks.answers import given_answers, rows_of

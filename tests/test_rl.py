@@ -10,7 +10,7 @@ import torch
 from conftest import PAID, ROOT, fill, lift, make_sft, mistake, ok, read_rows, refused, run, series
 from conftest import write
 from pytest import approx
-from test_records import BYTES
+from test_streaming import BYTES
 
 from extras.tasks import sandbox
 from extras.tasks.rewards import open_scores, open_tests

@@ -13,7 +13,7 @@ import pytest
 import torch
 from accidents import before
 from conftest import ROOT, each_is_a_mistake, lift, ok, run, save_run, slow
-from test_records import say
+from test_streaming import say
 
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Answer, Tokenizer

@@ -3,7 +3,7 @@ What it promises like dpo.py and rl.py is in test_alike.py."""
 import torch
 from accidents import SHORT_SAMPLES, before
 from conftest import base_text, lift, ok, read_rows, run, save_run, series, table, write
-from test_records import BYTES
+from test_streaming import BYTES
 
 from model import GPT, IGNORE
 

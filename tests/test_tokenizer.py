@@ -15,7 +15,7 @@ import tiktoken
 import tiktoken.load
 from conftest import each_is_a_mistake, fill, ok, refused, run, shared
 from hypothesis import example, given, settings, strategies as st
-from test_records import TRAPPING, chats, contents, say
+from test_streaming import TRAPPING, chats, contents, say
 
 from extras.models import hf_model
 from extras.training import tokenizer_report

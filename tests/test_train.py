@@ -163,7 +163,7 @@ def test_a_run_reads_a_mixture_by_its_passes_and_measures_each_source(numbers, o
 
 
 def test_a_stream_is_the_bin_of_its_documents_pass_after_pass(tmp_path):
-    """Processes read shards of their own. Damage: test_records.py. It goes on: test_resume.py."""
+    """Processes read shards of their own. Damage: test_streaming.py. It goes on: test_resume.py."""
     for name, text in ('a', '1\n2'), ('b', 'kept'), ('c', 'é a'):
         write(tmp_path / f'{name}.jsonl', [{'text': text}])
     for rank, texts in (0, ['1\n2', 'é a']), (1, ['kept'] * 2):

@@ -14,7 +14,7 @@ is in float32, too, and llama-quantize model-f32.gguf q8_0 makes it smaller. Wha
 import json, os, pathlib, shlex, sys
 import numpy as np
 import torch
-from configurator import UserError, require
+from configurator import UserError, report_error, require
 from extras.models import hf_model, hf_tokenizer
 from extras.training import tokenizer_report
 from model import stretch
@@ -232,6 +232,7 @@ def patterns_of(form):
 
 
 if __name__ == '__main__':
+    sys.excepthook = report_error
     if {'-h', '--help'} & {*sys.argv}:
         sys.exit(print(__doc__, "out = ''     # folder to write, which must not exist", sep='\n'))
     path, out = [*sys.argv[1:], '', ''][:2]

@@ -9,9 +9,9 @@ on all problems and on each kind of them, and the problems that the second model
 problem that only one of the models answered is left out. A score is the fraction of the answers
 that passed, or a judge's grades, 1 to 10, as fractions of that scale.
 """
-import argparse, collections, json, pathlib
+import argparse, collections, json, pathlib, sys
 import numpy as np
-from configurator import UserError, require
+from configurator import UserError, report_error, require
 
 
 def mean(numbers):
@@ -84,6 +84,7 @@ def compare(before, after):
 
 
 if __name__ == '__main__':
+    sys.excepthook = report_error
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('samples', nargs=2, help='a samples.jsonl, or its folder')
