@@ -5,11 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, ok, read_rows, run, slow
+from conftest import ROOT, lift, ok, read_rows, run, slow
 
 sys.path.append(str(ROOT / 'bench'))
 import arms  # noqa: E402
-import practice  # noqa: E402
+
+mean_and_half, interval = lift('bench/real.py', 'mean_and_half', 'interval')
 
 
 def test_a_difference_counts_from_two_standard_errors_over_five_seeds():
@@ -37,15 +38,15 @@ def test_an_interval_for_other_seeds_and_problems_holds_the_truth_in_95_of_100_e
         logit = (ways + seed * dice.normal(size=(6, 1)) + way * dice.normal(size=(2, 6, 1))
                  + hardness * dice.normal(size=n) + taste * dice.normal(size=(2, 1, n)))
         passed = dice.random((2, 6, n)) < 1 / (1 + np.exp(-logit))
-        found.append(practice.mean_and_half(1.0 * passed[1] - passed[0]))
+        found.append(mean_and_half(1.0 * passed[1] - passed[0]))
     means, halves = np.transpose(found)
     assert 940 <= (abs(means - means.mean()) <= halves).sum() <= 985
 
 
 def test_an_interval_by_hand_and_what_the_page_says_is_what_the_command_prints():
-    assert practice.interval([3.0, 5.0, np.nan]) == '+4.0 (-8.7 to 16.7)'       # 4 ± 12.71 * 1
-    assert practice.interval([5.0]) == '+5.0' and practice.interval([np.nan]) == ''
-    printed, page = ok(run('bench/practice.py')), (ROOT / 'docs/practice.md').read_text()
+    assert interval([3.0, 5.0, np.nan]) == '+4.0 (-8.7 to 16.7)'       # 4 ± 12.71 * 1
+    assert interval([5.0]) == '+5.0' and interval([np.nan]) == ''
+    printed, page = ok(run('bench/real.py')), (ROOT / 'docs/practice.md').read_text()
     rows = re.findall(r'^\|.*\|$', page.split('\n## SmolLM2')[1], re.M)
     assert len(rows) > 9 and not {*rows} - {*printed.splitlines()}
 

@@ -27,6 +27,8 @@ def texts_of(*patterns):
 
 
 PAGES = texts_of('README.md', 'CONTRIBUTING.md', 'docs/*.md')
+# without the commands of older commits, whose files and flags are gone
+PAGES = {path: re.sub('`git switch --detach [^`]*`', '', text) for path, text in PAGES.items()}
 SCRIPTS = texts_of('*.py', 'extras/*/*.py')
 README, TOUR = text_of('README.md'), text_of(PAGE)
 
