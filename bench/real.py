@@ -80,7 +80,7 @@ def with_tests(problem):
 def make_data():
     some = [{'messages': to_messages(p)} for p in problems(400 + 400 * times, seed)]
     exam = in_turn(10, 'validation', 'feedback_validation')
-    for name, lines in ('examples', some[:400]), ('fresh', some[400:]):
+    for name, lines in ('examples', some[:400]), ('new_examples', some[400:]):
         write(here / name / 'train.jsonl', lines)
         write(here / name / 'val.jsonl', [{'messages': to_messages(p)} for p in exam])
     prompts = in_turn(150 * times, 'review', 'feedback')
@@ -107,7 +107,7 @@ def passed_in(rows):
 
 def made(run):
     """Return the folder of a model."""
-    out, learned = here / run, here / ('fresh' if run == 'fresh' else 'examples')
+    out, learned = here / run, here / ('new_examples' if run == 'fresh' else 'examples')
     if run == 'unaided' or (out / 'done').exists():
         return model if run == 'unaided' else out
     start = model if run == 'sft' else made('sft')
@@ -209,7 +209,7 @@ for run in runs:
         with open(ROWS, 'a', encoding='utf-8') as f:
             f.write(row + '\n')
 groups = collections.defaultdict(list)
-for row in read(ROWS):
-    groups[row['times']].append(row)
+for row in read(ROWS):          # means cannot be compared problem by problem: a table of their own
+    groups[row['times'], isinstance(row['MBPP'], str)].append(row)
 for rows in groups.values():
     tell(rows)
