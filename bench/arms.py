@@ -19,7 +19,7 @@ import argparse, concurrent.futures, json, math, os, pathlib, shlex, statistics,
 import tempfile
 import torch
 from peers import ROOT
-from configurator import UserError
+from configurator import UserError, report_error
 from extras.tasks import chain_report
 
 # As in run.sh: Linux keeps the memory that was freed, which is an eighth of a step.
@@ -106,4 +106,5 @@ def main():
 
 
 if __name__ == '__main__':
+    sys.excepthook = report_error
     main()
