@@ -1,11 +1,18 @@
 """bench/: when a difference counts, and what its interval holds; the measurements of a GPU."""
+import gzip
+import json
 import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, lift, ok, read_rows, run, slow
+from conftest import ROOT, lift, ok, read_rows, run, save_run, slow, write
+from exercise import copy_project
+
+from model import GPT, GPTConfig
+from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 sys.path.append(str(ROOT / 'bench'))
 import arms  # noqa: E402
@@ -49,6 +56,31 @@ def test_an_interval_by_hand_and_what_the_page_says_is_what_the_command_prints()
     printed, page = ok(run('bench/real.py')), (ROOT / 'docs/practice.md').read_text()
     rows = re.findall(r'^\|.*\|$', page.split('\n## SmolLM2')[1], re.M)
     assert len(rows) > 9 and not {*rows} - {*printed.splitlines()}
+
+
+@slow
+def test_every_run_of_real_py_leaves_a_row_behind_and_the_tables_are_printed(tmp_path):
+    project, files = tmp_path / 'project', tmp_path / 'files'
+    copy_project(project)
+    shutil.copytree(ROOT / 'bench', project / 'bench')
+    tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
+    save_run(tmp_path / 'model', GPT(GPTConfig(tokenizer.vocab_size, 1024, 1, 2, 2, 32)), tokenizer)
+    solution = 'def f(x):\n    return x\n'
+    human_eval = {'prompt': 'def f(x):\n', 'entry_point': 'f', 'canonical_solution': '    return x\n',
+                  'test': 'def check(f):\n    assert f(1) == 1\n'}
+    mbpp = {'prompt': 'Return x.', 'code': solution, 'test_list': ['assert f(1) == 1']}
+    write(files / 'mbpp_sanitized.jsonl', [{'task_id': i, **mbpp} for i in range(427)])
+    with gzip.open(files / 'HumanEval.jsonl.gz', 'wt') as f:
+        f.writelines(json.dumps({'task_id': f'HumanEval/{i}', **human_eval}) + '\n' for i in range(164))
+    names = 'unaided,sft,more,rejection,rl,fresh'
+    command = [sys.executable, project / 'bench/real.py', f'--model={tmp_path}/model', '--times=1',
+               f'--data={files}', '--seed=99', f'--runs={names}']
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows = [row for row in read_rows(project / 'bench/real.jsonl') if row['seed'] == 99]
+    assert [row['run'] for row in rows] == names.split(',')
+    assert all(bin(int(row[kind], 16)) == f'0b1{"0" * n}' for row in rows
+               for kind, n in (('practice tasks', 300), ('HumanEval', 164), ('MBPP', 127)))
+    assert printed.count('| new examples |') == 3       # with the rows that were there before
 
 
 @slow
