@@ -8,8 +8,8 @@ Evaluation: how good a checkpoint is, measured on held-out data. Scores have 95%
 
 loss            nats, perplexity and bits per byte of val.bin, and of each source of a mixture
 problems        functions that the model writes and we run, n_problems of each of these splits:
-                variation (as sft.py shows), feedback_variation (as DPO and RL practice), cell
-                (known steps in a combination that no stage shows), family (unseen tasks)
+                example (tasks that SFT shows), practice (compositions that DPO and RL practice),
+                unseen (known steps in combinations that no stage shows), other (other tasks)
 humaneval, mbpp other functions to write, from a file in the layout of HumanEval or MBPP
 judged          --completions=FILE of answers that have an `outcome`, such as samples.jsonl: pass@k
 gsm8k           the last number of the answer must be the one behind #### in the file
@@ -44,7 +44,7 @@ random_init = True              # measure an untrained model, too
 loss_tokens = 0                 # tokens to measure, from the beginning; 0 = all
 # questions
 n_problems = 0                  # questions; 0 = 100 of each split, or a whole file
-splits = 'variation,feedback_variation,cell,family'     # see the top; also SPLITS in problems.py
+splits = 'example,practice,unseen,other'     # see the top; also SPLITS in problems.py
 completions = ''                # answers to score without a model: {"task_id", "completion"} lines
 # answers
 num_samples = 1                 # answers to a question
@@ -130,7 +130,7 @@ def interval(scores):
 def summarise(rows, ks):
     """Return pass@k of rows of samples.jsonl (the mean over problems with at least k judged
     answers), the interval of pass@1, and why answers did not pass. A row is
-    {'task_id': 'cell-0/7', 'prompt': ..., 'completion': ..., 'outcome': 'exception', ...}."""
+    {'task_id': 'unseen-0/7', 'prompt': ..., 'completion': ..., 'outcome': 'exception', ...}."""
     # infrastructure: the machine failed, not the answer; ungraded: nobody has judged it
     judged = [row for row in rows if row['outcome'] not in ('infrastructure', 'ungraded')]
     problems = collections.defaultdict(list)        # problem -> for each answer, does it pass?

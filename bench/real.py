@@ -52,11 +52,12 @@ torch.set_num_threads(1)                # as the runs have: a row says so
 # --- data -----------------------------------------------------------------------------------------
 def make_data():
     some = [{'messages': to_messages(p)} for p in problems(400 + 400 * times, seed)]
-    exam = of_both(10, seed, 'validation', 'feedback_validation')
+    exam = of_both(10, seed, 'validation', 'practice_validation')
     for name, lines in ('examples', some[:400]), ('fresh', some[400:]):
         write(here / name / 'train.jsonl', lines)
         write(here / name / 'val.jsonl', [{'messages': to_messages(p)} for p in exam])
-    write(here / 'prompts.jsonl', [*map(asked, of_both(150 * times, seed, 'review', 'feedback'))])
+    practiced = of_both(150 * times, seed, 'example_train', 'practice_train')
+    write(here / 'prompts.jsonl', [*map(asked, practiced)])
     write(here / 'test.jsonl', [
         asked(p) for split, _ in KINDS.values() for p in problems(300, 0, split)])
     write(here / 'mbpp.jsonl', read(data / 'mbpp_sanitized.jsonl')[300:])

@@ -103,8 +103,8 @@ FUNCTIONS = r'''[
  "test": "assert area_of_rectangle(2, 3) == 6\nassert area_of_rectangle(4.0, 4.0) == 16"}]'''
 # Answers; "" is the problem's own solution.
 GIVEN = r'''
-{"variation-0/0": ["", "    return None\n", "    return (\n", " \n"],
- "variation-0/1": ["", "", "    raise ValueError\n", "    while True: pass\n"],
+{"example-0/0": ["", "    return None\n", "    return (\n", " \n"],
+ "example-0/1": ["", "", "    raise ValueError\n", "    while True: pass\n"],
  "area": ["    return a * b", "    return math.sqrt(a * b)",
           "    return a * b / 2.0", "    return a * b / a"]}'''
 
@@ -114,17 +114,17 @@ def test_all_tasks_are_scored_from_answers_that_are_there(out, tmp_path):
     with a byte order mark. A score says what was searched in the training data."""
     functions = tmp_path / 'functions.json'
     functions.write_text(FUNCTIONS, encoding='utf-8-sig')
-    solution_of = {p['task_id']: p['canonical_solution'] for p in problems(2, 0, 'variation')}
+    solution_of = {p['task_id']: p['canonical_solution'] for p in problems(2, 0, 'example')}
     given = write(tmp_path / 'given.jsonl', [
         {'task_id': id, 'completion': text or solution_of[id]}
         for id, texts in json.loads(GIVEN).items() for text in texts])
     found = {'ngram': 13, 'problems': ['Q']}
     write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
-    flags = ('--tasks=problems,humaneval --splits=variation --n_problems=2 --k=1,2,4 --timeout=4 '
+    flags = ('--tasks=problems,humaneval --splits=example --n_problems=2 --k=1,2,4 --timeout=4 '
              f'--allow_code_execution --data={functions}')
     tasks = evaluate(out, flags, f'--completions={given}')
     ours = tasks['problems']
-    assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
+    assert ours['by_split']['example']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
     assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (2, 8)
     assert ours['failures'] == dict.fromkeys(
         ('wrong value', 'other exception', 'syntax', 'empty', 'time'), 1)
@@ -293,7 +293,7 @@ REFUSED = """
 --completions=x => needs a model: leave --completions out, or name other tasks
 --compare=x => no setting has this name; closest
 --tasks=problems => --allow_code_execution=True
---tasks=problems --splits=cell,cell --allow_code_execution=True => 'cell-0/0' twice
+--tasks=problems --splits=unseen,unseen --allow_code_execution=True => 'unseen-0/0' twice
 --tasks=problems --num_samples=4 --k=1,8 => --num_samples=8
 --out=scores => must end with .json
 --tasks=own --data=own.jsonl --completions=samples.jsonl --out=eval.json => would replace a file

@@ -159,7 +159,7 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice():
 def test_a_broken_harness_gives_no_score():
     """Neither where empty answers pass, nor where known solutions fail, nor if over 2% of the programs
     can't be judged."""
-    questions = from_problems(3, 0, ['variation'])
+    questions = from_problems(3, 0, ['example'])
     for words, outcome in ('pass without an answer', 'passed'), ('3 of 3 known solutions', 'wrong'):
         refused(words, check_harness, questions, lambda jobs: [Result(outcome)] * 3)
     found = check_harness(questions, lambda jobs: [

@@ -148,6 +148,6 @@ if __name__ == '__main__':
         from extras.models import gguf         # it needs the package gguf
         print(gguf.write(out or os.path.join(folder, 'model-f32.gguf'), model, tokenizer))
     else:
-        items = questions.from_problems(100, 0, ['variation'])
+        items = questions.from_problems(100, 0, ['example'])
         run = sandbox.run_many if allow_code_execution else None
         print(publish_html(out or 'demo.html', models, items, run))

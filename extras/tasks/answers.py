@@ -122,7 +122,8 @@ def rows_of(task, questions, texts, who):
     'chat'} of the model, and the hash of ask()."""
     rows = []
     for question, several in zip(questions, texts):
-        row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
+        row = {key: question.get(key) for key in ('task_id', 'family', 'composition', 'split',
+                                                'prompt')}
         row |= {key: who.get(key) for key in ('ckpt', 'step', 'hash')}
         row |= {'task': task, 'messages': question['messages'] if who['chat'] else None,
                 'kind': problems.KINDS.get(row['split']), 'outcome': 'ungraded', 'message': ''}

@@ -66,14 +66,16 @@ def final(text):
 # --- does the harness work here? ------------------------------------------------------------------
 def check_harness(questions, run):
     """Run programs that are known to be wrong or right. Return {'left_out': the task_ids whose own
-    solution fails, 'confined': whether walls stand around programs}. A UserError if nothing may
-    run, if a function that does nothing passes, or if more than one solution and 1% of them fail."""
+    solution fails, 'confined': whether walls stand around programs}. Raise UserError if nothing
+    may run, if a function that does nothing passes, or if over 1% of the solutions fail (and more
+    than one)."""
     questions = [question for question in questions if question['tests']]
     if not questions:
         return {'left_out': []}
     require(run, 'these tests run programs that the model wrote; first read the top of '
             'extras/tasks/sandbox.py, then add --allow_code_execution=True')
-    if all('cell' in question for question in questions):       # all pass: tests/test_problems.py
+    if all('composition' in question for question in questions):
+        # tests/test_problems.py runs the solutions of problems.py, so here 20 are enough
         questions = questions[::math.ceil(len(questions) / 20)]
     named = lambda question: question.get('task_id', question['messages'][-1]['content'][:60])
     judged = lambda cases: [*run([(code, q['tests'], q['entry_point']) for q, code in cases])]
