@@ -171,7 +171,7 @@ def test_a_broken_harness_gives_no_score():
             Result('infrastructure' if i < n else 'passed') for i in range(100)])
 
     assert lose(2)[1:3] == ['infrastructure', 'passed']
-    refused('no score: 3/100', lose, 3)
+    refused('no score: 3 of 100', lose, 3)
 
 
 # --- the code of an answer ------------------------------------------------------------------------

@@ -4,9 +4,9 @@ running their programs with tests, or by a rule.
 
     code_in('So:\\n```python\\nx = 1\\n```')       # 'x = 1\\n'
 """
-import ast, math, re, textwrap
+import ast, collections, json, math, pathlib, re, textwrap
 from tqdm import tqdm
-from configurator import require
+from configurator import UserError, require
 from extras.tasks import problems
 from extras.tasks.questions import broken_rules, names_in
 
@@ -28,7 +28,9 @@ def judge(questions, rows, run):
         # name: it uses an unknown name, or defines another than it was asked for
         is_name = re.match(r'(Name|UnboundLocal)Error\b', row['message'])
         row['why'] = 'name' if is_name else WHY.get(row['outcome'], row['outcome'])
-    check_lost(rows)
+    lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
+    require(len(lost) <= len(rows) / 50,
+            f'no score: {len(lost)} of {len(rows)} answers could not be run: {lost[-1:]}')
 
 
 def verdicts(cases, run):
@@ -36,7 +38,8 @@ def verdicts(cases, run):
     in a chat). run: [(program, tests, entry point)] -> results, in order."""
     found, jobs = [], []
     for question, text, chat in cases:
-        text = final(text)
+        # the thinking before </think>, which may be cut off, is no answer
+        text = re.sub(r'(?s)^.*</think>|^\s*<think>.*', '', text)
         broken = broken_rules(question['rules'], text)
         outcome = 'empty' if not text.strip() else 'wrong' if broken else 'passed'
         if outcome == 'passed' and question['tests']:       # that is not decided yet
@@ -51,16 +54,43 @@ def verdicts(cases, run):
         yield verdict
 
 
-def check_lost(rows):
-    """Refuse to score rows of which over 2% could not be judged."""
-    lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
-    require(len(lost) <= len(rows) / 50,
-            f'no score: {len(lost)}/{len(rows)} could not be graded: {lost[-1:]}')
+# --- rows of samples.jsonl ------------------------------------------------------------------------
+def read_answers(path, *keys):
+    """Return the rows of a file of one checkpoint's answers, {"task_id", ...} with these keys."""
+    try:
+        rows = [dict(json.loads(line)) for line in pathlib.Path(path).read_bytes().splitlines()]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f'{path} must have a JSON object in each line ({error})') from None
+    keys = {'task_id', *keys}
+    require(rows and all(keys <= row.keys() for row in rows)
+            and len({row.get('ckpt') for row in rows}) == 1, f'{path} must have answers of one '
+            f'checkpoint ("ckpt"), each line with {", ".join(sorted(keys))}')
+    return rows
 
 
-def final(text):
-    """Return an answer without the thinking before </think>, which may be cut off."""
-    return re.sub(r'(?s)^.*</think>|^\s*<think>.*', '', text)
+def by_problem(rows):
+    """Return {problem: its rows}, without answers that have no verdict: infrastructure, because the
+    machine failed and not the answer, and ungraded. A problem is known by its name and its prompt,
+    because in files without ids one name may mean two questions."""
+    rows_of = collections.defaultdict(list)
+    for row in rows:
+        if row['outcome'] not in ('infrastructure', 'ungraded'):
+            name = f'{row.get("task")} {row["task_id"]}'
+            rows_of[name, str(row.get('prompt'))].append(row)
+    return rows_of
+
+
+def failures(rows):
+    """Return how many answers failed for which reason, such as {'syntax': 5, 'name': 2}."""
+    return dict(collections.Counter(row.get('why', row['outcome']) for row in rows
+                                    if row['outcome'] != 'passed').most_common())
+
+
+def by_split(rows):
+    """Return {split: its rows} of problems.py; questions from a file have no split."""
+    splits = dict.fromkeys(row.get('split') for row in rows)
+    return {split: [row for row in rows if row.get('split') == split]
+            for split in splits if split not in (None, '', 'all')}
 
 
 # --- does the harness work here? ------------------------------------------------------------------
@@ -94,6 +124,16 @@ def check_harness(questions, run):
     if left_out:
         print('problems whose own solutions fail:', *left_out)
     return {'left_out': left_out, 'confined': empty[0].confined}
+
+
+def check_tasks(questions_of, run):
+    """Check the harness on all of {task: its questions}, and remove the questions whose own
+    solution fails. Return what check_harness() returns."""
+    report = check_harness(sum(questions_of.values(), []), run)
+    for task, asked in questions_of.items():
+        asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
+        require(asked, f'no question of --tasks={task} is left: its own solutions fail its tests')
+    return report
 
 
 # --- code -----------------------------------------------------------------------------------------
