@@ -265,7 +265,7 @@ def measure_loss(name, model, tokenizer):
 def score(task, rows, who):
     """Score rows, the answers to a task by the model of `who`: {'ckpt', 'step', 'chat', ...}."""
     samples.extend(rows)        # the same dicts: grading writes the outcomes into them
-    grading.judge(questions_of[task], rows, run)
+    grading.grade(questions_of[task], rows, run)
     by_split = {split: summarise(some, ks) for split, some in grading.by_split(rows).items()}
     scores[task].append((who, summarise(rows, ks) | {'by_split': by_split}))
     save()

@@ -9,7 +9,7 @@ from test_streaming import say
 
 from extras.tasks import questions
 from extras.tasks.answers import given_answers, rows_of
-from extras.tasks.grading import check_harness, judge, verdicts
+from extras.tasks.grading import check_harness, grade, verdicts
 from extras.tasks.questions import from_problems, identified, of_tasks, to_question
 from extras.tasks.sandbox import Result, run_many
 
@@ -23,7 +23,7 @@ def outcomes(record, answers, chat=False, run=run_many):
     """What becomes of each answer to the question of a record."""
     question = to_question({'task_id': 'q', **record})
     rows = rows_of('own', [question], [answers], {'ckpt': '', 'step': 0, 'chat': chat})
-    judge([question], rows, run)
+    grade([question], rows, run)
     return [row['outcome'] for row in rows]
 
 

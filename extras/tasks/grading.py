@@ -1,6 +1,6 @@
 """
-eval.py, rl.py and export open this file to judge answers to the questions of questions.py: by
-running their programs with tests, or by a rule.
+Score answers to the questions of questions.py, by running their programs with tests or by rules,
+for eval.py, rl.py, and the commands rescore, compare and export.
 
     code_in('So:\\n```python\\nx = 1\\n```')       # 'x = 1\\n'
 """
@@ -15,13 +15,13 @@ from extras.tasks.questions import broken_rules, names_in
 WHY = {'passed': '', 'wrong': 'wrong value', 'exception': 'other exception', 'timeout': 'time'}
 
 
-def judge(questions, rows, run):
-    """Add the verdict, {'outcome', 'message', 'why'}, to each row of samples.jsonl. Refuse to score
-    them if over 2% could not be judged."""
+def grade(questions, rows, run):
+    """Add the verdict, {'outcome', 'message', 'why'}, to each row of samples.jsonl. Refuse to
+    score them if over 2% could not be run."""
     question_of = {question['task_id']: question for question in questions}
     cases = [(question_of[row['task_id']], row['completion'], bool(row['messages']))
              for row in rows]
-    for row, verdict in zip(tqdm(rows, 'judge', disable=None), verdicts(cases, run)):
+    for row, verdict in zip(tqdm(rows, 'grade', disable=None), verdicts(cases, run)):
         row |= verdict
         if question_of[row['task_id']].get('tests'):    # is it a single line? DPO teaches it
             row['preferred'] = problems.preferred(row['completion'])
@@ -108,15 +108,15 @@ def check_harness(questions, run):
         # tests/test_problems.py runs the solutions of problems.py, so here 20 are enough
         questions = questions[::math.ceil(len(questions) / 20)]
     named = lambda question: question.get('task_id', question['messages'][-1]['content'][:60])
-    judged = lambda cases: [*run([(code, q['tests'], q['entry_point']) for q, code in cases])]
-    empty = judged([(q, f'def {q["entry_point"] or "_"}(*_): pass') for q in questions])
+    run_all = lambda cases: [*run([(code, q['tests'], q['entry_point']) for q, code in cases])]
+    empty = run_all([(q, f'def {q["entry_point"] or "_"}(*_): pass') for q in questions])
     for question, result in zip(questions, empty):
         require(result.outcome != 'passed', f'no score: the tests of {named(question)!r} pass '
                 'without an answer; do they call it? check(candidate) needs an "entry_point"')
     solved = [(question, question['solution']) for question in questions if question['solution']]
-    failed = [case for case, result in zip(solved, judged(solved)) if result.outcome != 'passed']
+    failed = [case for case, result in zip(solved, run_all(solved)) if result.outcome != 'passed']
     # once more: a machine that was busy for a moment is no reason to leave a question out
-    left_out = [named(question) for (question, _), result in zip(failed, judged(failed))
+    left_out = [named(question) for (question, _), result in zip(failed, run_all(failed))
                 if result.outcome != 'passed']
     require(not left_out or len(left_out) <= max(1, len(solved) / 100) < len(solved), 'no score: '
             f'{len(left_out)} of {len(solved)} known solutions fail, {left_out[:3]}; fix the tests '

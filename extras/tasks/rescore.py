@@ -98,7 +98,7 @@ if __name__ == '__main__':
         for task, asked in questions_of.items():
             texts = answers.given_answers(task, asked, given, ks[-1])
             samples[task] = answers.rows_of(task, asked, texts, who)
-            grading.judge(asked, samples[task], run)
+            grading.grade(asked, samples[task], run)
     else:
         for row in given:
             samples.setdefault(row.get('task') or 'answers', []).append(row)
