@@ -7,6 +7,7 @@ Writes REPORT.md and report.json into out/quickstart.
 """
 import argparse, ast, json, os, pathlib, platform, re, subprocess
 import torch
+from extras.tasks.answers import read_rows
 from extras.training.muon import is_native
 
 # {name in report.json, which other programs read: (name for people, folder)}
@@ -30,10 +31,6 @@ interval. Every problem is new to the model.
 
 def read_json(path):
     return json.loads(pathlib.Path(path).read_bytes())
-
-
-def read_rows(path):
-    return [json.loads(line) for line in pathlib.Path(path).read_bytes().splitlines()]
 
 
 def machine():
