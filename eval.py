@@ -1,5 +1,5 @@
 """
-Evaluation: how good a checkpoint is, measured on held-out data. Scores have 95% intervals.
+Evaluate checkpoints: the loss on held-out text, and pass@k on problems, with 95% intervals.
 
     python eval.py --ckpt=out/quickstart --data_dir=data/quickstart
     python eval.py --ckpt=out/a,out/b --data_dir=data/code,data/prose   # each model on each text
@@ -7,45 +7,47 @@ Evaluation: how good a checkpoint is, measured on held-out data. Scores have 95%
     python eval.py --ckpt='out/sft/*.pt' --tasks=gsm8k,own --data=gsm8k_test.jsonl,own.jsonl
 
 loss            nats, perplexity and bits per byte of val.bin, and of each source of a mixture
-problems        functions that the model writes and we run, n_problems of each of these splits:
-                variation (as sft.py shows), feedback_variation (as DPO and RL practice), cell
-                (known steps in a combination that no stage shows), family (unseen tasks)
-humaneval, mbpp other functions to write, from a file in the layout of HumanEval or MBPP
-judged          --completions=FILE of answers that have an `outcome`, such as samples.jsonl: pass@k
+problems        Python functions to write, which pass if they pass their tests; n_problems of each
+                of these splits, whose problems are all new to the model:
+                example     tasks that SFT showed, with other names and numbers
+                practice    combinations of known steps that DPO and RL practiced, without answers
+                unseen      combinations of known steps that no stage has seen
+                other       tasks that no stage has seen
+humaneval, mbpp functions to write, from a file in the layout of HumanEval or MBPP
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 
-All but loss and judged need extras/. Choose the problems before you train: other problems give the
-same model a score outside this interval about one time in six.
+All but loss need extras/. Choose the problems before you train: other problems give the same model
+a score outside this interval about one time in six.
 
-eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint, or with
---completions=a/samples.jsonl into a/scored. Answers are written as they come, so the same command
-goes on where it was ended. python -m extras.tasks.compare A B compares two such samples.jsonl.
+eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint. Each
+answer is saved as soon as the model has written it, so if eval.py is interrupted, run the same
+command again to resume. python -m extras.tasks.compare A B compares two samples.jsonl, and
+python -m extras.tasks.rescore scores answers that exist already.
 """
-import collections, functools, glob, json, math, os, pathlib, re
+import functools, glob, json, math, os, pathlib, re
 from typing import Literal
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import UserError, configure, require
+from configurator import configure, require
 from common import folder_of, load_model, init_device
 from model import GPT
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'               # checkpoint: a folder or a .pt file; several: A,B or A/*.pt
-tasks = 'loss'                  # names from the list above, comma-separated
-data_dir = ''                   # prepared text for the loss, several: A,B; '' = the run's own
+tasks = 'loss'                  # names from the list above, separated by commas
+data_dir = ''                   # prepared text for the loss, several: A,B; '' = the base's own
 data = ''                       # questions: a .jsonl or .jsonl.gz file; of several tasks: A,B
 allow_code_execution = False    # True: run a model's programs; first read extras/tasks/sandbox.py
 out = ''                        # file for the results; '' = eval.json, see above
-overwrite = False               # True: replace answers of another evaluation in samples.jsonl
+overwrite = False               # True: replace the answers of another evaluation in samples.jsonl
 # loss
 random_init = True              # measure an untrained model, too
 loss_tokens = 0                 # tokens to measure, from the beginning; 0 = all
 # questions
 n_problems = 0                  # questions; 0 = 100 of each split, or a whole file
-splits = 'variation,feedback_variation,cell,family'     # see the top; also SPLITS in problems.py
-completions = ''                # answers to score without a model: {"task_id", "completion"} lines
+splits = 'example,practice,unseen,other'    # of the problems; others are in problems.py
 # answers
 num_samples = 1                 # answers to a question
 k = '1'                         # answers drawn for pass@k, at most num_samples; several: 1,10,100
@@ -128,43 +130,25 @@ def interval(scores):
 
 
 def summarise(rows, ks):
-    """Return pass@k of rows of samples.jsonl (the mean over problems with at least k judged
-    answers), the interval of pass@1, and why answers did not pass. A row is
-    {'task_id': 'cell-0/7', 'prompt': ..., 'completion': ..., 'outcome': 'exception', ...}."""
-    # infrastructure: the machine failed, not the answer; ungraded: nobody has judged it
-    judged = [row for row in rows if row['outcome'] not in ('infrastructure', 'ungraded')]
-    problems = collections.defaultdict(list)        # problem -> for each answer, does it pass?
-    for row in judged:      # two questions may share a task_id, but not a prompt
-        problem = row.get('task'), row['task_id'], str(row['prompt'])
-        problems[problem].append(row['outcome'] == 'passed')
-    verdicts = [*problems.values()]                 # [[True, False], [True, True], ...]
+    """Return pass@k of rows of samples.jsonl, the mean over problems with at least k scored
+    answers; the interval of pass@1; and why answers failed."""
+    verdicts = [[row['outcome'] == 'passed' for row in some]        # [[True, False], [True, True]]
+                for some in grading.by_problem(rows).values()]
     result = {'n': len(verdicts), 'samples': sum(map(len, verdicts))}
     for k in ks:
         chances = [pass_at_k(len(each), sum(each), k) for each in verdicts if len(each) >= k]
         result[f'pass@{k}'] = mean(chances) if chances else None
         if k == 1:
             result['interval'] = interval([*map(mean, verdicts)]) if verdicts else None
-    why = collections.Counter(row.get('why', row['outcome']) for row in rows
-                              if row['outcome'] != 'passed')
-    return result | {'failures': dict(why.most_common())}
-
-
-def by_split(rows, ks):
-    """Return the summary of all rows, and in it, as `by_split`, that of each split."""
-    result = summarise(rows, ks)
-    for split in dict.fromkeys(row.get('split') for row in rows):
-        if split not in (None, '', 'all'):
-            its_rows = [row for row in rows if row.get('split') == split]
-            result.setdefault('by_split', {})[split] = summarise(its_rows, ks)
-    return result
+    return result | {'failures': grading.failures(rows)}
 
 
 # --- 3. files and tables --------------------------------------------------------------------------
 def own_data(path):
-    """Return the folder of text of a run of train.py, or of sft.py with --base_dir, or else ''."""
-    file = folder_of(path) / 'config.json'
-    settings = json.loads(file.read_bytes()) if file.exists() else {}
-    return settings.get('base_dir' if 'stage' in settings else 'data_dir', '')
+    """Return the folder of text that the base model of a run was trained on, or '' if it isn't
+    known. train.py writes its name into data.json, and later stages copy that file."""
+    file = folder_of(path) / 'data.json'
+    return json.loads(file.read_bytes()).get('data_dir', '') if file.exists() else ''
 
 
 def open_data(folder):
@@ -200,39 +184,38 @@ def print_table(title, rows):
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 
-# --- 4. what is asked for, and where the results go -----------------------------------------------
-TASKS = 'loss', 'judged', 'problems', 'humaneval', 'mbpp', 'own', 'gsm8k'
+# --- 4. what is measured, and where the results go ------------------------------------------------
+TASKS = 'loss', 'problems', 'humaneval', 'mbpp', 'gsm8k', 'own'
 split = lambda names: re.split(', *', names)
 all_tasks = [*dict.fromkeys(split(tasks))]              # each once
-asking = [task for task in all_tasks if task not in ('loss', 'judged')]
+asking = [task for task in all_tasks if task != 'loss']
 require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for '
-        'multiple choice and IFEval take lm_eval, see docs/measuring.md')
-require(not completions or 'loss' not in all_tasks, 'loss needs a model: leave --completions out, '
-        f'or name other tasks than --tasks={tasks}')
-require(completions or 'judged' not in all_tasks, '--tasks=judged needs --completions=FILE')
+        'multiple choice and IFEval use lm_eval, see docs/measuring.md')
+require(re.fullmatch('[1-9][0-9]*(, *[1-9][0-9]*)*', k),
+        f'--k={k} must be whole numbers from 1, separated by commas, such as 1,10')
 ks = sorted({1, *map(int, split(k))})                   # always with 1: the interval is pass@1's
-require(completions or not asking or ks[-1] <= num_samples,
-        f'pass@{ks[-1]} needs as many answers to a question, or more: --num_samples={ks[-1]}')
-paths = [os.path.normpath(path) for pattern in split(ckpt) if not completions
+require(not asking or ks[-1] <= num_samples,
+        f'pass@{ks[-1]} needs at least {ks[-1]} answers to a question: --num_samples={ks[-1]}')
+paths = [os.path.normpath(path) for pattern in split(ckpt)
          for path in sorted(glob.glob(pattern)) or [pattern]]
-for path in [*paths, *filter(None, [completions])]:
+for path in paths:
     require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
             'it; for a first one, run: python clean.py && python prepare.py && python train.py')
-home = folder_of(completions or paths[0])
-out = pathlib.Path(out or home / ('scored' if completions else '') / 'eval.json')
+out = pathlib.Path(out or folder_of(paths[0]) / 'eval.json')
 samples_path = out.with_name('samples.jsonl')
 require(out.suffix == '.json', f'--out={out} must end with .json')
-written = {*map(os.path.abspath, [out, samples_path] if asking else [out])}
-require(written.isdisjoint(map(os.path.abspath, [*split(data), completions])),
+written = {*map(os.path.abspath, [out, samples_path])}
+require(written.isdisjoint(map(os.path.abspath, split(data))),
         f'--out={out} would replace a file that is read; choose another --out')
 if 'loss' in all_tasks and not data_dir:
-    data_dir = ','.join(sorted({*map(own_data, paths)} - {''})) or 'data/quickstart'
-    config['data_dir'] = data_dir
-    print(f'the loss is measured on {data_dir}; --data_dir=FOLDER takes another text')
+    known = ','.join(sorted({*map(own_data, paths)} - {''}))
+    data_dir = config['data_dir'] = known or 'data/quickstart'
+    why = '' if known else f', because no data.json next to {ckpt} names the text of its base model'
+    print(f'the loss is measured on {data_dir}{why}; choose other text with --data_dir=FOLDER')
 
 losses = {}         # {name of a model and its text: {'nats': ...}}
-samples = []        # every judged answer, of all checkpoints and tasks
-scores = {task: [] for task in all_tasks if task != 'loss'}         # [(who, summary), ...] of each
+samples = []        # every scored answer, of all checkpoints and tasks
+scores = {task: [] for task in asking}      # [(who, summary), ...] of each
 report = {'settings': config, 'tasks': {'loss': losses} if 'loss' in all_tasks else {}}
 
 # --- 5. the questions, and the text for the loss --------------------------------------------------
@@ -245,17 +228,14 @@ if asking:
     # None: a task that has programs is refused
     run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
     questions_of = questions.of_tasks(asking, data, n_problems, split(splits))
-    report['decontaminated'] = questions.contamination(home)
+    report['decontaminated'] = questions.contamination(folder_of(paths[0]))
     # First, functions that do nothing: if one passes its tests, there is no score. Then the known
-    # solutions: a question whose own solution fails is left out.
-    report |= grading.check_harness(sum(questions_of.values(), []), run)    # adds 'left_out'
-    for task, asked in questions_of.items():
-        asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
-        require(asked, f'no question of --tasks={task} is left: its own solutions fail its tests')
+    # solutions: a question whose own solution fails is removed.
+    report |= grading.check_tasks(questions_of, run)        # adds 'left_out', their task_ids
 held_out = {folder: open_data(folder) for folder in split(data_dir) if 'loss' in all_tasks}
 out.parent.mkdir(parents=True, exist_ok=True)
 if asking:
-    if overwrite or completions:        # given answers can be judged again
+    if overwrite:
         samples_path.unlink(missing_ok=True)
     require(all(row.get('ckpt') in paths and row.get('task') in asking
                 for row in answers.read_rows(samples_path)), answers.REFUSED % samples_path)
@@ -282,11 +262,12 @@ def measure_loss(name, model, tokenizer):
                 'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
 
 
-def judge(task, rows, who):
-    """Judge rows, the answers to a task by the model of `who`: {'ckpt', 'step', 'chat', ...}."""
+def score(task, rows, who):
+    """Score rows, the answers to a task by the model of `who`: {'ckpt', 'step', 'chat', ...}."""
     samples.extend(rows)        # the same dicts: grading writes the outcomes into them
-    grading.judge(questions_of[task], rows, run)
-    scores[task].append((who, by_split(rows, ks)))
+    grading.grade(questions_of[task], rows, run)
+    by_split = {split: summarise(some, ks) for split, some in grading.by_split(rows).items()}
+    scores[task].append((who, summarise(rows, ks) | {'by_split': by_split}))
     save()
 
 
@@ -302,27 +283,7 @@ def save():
     out.write_text(json.dumps(report, indent=1))
 
 
-# --- 7. answers that are there already, or each checkpoint: its loss, and its answers -------------
-if completions:
-    try:
-        given = [dict(json.loads(line)) for line in open(completions, 'rb')]
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f'{completions} must have a record of JSON in each line '
-                        f'({error})') from None
-    needed = {'task_id', 'completion'} if asking else {'task_id'}
-    needed |= {'prompt', 'outcome'} if 'judged' in all_tasks else set()
-    require(all(needed <= row.keys() for row in given)
-            and len({row.get('ckpt') for row in given}) == 1,
-            f'each line of {completions} must have {", ".join(sorted(needed))}, and the same ckpt')
-    is_chat = any(row.get('messages') for row in given) if chat is None else chat
-    who = {'ckpt': given[0].get('ckpt'), 'step': given[0].get('step'), 'chat': is_chat}
-    report = who | report
-    for task, asked in questions_of.items():
-        texts = answers.given_answers(task, asked, given, ks[-1])
-        judge(task, answers.rows_of(task, asked, texts, who), who)
-    if 'judged' in all_tasks:
-        scores['judged'] = [(who, by_split(given, ks))]
-
+# --- 7. each checkpoint: its loss, and its answers ------------------------------------------------
 for path in paths:
     model, tokenizer = load_model(path)
     model = model.to(device).eval()
@@ -339,7 +300,7 @@ for path in paths:
         with autocast:
             rows = answers.ask(samples_path, task, asked, model, tokenizer, who, num_samples,
                                max_new_tokens, seed, batch_size, temperature, top_k, top_p)
-        judge(task, rows, who)
+        score(task, rows, who)
 if held_out and random_init:            # it has the last one's shape and tokenizer
     torch.manual_seed(seed)
     measure_loss('untrained', GPT(model.config).to(device).eval(), tokenizer)
@@ -349,7 +310,7 @@ save()
 if losses:
     print_table('loss', losses)
 for task, results in scores.items():
-    print_table(task, {f'{who["ckpt"] or completions}, step {who["step"]}: {split}': part
+    print_table(task, {f'{who["ckpt"]}, step {who["step"]}: {split}': part
                        for who, summary in results for split, part in
-                       {'all': summary, **summary.pop('by_split', {})}.items()})
+                       {'all': summary, **summary.pop('by_split')}.items()})
 print(f'written to {out}')

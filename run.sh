@@ -45,8 +45,8 @@ install requirements.txt
 
 began=$SECONDS
 # the models' answers are executed here, in extras/tasks/sandbox.py: a guard against accidents
-judged='--tasks=problems --allow_code_execution=True --batch_size=512 --max_new_tokens=64 --timeout=1 --overwrite=True'
-held_out="$judged --splits=variation,feedback_variation,cell --num_samples=1 --tasks=loss,problems --loss_tokens=16384"
+answers='--allow_code_execution=True --batch_size=512 --max_new_tokens=64 --timeout=1 --overwrite=True'
+held_out="$answers --tasks=loss,problems --splits=example,practice,unseen --num_samples=1 --loss_tokens=16384"
 
 # 1. the base model: a language model of Python's own standard library; it solves none of 30 problems of each kind
 python clean.py --overwrite=True
@@ -57,9 +57,9 @@ python eval.py --ckpt=out/quickstart $held_out --n_problems=30
 python chats.py --overwrite=True
 python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out --n_problems=500
-# 3. practice: it answers problems whose answers nobody wrote, three times each, and the tests judge
-python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.json $judged \
-    --splits=review,feedback --n_problems=750 --num_samples=3
+# 3. practice: it answers problems whose answers nobody wrote, three times each, and their tests score them
+python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.json $answers \
+    --tasks=problems --splits=example_train,practice_train --n_problems=750 --num_samples=3
 #    DPO: two answers to a problem, one better than the other, are a pair
 python chats.py --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --out_dir=data/pairs --overwrite=True
 python dpo.py config/quickstart_dpo.py --overwrite=True

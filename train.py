@@ -266,7 +266,7 @@ if rank == 0:
     if source == out / 'last-1.pt':             # the damaged last.pt must not take its name
         (out / 'last.pt').unlink(missing_ok=True)
     tokenizer.save(out / 'tokenizer.json')
-    (out / 'data.json').write_bytes(meta_text)
+    (out / 'data.json').write_text(json.dumps(meta | {'data_dir': data_dir}), 'utf-8')
 
 
 def save(name):

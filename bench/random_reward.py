@@ -17,7 +17,7 @@ dice = random.Random(0)
 
 def prompts():
     """The questions that rl.py asks with --reward=problems."""
-    return [to_messages(problem)[0]['content'] for split in ('review', 'feedback')
+    return [to_messages(problem)[0]['content'] for split in ('example_train', 'practice_train')
             for problem in problems(1000, 1, split)]
 
 

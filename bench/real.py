@@ -79,11 +79,11 @@ def with_tests(problem):
 
 def make_data():
     some = [{'messages': to_messages(p)} for p in problems(400 + 400 * times, seed)]
-    exam = in_turn(10, 'validation', 'feedback_validation')
+    exam = in_turn(10, 'validation', 'practice_validation')
     for name, lines in ('examples', some[:400]), ('new_examples', some[400:]):
         write(here / name / 'train.jsonl', lines)
         write(here / name / 'val.jsonl', [{'messages': to_messages(p)} for p in exam])
-    prompts = in_turn(150 * times, 'review', 'feedback')
+    prompts = in_turn(150 * times, 'example_train', 'practice_train')
     write(here / 'prompts.jsonl', [*map(with_tests, prompts)])
     test = [p for kind in KINDS for p in problems(300, 0, chain_report.KINDS[kind])]
     write(here / 'test.jsonl', [*map(with_tests, test)])

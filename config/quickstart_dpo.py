@@ -10,8 +10,8 @@
 #
 #   python dpo.py config/quickstart_dpo.py
 init_from = 'out/quickstart_sft'
-_data_from = 'python eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=review,feedback ' \
-             '--n_problems=750 --num_samples=3 --batch_size=512 --max_new_tokens=64 ' \
+_data_from = 'python eval.py --ckpt=out/quickstart_sft --tasks=problems ' \
+             '--splits=example_train,practice_train --n_problems=750 --num_samples=3 --batch_size=512 --max_new_tokens=64 ' \
              '--allow_code_execution=True --out=out/quickstart_sft/mined/eval.json && ' \
              'python chats.py --source=out/quickstart_sft/mined/samples.jsonl --prefer=both ' \
              '--out_dir=data/pairs'

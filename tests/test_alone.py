@@ -28,7 +28,8 @@ rl.py --init_from=sft --reward=mine.py --out_dir=rl --num_samples=2 --max_new_to
 sample.py --ckpt=base/best.pt --prompt=7 --max_new_tokens=4 --device=cpu
 sample.py --ckpt=rl --chat=True --prompt=7 --max_new_tokens=4 --device=cpu
 eval.py --ckpt=base --data_dir=data --loss_tokens=500 --device=cpu
-eval.py --tasks=judged --completions=judged.jsonl --out=judged.json
+eval.py --ckpt=dpo --loss_tokens=500 --device=cpu
+eval.py --ckpt=rl --loss_tokens=500 --device=cpu
 plot.py --runs=base,sft,dpo,rl
 '''.replace('STEPS', '--max_steps=2 --batch_size=4 --warmup_steps=0 --device=cpu')
 # What each needs beside it. tokenizer.py, model.py and dedup.py need nothing; the command of the first one
@@ -88,8 +89,6 @@ def typed(tmp_path):
                                       for i in range(300)])
     make_conversations(tmp_path / 'talks')
     make_pairs(tmp_path / 'liked')
-    write(tmp_path / 'judged.jsonl', [{'task_id': i, 'prompt': '?', 'outcome': 'passed'}
-                                      for i in range(4)])
     fill(tmp_path, {'mine.py': PAID, 't.csv': 'text\nabc\n',
                     'page.html': '<p>The sum of one and two is three, and it is so.</p>',
                     'mix.py': "sources = {'a': 'text', 'b': 'mine.py'}"})
@@ -110,9 +109,9 @@ def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed,
     assert read_json(tmp_path / 'usual/report.json')['kept'] == 4       # and 8 copies of these
     assert 'it learned four texts' in ok(typed('model.py'))
     assert 'comparing each with each finds the same' in ok(typed('dedup.py'))
-    judged = read_json(tmp_path / 'judged.json')['tasks']['judged']
-    assert judged['pass@1'] == 1 and judged['interval'][0] < 0.6
-    assert (tmp_path / 'base/eval.json').exists() and (tmp_path / 'dashboard.png').exists()
+    for stage in 'base', 'dpo', 'rl':       # without --data_dir, the base's text: data.json went down the chain
+        assert read_json(tmp_path / stage / 'eval.json')['settings']['data_dir'] == 'data'
+    assert (tmp_path / 'dashboard.png').exists()
     each_is_a_mistake(DOORS.replace('=> ', '=> copy extras, too & '), typed)
     assert not [*tmp_path.glob('no/*.json')]            # nothing that looks like a run or data
 

@@ -1,10 +1,11 @@
-"""eval.py: the exact loss, pass@k from answers to a table, several checkpoints, what is refused."""
+"""eval.py and rescore: the exact loss, pass@k from answers to a table, several checkpoints, what is refused."""
 import itertools
 import json
 import math
 import os
 import random
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -75,17 +76,20 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
     assert abs(rows['untrained']['nats'] - math.log(512)) < 0.05
 
 
-def test_without_data_dir_the_text_of_a_run_is_measured(base_run, data_dir, tmp_path):
-    """Of sft.py, that of --base_dir: its own data are no text. Other data are refused."""
-    for name, base_dir in ('sft', str(data_dir)), ('rl', ''):
-        save_run(tmp_path / name, GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json'))
-        write(tmp_path / name / 'config.json', [{'stage': name, 'base_dir': base_dir, 'data_dir': 'chats'}])
+def test_without_data_dir_the_text_of_the_base_is_measured(base_run, data_dir, tmp_path):
+    """train.py names it in data.json, which later stages copy (test_alone.py runs them). Where no data.json
+    names it, eval.py says so. Other data are refused."""
+    save_run(tmp_path / 'sft', GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json'))
+    save_run(tmp_path / 'found', GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json'))
+    shutil.copy(base_run / 'data.json', tmp_path / 'sft')
+    write(tmp_path / 'sft/config.json', [{'stage': 'sft', 'base_dir': '', 'data_dir': 'chats'}])
     for ckpt in base_run, 'sft':
         said = ok(run('eval.py', f'--ckpt={ckpt} --out=x.json --loss_tokens=9', cwd=tmp_path))
-        assert f'the loss is measured on {data_dir}; --data_dir=FOLDER' in said
+        assert f'the loss is measured on {data_dir}; choose other text with --data_dir=FOLDER' in said
         assert read_json(tmp_path / 'x.json')['settings']['data_dir'] == str(data_dir)
-    for ckpt in '.', 'rl':
-        mistake(run('eval.py', f'--ckpt={ckpt}', cwd=tmp_path), 'data/quickstart has no prepared text')
+    result = run('eval.py', '--ckpt=found', cwd=tmp_path)
+    mistake(result, 'data/quickstart has no prepared text')
+    assert 'the loss is measured on data/quickstart, because no data.json next to found names' in result.stdout
     made = write_bins(tmp_path / 'other', np.arange(100, dtype=np.uint16), BYTES)
     flags = f'--ckpt={base_run}', f'--data_dir={made}'
     mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
@@ -103,28 +107,35 @@ FUNCTIONS = r'''[
  "test": "assert area_of_rectangle(2, 3) == 6\nassert area_of_rectangle(4.0, 4.0) == 16"}]'''
 # Answers; "" is the problem's own solution.
 GIVEN = r'''
-{"variation-0/0": ["", "    return None\n", "    return (\n", " \n"],
- "variation-0/1": ["", "", "    raise ValueError\n", "    while True: pass\n"],
+{"example-0/0": ["", "    return None\n", "    return (\n", " \n"],
+ "example-0/1": ["", "", "    raise ValueError\n", "    while True: pass\n"],
  "area": ["    return a * b", "    return math.sqrt(a * b)",
           "    return a * b / 2.0", "    return a * b / a"]}'''
 
 
+def rescore(out, *flags):
+    """The tasks in eval.json."""
+    ok(run('extras.tasks.rescore', f'--out={out}/eval.json', *flags))
+    return read_json(out / 'eval.json')['tasks']
+
+
 def test_all_tasks_are_scored_from_answers_that_are_there(out, tmp_path):
     """Each outcome is told and kept. A problem whose own solution fails is left out. A file may begin
-    with a byte order mark. A score says what was searched in the training data."""
+    with a byte order mark. A score says what was searched in the training data. What was scored once gives
+    the same result when it is only counted."""
     functions = tmp_path / 'functions.json'
     functions.write_text(FUNCTIONS, encoding='utf-8-sig')
-    solution_of = {p['task_id']: p['canonical_solution'] for p in problems(2, 0, 'variation')}
+    solution_of = {p['task_id']: p['canonical_solution'] for p in problems(2, 0, 'example')}
     given = write(tmp_path / 'given.jsonl', [
         {'task_id': id, 'completion': text or solution_of[id]}
         for id, texts in json.loads(GIVEN).items() for text in texts])
     found = {'ngram': 13, 'problems': ['Q']}
     write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
-    flags = ('--tasks=problems,humaneval --splits=variation --n_problems=2 --k=1,2,4 --timeout=4 '
+    flags = ('--tasks=problems,humaneval --splits=example --n_problems=2 --k=1,2,4 --timeout=4 '
              f'--allow_code_execution --data={functions}')
-    tasks = evaluate(out, flags, f'--completions={given}')
+    tasks = rescore(out, flags, f'--completions={given}')
     ours = tasks['problems']
-    assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
+    assert ours['by_split']['example']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
     assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (2, 8)
     assert ours['failures'] == dict.fromkeys(
         ('wrong value', 'other exception', 'syntax', 'empty', 'time'), 1)
@@ -134,11 +145,26 @@ def test_all_tasks_are_scored_from_answers_that_are_there(out, tmp_path):
     assert (report['left_out'], report['decontaminated']) == (['broken'], found)
     samples = read_rows(out / 'samples.jsonl')      # all were kept
     assert len(samples) == 12 and {row.get('kind') for row in samples} == {'example tasks', None}
+    assert rescore(tmp_path / 'a', f'--completions={out}/samples.jsonl', '--k=1,2,4') == tasks
+    assert [*contents(tmp_path / 'a')] == ['eval.json']
     for row in samples:                             # scored again, as if they were those of a chat
         row['messages'] = [say('user', 'q')]
         row['completion'] = f'Sure!\n```python\n{row["prompt"]}{row["completion"]}\n```\nIt works.'
-    again = evaluate(tmp_path / 'b', flags, f'--completions={write(tmp_path / "b.jsonl", samples)}')
+    again = rescore(tmp_path / 'b', flags, f'--completions={write(tmp_path / "b.jsonl", samples)}')
     assert [again[name]['pass@1'] for name in tasks] == [task['pass@1'] for task in tasks.values()]
+
+
+def test_rescore_and_eval_print_the_same_table_of_the_same_numbers(babbler, tmp_path):
+    """It stands in both, because a command of extras imports no script."""
+    write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for'.split()])
+    said = ok(run('eval.py', f'--ckpt={babbler} --tasks=own --data=own.jsonl --num_samples=3 --k=1,2,3 --out=e.json',
+                  '--max_new_tokens=3 --device=cpu', cwd=tmp_path))
+    again = ok(run('extras.tasks.rescore', '--completions=samples.jsonl --k=1,2,3', cwd=tmp_path))
+    table = lambda text: text[text.index('own  '):text.index('written to')]
+    assert table(said) == table(again) and '0.0000 0.0000 0.0000' not in said
+    scored = read_json(tmp_path / 'scored/eval.json')['tasks']['own']
+    evaluated = read_json(tmp_path / 'e.json')['tasks']['own']
+    assert scored == {key: evaluated[key] for key in scored} and 0 < scored['pass@1'] < scored['pass@3']
 
 
 # --- answers of a model ---------------------------------------------------------------------------
@@ -280,7 +306,7 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
                                   'practice tasks': -1 / 3})
     assert all(low < difference <= high for difference, low, high in result['gain'].values())
     write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': row['task_id']} for row in rows])
-    mistake(typed(), 'b/samples.jsonl must have judged answers of one checkpoint')
+    mistake(typed(), 'b/samples.jsonl must have answers of one checkpoint')
     assert typed('c').returncode == 2
 
 
@@ -289,19 +315,29 @@ REFUSED = """
 --tasks=problem => lm_eval
 --tasks=own,own => in this order: own
 --ckpt=mind => mind does not exist & python train.py
---tasks=judged => --completions=FILE
---completions=x => needs a model: leave --completions out, or name other tasks
+--tasks=scored => the tasks are loss, problems
 --compare=x => no setting has this name; closest
 --tasks=problems => --allow_code_execution=True
---tasks=problems --splits=cell,cell --allow_code_execution=True => 'cell-0/0' twice
+--tasks=problems --splits=unseen,unseen --allow_code_execution=True => 'unseen-0/0' twice
+--tasks=problems --splits=variation --allow_code_execution=True => 'variation' is no split
 --tasks=problems --num_samples=4 --k=1,8 => --num_samples=8
+--k=a => --k=a must be whole numbers from 1, separated by commas
+--k=1,0 => --k=1,0 must be
 --out=scores => must end with .json
+--tasks=own --data=samples.jsonl --out=eval.json => would replace a file
+"""
+REFUSED_BY_RESCORE = """
 --tasks=own --data=own.jsonl --completions=samples.jsonl --out=eval.json => would replace a file
 --tasks=own --data=samples.jsonl --completions=given.jsonl --out=eval.json => would replace a file
---tasks=judged --completions=x.json --out=./x.json => would replace a file
---tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl does not exist
---tasks=judged --completions=notes.txt => notes.txt must have a record of JSON in each line
---tasks=judged --completions=given.jsonl => each line of given.jsonl must have outcome, prompt, task_id
+--completions=x.json --out=./x.json => would replace a file
+--completions=x.json --out=x => must end with .json
+--tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl must have & No such file
+--tasks=humaneval --completions=answers.jsonl => must name a .jsonl file for each
+--completions=notes.txt => notes.txt must have a JSON object in each line
+--completions=given.jsonl => given.jsonl must have & each line with outcome, prompt, task_id
+--completions=two.jsonl => two.jsonl must have answers of one checkpoint
+--completions=given.jsonl --k=a => --k=a must be whole numbers
+--tasks=problems --completions=answers.jsonl => --allow_code_execution=True
 """
 
 
@@ -309,4 +345,8 @@ def test_mistakes_are_one_sentence(tmp_path):
     for name in 'given.jsonl', 'samples.jsonl', 'x.json':
         write(tmp_path / name, [{'task_id': 1}])
     (tmp_path / 'notes.txt').write_text('What is missing?')
+    scored = {'task_id': 1, 'prompt': '?', 'outcome': 'passed', 'completion': ''}
+    write(tmp_path / 'answers.jsonl', [scored])
+    write(tmp_path / 'two.jsonl', [scored | {'ckpt': name} for name in 'ab'])
     each_is_a_mistake(REFUSED, lambda *flags: run('eval.py', '--ckpt=.', *flags, cwd=tmp_path))
+    each_is_a_mistake(REFUSED_BY_RESCORE, lambda *flags: run('extras.tasks.rescore', *flags, cwd=tmp_path))

@@ -78,15 +78,17 @@ ask_all(ASKED).catch(e => e.message).then(value => document.body.dataset.rows = 
 
 @pytest.fixture(scope='module')
 def shown(tmp_path_factory):
-    """(ask(requests), {name: (model, tokenizer, its settings)}, the page of these models): grouped
+    """(ask(requests), {name: (model, tokenizer)}, the page of these models): grouped
     heads, a tied matrix, and one that says ok. A pattern of llama.cpp has ++, which JavaScript
     lacks."""
     ours, other = (Tokenizer.train(SOURCE + NASTY + SPACES, 700, pattern=pattern)
                    for pattern in (PATTERN, tokenizer_report.PATTERNS['cl100k']))
     small = dict(vocab_size=700, block_size=64, n_ffn=44)
-    models = {'a "base"': (lively(0.3, **small, n_kv_head=2, tie_embeddings=False), ours, {}),
-              'chat': (lively(0.3, **small, n_head=2, rope_theta=500.0), other, {'stage': 'sft'}),
-              'knows': (chain('\nok', '<|im_end|>', 256), TOKENIZER, {'stage': 'dpo'})}
+    models = {'a "base"': (lively(0.3, **small, n_kv_head=2, tie_embeddings=False), ours),
+              'chat': (lively(0.3, **small, n_head=2, rope_theta=500.0), other),
+              'knows': (chain('\nok', '<|im_end|>', 256), TOKENIZER)}
+    for name in 'chat', 'knows':
+        models[name][0].saved = {'config': {'stage': 'sft'}}
     path = tmp_path_factory.mktemp('page') / 'demo.html'
     exports.publish_html(path, models, PROBLEMS, lambda jobs: [sandbox.Result('wrong', MESSAGE)] * len(jobs))
     page = path.read_text()
@@ -147,7 +149,7 @@ def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
         asked = [{'role': 'user', 'content': piece}] if i % 2 else piece
         begun = Answer(models[name][1], asked, 1)
         n = 20 if i < 28 else 65 - len(begun.ids) - bool(begun.again)
-        wanted.append(written(*models[name][:2], asked, n))
+        wanted.append(written(*models[name], asked, n))
         requests.append([{'model': name, source: asked, 'max_tokens': n if i < 28 else 99,
                           'temperature': 0, 'top_k': 0}, bool(i % 2)])
     for row, (text, best) in zip(ask_page(*requests), wanted, strict=True):
@@ -194,4 +196,4 @@ def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp
     mistake(export('--ckpt=odd,chat'), 'takes one --ckpt')
     for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
         refused('our own bpe', exports.publish_html, tmp_path / 'no.html',
-                   {'odd': (lively(**how), TOKENIZER, {})}, PROBLEMS, None)
+                   {'odd': (lively(**how), TOKENIZER)}, PROBLEMS, None)

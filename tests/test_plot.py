@@ -117,7 +117,7 @@ def test_five_troubles_are_said_of_the_runs_that_have_them(tmp_path):
 
 
 # --- the report at the end of run.sh, from runs made up by hand -----------------------------------
-SPLITS = 'variation', 'feedback_variation', 'cell'
+SPLITS = 'example', 'practice', 'unseen'
 GAIN = dict.fromkeys(['example tasks', 'practice tasks', 'unseen combinations'], [0.182, 0.141, 0.223])
 STAGES = 'quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl', 'quickstart_rejection'
 ROWS = """
@@ -138,12 +138,12 @@ def test_the_report_has_a_row_a_stage_and_the_gains(tmp_path):
         for file, row in (('eval.json', {'tasks': tasks}), ('compare.json', {'gain': GAIN}),
                           ('metrics.jsonl', {'step': 2, 'val_loss': 4.0, 'val_reward': 0.4}),
                           ('config.json', {'preset': f'{name}.py'}), ('tokenizer.json', {}), ('last.pt', {}),
-                          ('samples.jsonl', {'split': 'variation', 'preferred': n, 'outcome': 'passed'})):
+                          ('samples.jsonl', {'split': 'example', 'preferred': n, 'outcome': 'passed'})):
             seconds = 1e9 + 90 * (file == 'last.pt')
             os.utime(write(folder / file, [row]), (seconds, seconds))
     ok(run('extras.tasks.chain_report', '--minutes=9.5', cwd=tmp_path))
     text = (tmp_path / 'out/quickstart/REPORT.md').read_text()
     assert not [row for row in ROWS.strip().split('\n') if row not in text]
     *_, rl, _ = read_json(tmp_path / 'out/quickstart/report.json')['stages']
-    assert (rl['name'], rl['pass@1_feedback'], rl['minutes']) == ('rl', 0.5, 1.5)
+    assert (rl['name'], rl['pass@1_practice'], rl['minutes']) == ('rl', 0.5, 1.5)
     assert rl['expect'] == {'val_reward': [0.4, 0.5, 0.81]}

@@ -9,7 +9,7 @@ from test_streaming import say
 
 from extras.tasks import questions
 from extras.tasks.answers import given_answers, rows_of
-from extras.tasks.grading import check_harness, judge, verdicts
+from extras.tasks.grading import check_harness, grade, verdicts
 from extras.tasks.questions import from_problems, identified, of_tasks, to_question
 from extras.tasks.sandbox import Result, run_many
 
@@ -23,7 +23,7 @@ def outcomes(record, answers, chat=False, run=run_many):
     """What becomes of each answer to the question of a record."""
     question = to_question({'task_id': 'q', **record})
     rows = rows_of('own', [question], [answers], {'ckpt': '', 'step': 0, 'chat': chat})
-    judge([question], rows, run)
+    grade([question], rows, run)
     return [row['outcome'] for row in rows]
 
 
@@ -159,7 +159,7 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice():
 def test_a_broken_harness_gives_no_score():
     """Neither where empty answers pass, nor where known solutions fail, nor if over 2% of the programs
     can't be judged."""
-    questions = from_problems(3, 0, ['variation'])
+    questions = from_problems(3, 0, ['example'])
     for words, outcome in ('pass without an answer', 'passed'), ('3 of 3 known solutions', 'wrong'):
         refused(words, check_harness, questions, lambda jobs: [Result(outcome)] * 3)
     found = check_harness(questions, lambda jobs: [
@@ -171,7 +171,7 @@ def test_a_broken_harness_gives_no_score():
             Result('infrastructure' if i < n else 'passed') for i in range(100)])
 
     assert lose(2)[1:3] == ['infrastructure', 'passed']
-    refused('no score: 3/100', lose, 3)
+    refused('no score: 3 of 100', lose, 3)
 
 
 # --- the code of an answer ------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import shlex
 import pytest
 import torch
 from attacks import sections
+from common import load_model
 from conftest import mistake, ok, refused, run, series, table, write
 from test_hf_model import BASES, LLAMA, published
 
@@ -298,10 +299,10 @@ def test_a_llama_3_is_asked_trained_and_exported_with_its_own_template(tmp_path)
     free = greedy(model, asked, eos_token_id=None)
     ends = {'eos_token_id': [257, free[12]]}
     (tmp_path / 'l3/generation_config.json').write_text(json.dumps(ends))
-    model, tokenizer, trained = answers.open_model(str(tmp_path / 'l3'))
+    model, tokenizer = load_model(tmp_path / 'l3')
     written = answers.write(model, tokenizer, [TALK[:3]], 1, max_new_tokens=20)
     text = tokenizer.decode(free[:free.index(free[12])])
-    assert written == [[text]] and text and trained == {'stage': 'chat'}
+    assert written == [[text]] and text and model.saved['config'] == {'stage': 'chat'}
 
     made(tmp_path / 'l3', 'Llama 3')
     command = lambda line: ok(run(*shlex.split(line), '--device=cpu', cwd=tmp_path))

@@ -12,6 +12,7 @@ An export knows no changes of model.py: if you change what it computes, change t
 import base64, json, os, pathlib, re, shutil
 from typing import Literal
 import torch
+from common import load_model
 from configurator import configure, require
 from extras.models import hf_model
 from extras.tasks import answers, grading, questions, sandbox
@@ -77,10 +78,10 @@ LARGEST = 50_000_000        # parameters, so that a phone opens the file
 
 
 def publish_html(path, models, items, run):
-    """Write page.html with demo.js and the models, of open_models(), as a file that answers in a
-    browser without a network. Return a line about it. The models keep their rounded weights. items:
-    the problems that it offers, of questions.py. run: sandbox.py's run_many(): each model answers
-    them now, because a browser runs no Python; or None."""
+    """Write page.html with demo.js and the models as a file that answers in a browser without a
+    network. Return a line about it. models: {name: (model, tokenizer)}; they keep their rounded
+    weights. items: the problems that it offers, of questions.py. run: sandbox.py's run_many(): each
+    model answers them now, because a browser runs no Python; or None."""
     require(pathlib.Path(path).absolute().parent.is_dir(), f'--out={path}: its folder is missing')
     keys = 'task_id', 'prompt', 'asked', 'tests', 'ends'
     data = {'models': [packed(name, *model, items, run) for name, model in models.items()],
@@ -96,9 +97,9 @@ def publish_html(path, models, items, run):
     return f'{path}: {len(models)} models in {len(page) / 1e6:.1f} MB; open it in a browser'
 
 
-def packed(name, model, tokenizer, trained, items, run):
+def packed(name, model, tokenizer, items, run):
     """Return what demo.js has to know of a model."""
-    c = model.config
+    c = model.eval().config
     n = sum(p.numel() for p in model.parameters())
     # JavaScript lacks inline flags such as (?i:, and atomic groups.
     is_odd = c.rope_scaling or c.qkv_bias or c.qk_norm or tokenizer.kind != 'bpe' or re.search(
@@ -110,7 +111,7 @@ def packed(name, model, tokenizer, trained, items, run):
 
     weights = {part: rounded(weight) for part, weight in model.float().state_dict().items()
                if part != 'head.weight' or not c.tie_embeddings}
-    can_chat = 'stage' in trained
+    can_chat = 'stage' in model.saved.get('config', {})
     judged = {}
     if run:
         prompts = [item['messages' if can_chat else 'prompt'] for item in items]
@@ -138,16 +139,16 @@ def rounded(weight):
 
 if __name__ == '__main__':
     configure(globals())
-    models = answers.open_models(ckpt)
+    models = {path: load_model(path) for path in re.split(', *', ckpt)}
     require(to == 'html' or len(models) == 1, f'--to={to} takes one --ckpt, not {ckpt}')
     folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt) or '.'
-    model, tokenizer, _ = models[re.split(', *', ckpt)[0]]
+    model, tokenizer = next(iter(models.values()))
     if to == 'hf':
         print(publish_hf(out or os.path.join(folder, 'hf'), folder, model, tokenizer))
     elif to == 'gguf':
         from extras.models import gguf         # it needs the package gguf
         print(gguf.write(out or os.path.join(folder, 'model-f32.gguf'), model, tokenizer))
     else:
-        items = questions.from_problems(100, 0, ['variation'])
+        items = questions.from_problems(100, 0, ['example'])
         run = sandbox.run_many if allow_code_execution else None
         print(publish_html(out or 'demo.html', models, items, run))

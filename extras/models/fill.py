@@ -9,8 +9,10 @@ one.
 import re
 from typing import Literal
 import torch
+from common import folder_of, init_device
 from configurator import configure, require
-from extras.tasks import answers
+from model import GPT
+from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it
@@ -48,8 +50,10 @@ def fill_spans(model, tokenizer, ids, marks, max_new_tokens):
 
 if __name__ == '__main__':
     configure(globals(), {'max_new_tokens': (1, 1e6)})
-    model, tokenizer, trained = answers.open_model(ckpt, device)
-    objective = trained.get('objective', 'clm')
+    model = GPT.load(ckpt).eval()
+    saved = model.saved
+    tokenizer = Tokenizer.load(folder_of(ckpt) / 'tokenizer.json', saved.get('tokenizer_hash'))
+    objective = saved.get('config', {}).get('objective', 'clm')
     require(objective != 'clm', 'this model continues texts; run: python sample.py')
     texts = prompt.split('<|mask|>')
     require(len(texts) > 1, f'a model trained with objective={objective} fills gaps; mark each in '
@@ -62,6 +66,7 @@ if __name__ == '__main__':
     *ids, _ = [id for text, mark in zip(texts, marks) for id in [*tokenizer.encode(text), mark]]
     require(len(ids) < model.config.block_size, f'the prompt has {len(ids)} tokens, too many for '
             f'the context of {model.config.block_size}; shorten it')
+    model.to(init_device(device, 'float32')[1])
     if objective == 'span':
         print(fill_spans(model, tokenizer, ids, marks, max_new_tokens))
     else:

@@ -11,5 +11,6 @@ rewards             rl.py --reward=problems, FILE.jsonl, FOLDER: tests, rules or
 
 Commands, python -m extras.tasks.NAME --help:
 compare             is the second of two models better, and at what?
+rescore             pass@k of answers that exist already, without a model
 chain_report        the table of what each stage of run.sh can do
 """

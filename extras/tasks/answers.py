@@ -1,50 +1,23 @@
 """
-Answers of a model to many prompts at once. eval.py and the commands export and judge take them from
-here.
+Answers of a model to many prompts at once, for eval.py and the page that export writes, and
+samples.jsonl, which has a row for each answer.
 
-    models = open_models('out/base,out/sft')    # {path: (model, tokenizer, its run's settings)}
+    model, tokenizer = load_model('out/sft')            # of common.py
     write(model, tokenizer, ['def f(x):', 'import '], n=2, max_new_tokens=9)
     # -> [['...', '...'], ['...', '...']]: two answers to each prompt
 
 A prompt is a text, or messages [{'role', 'content'}]. All tokens come from GPT.stream. Answer in
 tokenizer.py turns a prompt into ids, and ids into text.
 """
-import hashlib, json, math, os, pathlib, random, re
+import hashlib, json, math, os, pathlib, random
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from configurator import require
 from extras.tasks import problems
-from common import init_device
-from model import GPT, IGNORE, sample
-from tokenizer import Answer, Tokenizer
-
-
-def open_model(path, device='cpu'):
-    """Return the model of a folder or a .pt file, the tokenizer next to it, and the settings of the
-    run that trained it; for a folder of Hugging Face {'stage': 'chat'}, or {} without a template.
-    device=auto: the fastest one here."""
-    require(os.path.exists(path), f'{path} does not exist; --ckpt must name the folder of a run')
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    model = GPT.load(path)
-    tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'),
-                               model.saved.get('tokenizer_hash'))
-    require('reward_head' not in model.saved, f'{path} is a reward model: it scores answers and '
-            'writes none; give the model that it was made of')
-    _, device, *_ = init_device(device, 'float32')          # 'auto' becomes 'cuda:0'
-    model = model.to(device).eval()
-    return model, tokenizer, model.saved.get('config', {})
-
-
-def open_models(paths, device='cpu'):
-    """Return {path: open_model(path)} of paths with commas between them, if all continue texts."""
-    models = {path: open_model(path, device) for path in re.split(', *', paths)}
-    for path, (_, _, trained) in models.items():
-        require(trained.get('objective', 'clm') == 'clm',
-                f'{path} fills gaps (python -m extras.models.fill): give a model that continues '
-                'texts')
-    return models
+from model import IGNORE, sample
+from tokenizer import Answer
 
 
 def write(model, tokenizer, prompts, n, *how, **more):
@@ -61,9 +34,9 @@ def batches(model, tokenizer, prompts, n, ends='', max_new_tokens=256, seed=0, b
     in front of which the answer to a text ends; whoever answers messages knows where to stop.
     temperature=None is 0 for one answer, the likeliest, and 0.8 for several, which have to differ.
 
-    An answer has random numbers of its own, so the others of its batch change it by rounding only.
-    Which answers are a batch follows from the arguments. A batch whose texts are all known is not
-    written again, so what was interrupted goes on as if it had not been."""
+    Each answer has a random generator of its own, so the other answers of its batch change it by
+    rounding only. The arguments decide which answers form a batch, and a batch whose texts are all
+    in `known` is not generated again. So a resumed evaluation equals an uninterrupted one."""
     known = dict(known)
     if temperature is None:
         temperature = 0.0 if n == 1 else 0.8
@@ -118,11 +91,12 @@ REFUSED = ('%s has answers of other weights, questions or settings; choose anoth
 
 
 def rows_of(task, questions, texts, who):
-    """Return the rows of several answers to each question, not yet judged. who: {'ckpt', 'step',
+    """Return the rows of several answers to each question, not yet scored. who: {'ckpt', 'step',
     'chat'} of the model, and the hash of ask()."""
     rows = []
     for question, several in zip(questions, texts):
-        row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
+        row = {key: question.get(key) for key in ('task_id', 'family', 'composition', 'split',
+                                                'prompt')}
         row |= {key: who.get(key) for key in ('ckpt', 'step', 'hash')}
         row |= {'task': task, 'messages': question['messages'] if who['chat'] else None,
                 'kind': problems.KINDS.get(row['split']), 'outcome': 'ungraded', 'message': ''}
@@ -140,8 +114,8 @@ def given_answers(task, questions, rows, n):
 
 
 def read_rows(path):
-    """Return the rows of a file that may not exist. What a killed process wrote last is half of
-    one."""
+    """Return the rows of a file that may not exist. The last line of a killed process may be cut
+    off, so what follows the last newline is ignored."""
     text = pathlib.Path(path).read_text('utf-8') if os.path.exists(path) else ''
     return [json.loads(line) for line in text.split('\n')[:-1]]
 
@@ -157,14 +131,15 @@ def replace_rows(path, rows):
 
 
 def ask(path, task, questions, model, tokenizer, who, n, *how):
-    """Return the rows of a model's n answers to each question. They are appended to a file as they
-    come, with a hash of all that decides them; what it has with the same hash is not asked again.
-    how: arguments of batches(), from max_new_tokens on."""
+    """Return the rows of a model's n answers to each question. Each batch is appended to the file
+    `path` when it is written, with a hash of everything that the answers depend on. Answers that
+    the file has already, with the same hash, are not generated again. how: arguments of batches(),
+    from max_new_tokens on."""
     prompts = [question['messages' if who['chat'] else 'prompt'] for question in questions]
     names = [question['task_id'] for question in questions]
     how = n, questions[0]['ends'], *how
-    decides = tokenizer.hash, names, prompts, how, model.embedding.weight.device.type
-    digest = hashlib.sha256(repr(decides).encode('utf-8', 'surrogatepass'))
+    settings = tokenizer.hash, names, prompts, how, model.embedding.weight.device.type
+    digest = hashlib.sha256(repr(settings).encode('utf-8', 'surrogatepass'))
     for weight in model.state_dict().values():
         digest.update(weight.cpu().numpy())
     who = who | {'hash': digest.hexdigest()[:16]}

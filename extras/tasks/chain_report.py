@@ -7,6 +7,7 @@ Writes REPORT.md and report.json into out/quickstart.
 """
 import argparse, ast, json, os, pathlib, platform, re, subprocess
 import torch
+from extras.tasks.answers import read_rows
 from extras.training.muon import is_native
 
 # {name in report.json, which other programs read: (name for people, folder)}
@@ -14,8 +15,7 @@ STAGES = {'base': ('base', 'out/quickstart'), 'sft': ('SFT', 'out/quickstart_sft
           'dpo': ('DPO with an SFT term', 'out/quickstart_dpo'), 'rl': ('RL', 'out/quickstart_rl'),
           'control rejection sampling': ('rejection sampling', 'out/quickstart_rejection')}
 # {kind: its split}
-KINDS = {'example tasks': 'variation', 'practice tasks': 'feedback_variation',
-         'unseen combinations': 'cell'}
+KINDS = {'example tasks': 'example', 'practice tasks': 'practice', 'unseen combinations': 'unseen'}
 LEGEND = """Each number is the percentage of greedy answers that pass all their tests, with a 95%
 interval. Every problem is new to the model.
 - example tasks: SFT showed it answers to other problems of the same task.
@@ -31,10 +31,6 @@ interval. Every problem is new to the model.
 
 def read_json(path):
     return json.loads(pathlib.Path(path).read_bytes())
-
-
-def read_rows(path):
-    return [json.loads(line) for line in pathlib.Path(path).read_bytes().splitlines()]
 
 
 def machine():
@@ -84,7 +80,7 @@ def stage(name):
     tasks = read_json(f'{folder}/eval.json')['tasks']
     split = tasks['problems']['by_split']
     passed = [row for row in read_rows(f'{folder}/samples.jsonl')
-              if row['split'] == 'variation' and row['outcome'] == 'passed']
+              if row['split'] == 'example' and row['outcome'] == 'passed']
     # A trainer writes tokenizer.json as it begins, and last.pt as it ends.
     began, ended = (os.path.getmtime(f'{folder}/{file}') for file in ('tokenizer.json', 'last.pt'))
     return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
@@ -93,9 +89,9 @@ def stage(name):
                       for kind, of in KINDS.items()},
             'failures': tasks['problems']['failures'],
             'preferred_rate': sum(row['preferred'] for row in passed) / max(1, len(passed)),
-            'pass@1': split['variation']['pass@1'],
-            'pass@1_feedback': split['feedback_variation']['pass@1'],
-            'pass@1_cells': split['cell']['pass@1']}
+            'pass@1': split['example']['pass@1'],
+            'pass@1_practice': split['practice']['pass@1'],
+            'pass@1_unseen': split['unseen']['pass@1']}
 
 
 if __name__ == '__main__':

@@ -4,14 +4,15 @@ Is the second of two models better? On the same problems, with a 95% interval.
     python -m extras.tasks.compare out/sft out/dpo                    # after eval.py on both
     python -m extras.tasks.compare a/samples.jsonl b/samples.jsonl --out=compare.json
 
-It reads two samples.jsonl, whose answers are judged already, and prints the mean of each, the gain
+It reads two samples.jsonl, whose answers eval.py has scored, and prints the mean of each, the gain
 on all problems and on each kind of them, and the problems that the second model gained and lost. A
 problem that only one of the models answered is left out. A score is the fraction of the answers
 that passed, or a judge's grades, 1 to 10, as fractions of that scale.
 """
-import argparse, collections, json, pathlib, sys
+import argparse, json, pathlib, sys
 import numpy as np
-from configurator import UserError, report_error, require
+from configurator import report_error, require
+from extras.tasks import grading
 
 
 def mean(numbers):
@@ -49,22 +50,10 @@ def worth(row):
 
 
 def read(path):
-    """Return {problem: its rows} of a samples.jsonl, or of the one in a folder, without rows that
-    could not be judged. A problem is known by its name and its prompt, because in files without ids
-    one name may mean two questions."""
+    """Return {problem: its rows} of a samples.jsonl, or of the one in a folder, without answers
+    that have no verdict."""
     path = path if path.endswith('.jsonl') else f'{path}/samples.jsonl'
-    rows_of = collections.defaultdict(list)
-    try:
-        rows = [json.loads(line) for line in pathlib.Path(path).read_bytes().splitlines()]
-        for row in rows:
-            if row['outcome'] not in ('infrastructure', 'ungraded'):
-                name = f'{row.get("task")} {row["task_id"]}'
-                rows_of[name, str(row.get('prompt'))].append(row)
-        [_] = {str(row.get('ckpt')) for row in rows}        # ValueError if there are two
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'{path} must have judged answers of one checkpoint, as eval.py writes '
-                        f'them: {error!r}') from None
-    return rows_of
+    return grading.by_problem(grading.read_answers(path, 'outcome'))
 
 
 def compare(before, after):

@@ -1,12 +1,12 @@
 """
-eval.py, rl.py and export open this file to judge answers to the questions of questions.py: by
-running their programs with tests, or by a rule.
+Score answers to the questions of questions.py, by running their programs with tests or by rules,
+for eval.py, rl.py, and the commands rescore, compare and export.
 
     code_in('So:\\n```python\\nx = 1\\n```')       # 'x = 1\\n'
 """
-import ast, math, re, textwrap
+import ast, collections, json, math, pathlib, re, textwrap
 from tqdm import tqdm
-from configurator import require
+from configurator import UserError, require
 from extras.tasks import problems
 from extras.tasks.questions import broken_rules, names_in
 
@@ -15,20 +15,22 @@ from extras.tasks.questions import broken_rules, names_in
 WHY = {'passed': '', 'wrong': 'wrong value', 'exception': 'other exception', 'timeout': 'time'}
 
 
-def judge(questions, rows, run):
-    """Add the verdict, {'outcome', 'message', 'why'}, to each row of samples.jsonl. Refuse to score
-    them if over 2% could not be judged."""
+def grade(questions, rows, run):
+    """Add the verdict, {'outcome', 'message', 'why'}, to each row of samples.jsonl. Refuse to
+    score them if over 2% could not be run."""
     question_of = {question['task_id']: question for question in questions}
     cases = [(question_of[row['task_id']], row['completion'], bool(row['messages']))
              for row in rows]
-    for row, verdict in zip(tqdm(rows, 'judge', disable=None), verdicts(cases, run)):
+    for row, verdict in zip(tqdm(rows, 'grade', disable=None), verdicts(cases, run)):
         row |= verdict
         if question_of[row['task_id']].get('tests'):    # is it a single line? DPO teaches it
             row['preferred'] = problems.preferred(row['completion'])
         # name: it uses an unknown name, or defines another than it was asked for
         is_name = re.match(r'(Name|UnboundLocal)Error\b', row['message'])
         row['why'] = 'name' if is_name else WHY.get(row['outcome'], row['outcome'])
-    check_lost(rows)
+    lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
+    require(len(lost) <= len(rows) / 50,
+            f'no score: {len(lost)} of {len(rows)} answers could not be run: {lost[-1:]}')
 
 
 def verdicts(cases, run):
@@ -36,7 +38,8 @@ def verdicts(cases, run):
     in a chat). run: [(program, tests, entry point)] -> results, in order."""
     found, jobs = [], []
     for question, text, chat in cases:
-        text = final(text)
+        # the thinking before </think>, which may be cut off, is no answer
+        text = re.sub(r'(?s)^.*</think>|^\s*<think>.*', '', text)
         broken = broken_rules(question['rules'], text)
         outcome = 'empty' if not text.strip() else 'wrong' if broken else 'passed'
         if outcome == 'passed' and question['tests']:       # that is not decided yet
@@ -51,40 +54,69 @@ def verdicts(cases, run):
         yield verdict
 
 
-def check_lost(rows):
-    """Refuse to score rows of which over 2% could not be judged."""
-    lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
-    require(len(lost) <= len(rows) / 50,
-            f'no score: {len(lost)}/{len(rows)} could not be graded: {lost[-1:]}')
+# --- rows of samples.jsonl ------------------------------------------------------------------------
+def read_answers(path, *keys):
+    """Return the rows of a file of one checkpoint's answers, {"task_id", ...} with these keys."""
+    try:
+        rows = [dict(json.loads(line)) for line in pathlib.Path(path).read_bytes().splitlines()]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f'{path} must have a JSON object in each line ({error})') from None
+    keys = {'task_id', *keys}
+    require(rows and all(keys <= row.keys() for row in rows)
+            and len({row.get('ckpt') for row in rows}) == 1, f'{path} must have answers of one '
+            f'checkpoint ("ckpt"), each line with {", ".join(sorted(keys))}')
+    return rows
 
 
-def final(text):
-    """Return an answer without the thinking before </think>, which may be cut off."""
-    return re.sub(r'(?s)^.*</think>|^\s*<think>.*', '', text)
+def by_problem(rows):
+    """Return {problem: its rows}, without answers that have no verdict: infrastructure, because the
+    machine failed and not the answer, and ungraded. A problem is known by its name and its prompt,
+    because in files without ids one name may mean two questions."""
+    rows_of = collections.defaultdict(list)
+    for row in rows:
+        if row['outcome'] not in ('infrastructure', 'ungraded'):
+            name = f'{row.get("task")} {row["task_id"]}'
+            rows_of[name, str(row.get('prompt'))].append(row)
+    return rows_of
+
+
+def failures(rows):
+    """Return how many answers failed for which reason, such as {'syntax': 5, 'name': 2}."""
+    return dict(collections.Counter(row.get('why', row['outcome']) for row in rows
+                                    if row['outcome'] != 'passed').most_common())
+
+
+def by_split(rows):
+    """Return {split: its rows} of problems.py; questions from a file have no split."""
+    splits = dict.fromkeys(row.get('split') for row in rows)
+    return {split: [row for row in rows if row.get('split') == split]
+            for split in splits if split not in (None, '', 'all')}
 
 
 # --- does the harness work here? ------------------------------------------------------------------
 def check_harness(questions, run):
     """Run programs that are known to be wrong or right. Return {'left_out': the task_ids whose own
-    solution fails, 'confined': whether walls stand around programs}. A UserError if nothing may
-    run, if a function that does nothing passes, or if more than one solution and 1% of them fail."""
+    solution fails, 'confined': whether walls stand around programs}. Raise UserError if nothing
+    may run, if a function that does nothing passes, or if over 1% of the solutions fail (and more
+    than one)."""
     questions = [question for question in questions if question['tests']]
     if not questions:
         return {'left_out': []}
     require(run, 'these tests run programs that the model wrote; first read the top of '
             'extras/tasks/sandbox.py, then add --allow_code_execution=True')
-    if all('cell' in question for question in questions):       # all pass: tests/test_problems.py
+    if all('composition' in question for question in questions):
+        # tests/test_problems.py runs the solutions of problems.py, so here 20 are enough
         questions = questions[::math.ceil(len(questions) / 20)]
     named = lambda question: question.get('task_id', question['messages'][-1]['content'][:60])
-    judged = lambda cases: [*run([(code, q['tests'], q['entry_point']) for q, code in cases])]
-    empty = judged([(q, f'def {q["entry_point"] or "_"}(*_): pass') for q in questions])
+    run_all = lambda cases: [*run([(code, q['tests'], q['entry_point']) for q, code in cases])]
+    empty = run_all([(q, f'def {q["entry_point"] or "_"}(*_): pass') for q in questions])
     for question, result in zip(questions, empty):
         require(result.outcome != 'passed', f'no score: the tests of {named(question)!r} pass '
                 'without an answer; do they call it? check(candidate) needs an "entry_point"')
     solved = [(question, question['solution']) for question in questions if question['solution']]
-    failed = [case for case, result in zip(solved, judged(solved)) if result.outcome != 'passed']
+    failed = [case for case, result in zip(solved, run_all(solved)) if result.outcome != 'passed']
     # once more: a machine that was busy for a moment is no reason to leave a question out
-    left_out = [named(question) for (question, _), result in zip(failed, judged(failed))
+    left_out = [named(question) for (question, _), result in zip(failed, run_all(failed))
                 if result.outcome != 'passed']
     require(not left_out or len(left_out) <= max(1, len(solved) / 100) < len(solved), 'no score: '
             f'{len(left_out)} of {len(solved)} known solutions fail, {left_out[:3]}; fix the tests '
@@ -92,6 +124,16 @@ def check_harness(questions, run):
     if left_out:
         print('problems whose own solutions fail:', *left_out)
     return {'left_out': left_out, 'confined': empty[0].confined}
+
+
+def check_tasks(questions_of, run):
+    """Check the harness on all of {task: its questions}, and remove the questions whose own
+    solution fails. Return what check_harness() returns."""
+    report = check_harness(sum(questions_of.values(), []), run)
+    for task, asked in questions_of.items():
+        asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
+        require(asked, f'no question of --tasks={task} is left: its own solutions fail its tests')
+    return report
 
 
 # --- code -----------------------------------------------------------------------------------------
