@@ -118,7 +118,7 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
                              ['a' * 200, 'c' * 70 + 'a' * 95, 'z' * 90])
     assert one == approx(same, rel=1e-4) and abs(one - other) > 1e-3
     refused('another tokenizer', scores, Tokenizer.byte(['<|im_start|>', '<|im_end|>']))
-    ok(rl(f'--reward={folder} --max_steps=24'))
+    ok(rl(f'--reward={folder} --max_steps=40'))
     first, *_, last = series(out, 'reward')
     assert last > first + 1
     mistake(rl(f'--reward={sft_model} --overwrite'), 'not a reward model', '--loss_type=rm')
