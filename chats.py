@@ -232,7 +232,7 @@ config = configure(globals(), BOUNDS, explicit)     # config files and flags rep
 useless = explicit - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
 out, paths, passed_over = pathlib.Path(out_dir), set(), collections.Counter()
-for name in filter(None, re.split(', *', source)):
+for name in filter(None, source.split(',')):
     found, others = find_files(name, LINES + TABLES, out)
     paths.update(found)
     passed_over.update(others)

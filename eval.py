@@ -22,7 +22,7 @@ eval.py writes eval.json, and samples.jsonl with every answer, next to the first
 --completions=a/samples.jsonl into a/scored. Answers are written as they come, so the same command
 goes on where it was ended. python -m extras.tasks.compare A B compares two such samples.jsonl.
 """
-import collections, functools, glob, json, math, os, pathlib, re
+import collections, functools, glob, json, math, os, pathlib
 from typing import Literal
 import numpy as np
 import torch
@@ -202,7 +202,7 @@ config = configure(globals(), BOUNDS)       # config files and flags replace the
 
 # --- 4. what is asked for, and where the results go -----------------------------------------------
 TASKS = 'loss', 'judged', 'problems', 'humaneval', 'mbpp', 'own', 'gsm8k'
-split = lambda names: re.split(', *', names)
+split = lambda names: names.split(',')
 all_tasks = [*dict.fromkeys(split(tasks))]              # each once
 asking = [task for task in all_tasks if task not in ('loss', 'judged')]
 require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for '

@@ -132,7 +132,7 @@ require(out.endswith(('.png', '.svg', '.pdf')), f'{out=} must end with .png, .sv
 
 # --- read, and say what is seen -------------------------------------------------------------------
 folders = []
-for pattern in re.split(', *', runs):
+for pattern in runs.split(','):
     logs = sorted(glob.glob(f'{pattern}/metrics.jsonl'))
     require(logs, f"{pattern}/metrics.jsonl is missing; --runs='out/*' shows the runs that are "
             'there; for a first one, run: python clean.py && python prepare.py && python train.py')

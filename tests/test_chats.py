@@ -594,7 +594,7 @@ MISTAKES = """
 --source=samples.jsonl --prefer=passed => none of 2 judged answers
 --source=one.jsonl --val_fraction=1 => val_fraction=1 must be
 --source=one.jsonl --kind=chat => kind='chat' must be
---source=one.jsonl --prefer => --prefer=True must be '' or passed
+--source=one.jsonl --prefer => --prefer needs a value: '' or passed
 --source=one.jsonl --min_scores=3 => min_scores & min_score
 --min_score=5 => min_score & --source=FILE
 --source=one.jsonl --out_dir=full => full has val.jsonl, which this script did not write & --out_dir

@@ -67,7 +67,7 @@ def test_a_pattern_means_the_runs_in_it_and_what_is_missing_is_one_sentence(tmp_
         home(tmp_path / 'out' / name, history(20))
     home(tmp_path / 'out/early', [])
     plot = lambda *flags: run('plot.py', *flags, cwd=tmp_path, before=NO_PICTURE)
-    printed = plot('--runs=out/b,out/*').stdout
+    printed = plot('--runs=out/b, out/*').stdout
     assert re.findall(r'^out/(.+) \(base', printed, re.M) == ['b', 'a', 'c d']
     each_is_a_mistake(MISSING, plot)
 

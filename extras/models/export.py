@@ -141,7 +141,7 @@ if __name__ == '__main__':
     models = answers.open_models(ckpt)
     require(to == 'html' or len(models) == 1, f'--to={to} takes one --ckpt, not {ckpt}')
     folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt) or '.'
-    model, tokenizer, _ = models[re.split(', *', ckpt)[0]]
+    model, tokenizer, _ = models[ckpt.split(',')[0]]
     if to == 'hf':
         print(publish_hf(out or os.path.join(folder, 'hf'), folder, model, tokenizer))
     elif to == 'gguf':

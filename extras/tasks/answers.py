@@ -9,7 +9,7 @@ here.
 A prompt is a text, or messages [{'role', 'content'}]. All tokens come from GPT.stream. Answer in
 tokenizer.py turns a prompt into ids, and ids into text.
 """
-import hashlib, json, math, os, pathlib, random, re
+import hashlib, json, math, os, pathlib, random
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -39,7 +39,7 @@ def open_model(path, device='cpu'):
 
 def open_models(paths, device='cpu'):
     """Return {path: open_model(path)} of paths with commas between them, if all continue texts."""
-    models = {path: open_model(path, device) for path in re.split(', *', paths)}
+    models = {path: open_model(path, device) for path in paths.split(',')}
     for path, (_, _, trained) in models.items():
         require(trained.get('objective', 'clm') == 'clm',
                 f'{path} fills gaps (python -m extras.models.fill): give a model that continues '
