@@ -1,67 +1,66 @@
 """
-Point chats.py at conversations or pairs and you get train.jsonl and val.jsonl for sft.py or dpo.py.
+Point chats.py at conversations or preferences, and you get train.jsonl and val.jsonl for sft.py or
+dpo.py.
 
     python chats.py                                         # small Python problems and answers
     python chats.py --source=chats.json,more.jsonl --out_dir=data/chats
     python chats.py --source=out/sft/samples.jsonl --prefer=both --out_dir=data/pairs
     python chats.py --source=out/sft/samples.jsonl --prefer=passed --kind=sft --out_dir=data/good
 
-It reads .jsonl(.gz) with files.py and configurator.py beside it, tables by extras/text/formats.py,
-in these forms, and in more of them by extras/text/chat_schemas.py:
+It reads .jsonl(.gz) with files.py and configurator.py beside it, and tables by
+extras/text/formats.py, if the records look like these; extras/text/chat_schemas.py knows more:
 
     {"messages": [{"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}]}
     {"conversations": [{"from": "human", "value": "Hi!"}, ...]}         ShareGPT, Vicuna
     {"instruction": "Hi!", "input": "", "output": "Hello."}             Alpaca
     {"prompt": "Hi!", "completion": "Hello."}           also question, query; response, answer
-    {"prompt": "Hi!", "chosen": "Hello.", "rejected": "Go!", "margin": 2}           a pair
-    {"prompt": "Hi!", "completion": "Go!", "label": false}          a thumb down, for kto
+    {"prompt": "Hi!", "chosen": "Hello.", "rejected": "Go!", "margin": 2}       a preference pair
+    {"prompt": "Hi!", "completion": "Go!", "label": false}      an unpaired label (bad), for kto
 
-It writes lines of messages, or of the last two forms, report.json and meta.json. You should see how
-many records stayed, and why others did not. The decision made here is what a model will sound like:
-it copies the length, tone and faults of these answers. So what would change them is read, or
-refused by name, and what is not used is counted.
+It writes one example a line: messages, a preference pair, or an answer with its label. report.json
+and meta.json say what it did. You should see how many records it kept, and why it left out others.
+A model copies the length, tone and faults of these answers. So chats.py uses each column that would
+change them, or refuses it by name, and it counts the columns that it does not use.
 """
 import collections, hashlib, json, math, pathlib, re, shlex, unicodedata
 from typing import Literal
 from configurator import configure, require
-from files import (HALF, LINES, TABLES, entries, find_files, mend, open_results, publish,
-                   without_controls)
+from files import LINES, TABLES, entries, find_files, mend, open_results, publish, without_controls
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
 source = ''                     # file, folder or glob, several with commas; '' = n_examples of ours
 out_dir = 'data/sft'            # folder of results
 overwrite = False               # True: replace the results in out_dir
-kind: Literal['', 'sft', 'preference'] = ''     # conversations or pairs; '' = as the first record
+kind: Literal['', 'sft', 'preference'] = ''     # what the records are; '' = as the first one
 val_fraction = 0.1              # fraction of the questions that is held out
 pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
 min_score: float | None = None  # of a conversation: what a judge gave it
 min_margin = 0.0                # of a pair: score of chosen - score of rejected; 0 keeps ties
 min_agreement = 0.0             # of a pair: fraction of annotators who agree
-# options: a line that imports extras/ asks for what not everybody needs
+# options: features that are implemented in extras/, and imported only when they are switched on
 n_examples = 2000               # without a source: conversations to write; more teach more
 prefer: Literal['', 'passed', 'taste', 'both'] = ''     # what is better of what eval.py judged
 BOUNDS = {'val_fraction': (1e-9, 0.999), 'min_score': (-1e18, 1e18), 'min_margin': (-1e18, 1e18)}
 
-# --- names of columns and roles -------------------------------------------------------------------
+# --- a record becomes an example ------------------------------------------------------------------
 # of several columns for one thing, the first one is read
-TALK = 'messages', 'conversations'
+MESSAGES = 'messages', 'conversations'
 QUESTION = 'instruction', 'prompt', 'question', 'query'
 ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
+LABELS = {'true': True, '1': True, '1.0': True, 'false': False, '0': False, '0.0': False}
+ROLES = {name: role for role, names in {
+    'user': 'user human prompter', 'system': 'system developer',
+    'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
+    'tool': 'tool function observation ipython'}.items() for name in names.split()}
 # these change what is learned, too: extras/text/chat_schemas.py reads or refuses them
 MORE_COLUMNS = set('context history conversation system system_prompt system_message score_chosen '
                    'score_rejected chosen_score rejected_score chosen_rating rejected_rating '
                    'outcome image images video videos audio audios weight attachments tool_calls '
                    'function_call train trainable learn loss loss_mask masked ignore'.split())
-ROLES = {name: role for role, names in {
-    'user': 'user human prompter', 'system': 'system developer',
-    'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
-    'tool': 'tool function observation ipython'}.items() for name in names.split()}
-LABELS = {'true': True, '1': True, '1.0': True, 'false': False, '0': False, '0.0': False}
 
 
-# --- a record becomes an example ------------------------------------------------------------------
 def without_empty(record):
     """Return what has a value in a record or a message, by plain names: {'Question': 'Hi!',
     'Input': ''} becomes {'question': 'Hi!'}."""
@@ -71,10 +70,10 @@ def without_empty(record):
 
 def in_known_form(record):
     """Return the columns of a record in one of the forms above. extras/text/chat_schemas.py reads
-    other columns, and lists of JSON or whole talks that are written as one text."""
+    other columns, and messages or whole conversations that are written as one text."""
     columns = without_empty(record)
     is_text = any(re.match(r'\s*(Human:|\[\s*{\s*")', str(columns.get(name)))
-                  for name in TALK + QUESTION + PAIR)
+                  for name in MESSAGES + QUESTION + PAIR)
     if is_text or isinstance(columns.get('chosen'), list) or columns.keys() & MORE_COLUMNS:
         from extras.text import chat_schemas
         columns = chat_schemas.in_known_form(columns)
@@ -82,56 +81,57 @@ def in_known_form(record):
 
 
 def shape_of(columns, kind):
-    """Return what a record is, 'pair', 'thumb' or 'talk'. kind: of the records before it, or ''."""
+    """Return what a record is: 'conversation', 'preference pair' or 'unpaired label'. kind: of the
+    records before it, or ''."""
     label = str(columns.get('label')).lower()
     if kind != 'sft' and columns.keys() >= {*PAIR}:
-        return 'pair'
+        return 'preference pair'
     if kind == 'preference' or not kind and 'completion' in columns and label in ('true', 'false'):
         require(label in LABELS, 'no chosen and rejected, and no label that is true or false')
-        return 'thumb'
-    require(kind or label not in LABELS,
-            f'a label, which is a thumb (--kind=preference), or a class (--kind=sft): {label}')
-    require(label != 'false', 'a label that is false is a thumb down, and answers are learned')
-    return 'talk'
+        return 'unpaired label'
+    require(kind or label not in LABELS, 'a label that may judge the answer (--kind=preference) or '
+            f'be a class (--kind=sft): {label}')
+    require(label != 'false', 'a label that calls the answer bad, and --kind=sft learns it')
+    return 'conversation'
 
 
 def read_record(columns, shape, changed):
-    """Return the messages of a record, the answers to them of a pair or a thumb, facts, and the
+    """Return the messages of a record, the answers that a pair or a label judges, facts, and the
     names of what is not used. changed, {what: n}, counts what is changed in texts.
 
-        {'prompt': 'Hi!', 'completion': 'Go!', 'label': 0, 'id': 7}, 'thumb'
+        {'prompt': 'Hi!', 'completion': 'Go!', 'label': 0, 'id': 7}, 'unpaired label'
         -> [{'role': 'user', 'content': 'Hi!'}], {'completion': 'Go!'}, {'label': False}, {'id'}"""
     first = lambda names: [name for name in names if name in columns][:1]
-    talk = [name for name in TALK if isinstance(columns.get(name), list | dict)][:1]
-    prompt = talk or first(QUESTION) + first(['input'])
-    answer = PAIR if shape == 'pair' else [] if talk else first(ANSWER)
+    listed = [name for name in MESSAGES if isinstance(columns.get(name), list | dict)][:1]
+    question = listed or first(QUESTION) + first(['input'])
+    answer = PAIR if shape == 'preference pair' else [] if listed else first(ANSWER)
     names = ', '.join(columns)
-    require(prompt, f'no list of messages, and no {", ".join(QUESTION)} or input: {names}')
-    require(answer or talk, f'no {", ".join(ANSWER)}: {names}')
-    scores = ['margin', 'agreement'] if shape == 'pair' else ['score'] * (min_score is not None)
+    require(question, f'no list of messages, and no {", ".join(QUESTION)} or input: {names}')
+    require(answer or listed, f'no {", ".join(ANSWER)}: {names}')
+    scores = ['margin', 'agreement'] if answer == PAIR else ['score'] * (min_score is not None)
     facts = {name: float(str(columns[name])) for name in scores if name in columns}
-    facts |= {'label': LABELS[str(columns['label']).lower()]} if shape == 'thumb' else {}
-    unused = columns.keys() - {*prompt, *answer, *facts}
+    facts |= {'label': LABELS[str(columns['label']).lower()]} if shape == 'unpaired label' else {}
+    unused = columns.keys() - {*question, *answer, *facts}
 
-    messages = messages_of('user', [columns[name] for name in prompt], unused, changed)
+    messages = messages_of('user', [columns[name] for name in question], unused, changed)
     said = {name: messages_of('assistant', [columns[name]], unused, changed) for name in answer}
-    if shape != 'pair':
-        messages += sum(said.values(), [])
-        said = {'completion': messages[-1:]} if shape == 'thumb' else {}
-    for name, some in said.items():
+    messages += next(iter(said.values()), [])           # of a pair: the chosen answer
+    judged = said if answer == PAIR else {'completion': messages[-1:]} if 'label' in facts else {}
+    for name, some in judged.items():
         require([m['role'] for m in some] == ['assistant'], f'the {name} is not one answer')
-    answers = {name: some[0]['content'] for name, some in said.items()}
 
-    # The roles as letters, such as 'suaua'. Answers before the first question go, because ShareGPT
-    # begins in the middle, and so does what is behind the last answer.
-    roles = ''.join(m['role'][0] for m in messages) + 'a' * (shape == 'pair')
-    system, early, good, late = re.fullmatch('(s*)(a*)(.*?)([stu]*)', roles).groups()
-    require(re.match(r'(?!.*([ua])\1)u', good.replace('s', '')),
-            'roles do not alternate, from a question to an answer')
-    messages = messages[:len(system)] + messages[len(system + early):][:len(good) - bool(answers)]
-    unused |= {*['answers before the first question'][:len(early)],
-               *['messages behind the last answer'][:len(late)]}
-    return messages, answers, facts, unused
+    # ShareGPT begins in the middle of a conversation, and some end with a question.
+    roles = [m['role'] for m in messages]
+    begin = [*roles, 'user'].index('user')
+    end = len(roles) - [*roles[::-1], 'assistant'].index('assistant')
+    messages = [m for m in messages[:begin] if m['role'] != 'assistant'] + messages[begin:end]
+    if len(messages) < len(roles):
+        unused.add('messages before the first question or after the last answer')
+    turns = [m['role'] for m in messages if m['role'] != 'system']
+    repeated = [one for one, two in zip(turns, turns[1:]) if one == two != 'tool']
+    require(turns[:1] == ['user'] and not repeated, 'questions and answers do not alternate')
+    answers = {name: some[0]['content'] for name, some in judged.items()}
+    return messages[:-1] if answers else messages, answers, facts, unused
 
 
 def messages_of(role, values, unused, changed):
@@ -164,11 +164,10 @@ DATA_URI = re.compile(r'data:[\w.+/-]+(?:;[\w.=+-]+)*;base64,[A-Z0-9+/=%_-]{100,
 def tidy(text, changed):
     """Return a text without control characters, images in base64 and personal data, which changed,
     {what: n}, counts. A newline ends a line, and e with its accent is one character (NFC)."""
-    text = HALF.sub('\ufffd', text)
-    for what, new in (('control characters', without_controls),
-                      ('data: addresses', lambda text: DATA_URI.sub('', text))):
-        before, text = text, new(text)
-        changed[what] += text != before
+    plain = without_controls(text)
+    changed['control characters'] += plain != text
+    text, n_images = DATA_URI.subn('', plain)
+    changed['data: addresses'] += n_images
     text = unicodedata.normalize('NFC', re.sub('\r\n?', '\n', text))
     if pii:
         from extras.text.pii import hide
@@ -192,12 +191,13 @@ def line_of(messages, answers, facts):
     return json.dumps(record, ensure_ascii=False) + '\n'
 
 
-# --- split: a hash of a text decides whether an example is held out -------------------------------
+# --- split: a hash of a text decides whether an example is for training or validation -------------
 def split_texts(messages, answers, line):
     """Return the text that decides for an example, and the one that does if too many share the
-    first. Of a pair both are the prompt, so that no prompt is on both sides. Of a conversation they
-    are the first question and all but the last answer, so that all answers to it are on one side.
-    But "Hi!", which has fewer than three words, begins many: then both are the whole line."""
+    first. Of a pair or a label both are the prompt, so that no prompt is in both splits. Of a
+    conversation they are the first question and all but the last answer, so that all answers to it
+    are in one split. But "Hi!", which has fewer than three words, begins many: then both are the
+    whole line."""
     said = [m['content'].strip() for m in messages if m['role'] != 'system']
     if answers:
         return ('\n'.join(said),) * 2
@@ -206,23 +206,22 @@ def split_texts(messages, answers, line):
     return (line, line) if is_short else (said[0], '\n'.join(said[:-1]))
 
 
-def held_out(texts, val_fraction):
-    """Return which texts are held out, a set. texts: of each example. Held out are those whose
+def validation_texts(texts, val_fraction):
+    """Return which texts are for validation, a set. texts: of each example. They are those whose
     hash, as a number in [0, 1), is below val_fraction. If that makes too few or too many examples,
     by more than three standard deviations (of 200, fewer than 8 or more than 32), the border
-    moves. At least one text is held out, and not all."""
+    moves. At least one text is for validation, and not all."""
     n = collections.Counter(texts)
     wanted = len(texts) * val_fraction
     slack = 3 * (wanted * (1 - val_fraction)) ** 0.5
-    place = {text: int(hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), 16) / 2 ** 64
-             for text in n}
-    order, held, n_held = sorted(n, key=place.get), set(), 0
+    hash_of = lambda text: int(hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), 16)
+    order, chosen, n_chosen = sorted(n, key=hash_of), set(), 0
     for text in order[:-1]:
-        is_next = place[text] < val_fraction or n_held < wanted - slack
-        if is_next and n_held + n[text] <= wanted + slack:
-            held.add(text)
-            n_held += n[text]
-    return held or {min(order, key=n.get)}
+        is_next = hash_of(text) / 2 ** 64 < val_fraction or n_chosen < wanted - slack
+        if is_next and n_chosen + n[text] <= wanted + slack:
+            chosen.add(text)
+            n_chosen += n[text]
+    return chosen or {min(order, key=n.get)}
 
 
 # --- the job --------------------------------------------------------------------------------------
@@ -231,93 +230,80 @@ explicit = set()        # the settings that config files and flags set
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace settings
 useless = explicit - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
-out, paths, passed_over = pathlib.Path(out_dir), set(), collections.Counter()
-for name in filter(None, re.split(', *', source)):
-    found, others = find_files(name, LINES + TABLES, out)
-    paths.update(found)
-    passed_over.update(others)
-work, lock = open_results(out, 'nanoparrot-chats-1', RESULTS, lambda meta: False, overwrite)
+meta = {**config, 'format': 'nanoparrot-chats-1'}
+out = pathlib.Path(out_dir)
+found = [find_files(name, LINES + TABLES, out) for name in source.split(',') if name]
+skipped = sum((collections.Counter(others) for _, others in found), collections.Counter())
+work, lock = open_results(out, meta['format'], RESULTS, lambda meta: False, overwrite)
 
 # 1. read
-if source:
-    tidy('', collections.Counter())         # if --pii lacks a file, that is no fault of a record
-left_out, n_bytes, changed, unused = (collections.Counter() for _ in range(4))
-first, examples, has_thumbs = {}, {}, False     # {name in a counter: its place}, {line: two texts}
-records = (entry[:2] for path in sorted(paths) for entry in entries(path))
+left_out, changed, unused = (collections.Counter() for _ in range(3))
+# examples: {line: the two texts of split_texts()}; first: {name in a counter: its first place}
+examples, first, n_labels, bytes_left_out = {}, {}, 0, 0
+asked = {name for name in ('score', 'margin', 'agreement') if f'min_{name}' in explicit}
+records = (entry[:2] for paths, _ in found for path in paths for entry in entries(path))
 if prefer:
     from extras.text import preference_pairs
     records = preference_pairs.with_records(records, kind != 'sft', prefer)
 for place, row in tqdm(records, 'read', unit=' records', disable=None):
-    size = 0
+    text = ''
     try:
-        if isinstance(row, Exception):
-            raise row
+        require(not isinstance(row, Exception), row)
         text = json.dumps(row, ensure_ascii=False, default=str)
-        size = len(text.encode('utf-8', 'replace'))
         mended, n_odd = mend(text)
         require(mended, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         changed['undecodable bytes'] += n_odd
         columns = in_known_form(json.loads(mended) if n_odd else row)
         shape = shape_of(columns, kind)
         messages, answers, facts, names = read_record(columns, shape, changed)
-        kind = kind or ('sft' if shape == 'talk' else 'preference')     # as the first record
-        unused.update(names | {f'--min_{name}, for want of a {name}'
-                               for name in ('score', 'margin', 'agreement')
-                               if f'min_{name}' in explicit and name not in facts})
+        kind = kind or ('sft' if shape == 'conversation' else 'preference')    # as the first record
+        unused.update(names | {f'--min_{name}, for want of a {name}' for name in asked - {*facts}})
         check_rules(messages, answers, facts)
         line = line_of(messages, answers, facts)
         require(line not in examples, 'exact duplicate')
         examples[line] = split_texts(messages, answers, line)
-        has_thumbs |= shape == 'thumb'
+        n_labels += shape == 'unpaired label'
     except (ValueError, RecursionError) as error:
         why, _, words = str(error).partition(': ')
         first.setdefault(why, f'{place} ({words:.80})' if words else place)
         left_out[why] += 1
-        n_bytes['left out'] += size
-    n_bytes['read'] += size
-    for name in [*+changed, *unused]:
-        first.setdefault(name, place)
+        bytes_left_out += len(text.encode('utf-8', 'replace'))
+    first = dict.fromkeys([*+changed, *unused], place) | first      # an earlier place wins
 
-notes = ('left out', left_out), ('changed', +changed), ('not used', unused)
-report = [f'passed over: {what}: {n:,}' for what, n in passed_over.items()]
-report += [f'{title}, {name}: {n:,}, first {first[name]}'
-           for title, some in notes for name, n in some.items()]
+counted = {'passed_over': skipped, 'changed': +changed, 'unused_columns': unused,
+           'left_out': left_out}
+notes = [f'{title.replace("_", " ")}, {name}: {n:,}, first {first.get(name, source)}'
+         for title, some in counted.items() for name, n in some.items()]
 
-# 2. split: a text decides for its examples, so they keep their side in every run
+# 2. split: a text decides for its examples, so they stay in their split in every run
 if source:
     n, n_all = collections.Counter(text for text, _ in examples.values()), len(examples)
     most = min(n_all / 2, max(10, n_all / 100))     # more would move the fraction that is held out
     examples = {line: text if n[text] <= most else whole
                 for line, (text, whole) in examples.items()}
     n = len({*examples.values()})
-    require(n > 1, '; '.join([*report, f'{source} has {n} different questions to learn from, and '
+    require(n > 1, '; '.join([*notes, f'{source} has {n} different questions to learn from, and '
                               'at least two are needed, because one is held out: add some']))
-    held = held_out(examples.values(), val_fraction)
+    in_val = validation_texts(examples.values(), val_fraction)
 else:
     from extras.tasks import problems
     for split, n in ('train', n_examples), ('validation', 300):
         text = problems.to_jsonl(problems.problems(n, 0, split, with_tests=False))
         examples |= dict.fromkeys(text.splitlines(True), split)
-        n_bytes['read'] += len(text)
-    held = {'validation'}
-train = [line for line, text in examples.items() if text not in held]
-val = [line for line, text in examples.items() if text in held]
+    in_val = {'validation'}
+train = [line for line, text in examples.items() if text not in in_val]
+val = [line for line, text in examples.items() if text in in_val]
 
 # 3. report
-n_read = len(examples) + left_out.total()
-for name, text in {
-        'train.jsonl': ''.join(train), 'val.jsonl': ''.join(val),
-        'meta.json': json.dumps({**config, 'format': 'nanoparrot-chats-1', 'kind': kind or 'sft'},
-                                indent=1),
-        'report.json': json.dumps({
-            'read': n_read, 'kept': len(examples), 'changed': +changed, 'unused_columns': unused,
-            'left_out': {why: [n, first[why]] for why, n in left_out.items()}, 'bytes': n_bytes,
-            'passed_over': passed_over, 'first': first}, indent=1)}.items():
+report = {'read': len(examples) + left_out.total(), 'kept': len(examples), **counted,
+          'left_out': {why: [n, first[why]] for why, n in left_out.items()},
+          'bytes_left_out': bytes_left_out, 'first': first}
+meta |= {'kind': kind or 'sft'}
+for name, text in {'train.jsonl': ''.join(train), 'report.json': json.dumps(report, indent=1),
+                   'val.jsonl': ''.join(val), 'meta.json': json.dumps(meta, indent=1)}.items():
     (work / 'new' / name).write_text(text, 'utf-8')
 publish(out, RESULTS)
-lock.release()
-script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
-n, n_kept = n_bytes['read'], n_bytes['read'] - n_bytes['left out']
-print(f'{n_read:,} records ({n:,} bytes), {len(examples):,} kept ({n_kept:,} bytes): '
-      f'{len(train):,} to train on, {len(val):,} held out', *report,
+script = 'dpo.py --loss_type=kto' if n_labels else 'dpo.py' if kind == 'preference' else 'sft.py'
+print(f'{report["read"]:,} records, {left_out.total():,} left out ({bytes_left_out:,} bytes); '
+      f'{len(train):,} to train on, {len(val):,} held out', *notes,
       f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

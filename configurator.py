@@ -75,8 +75,9 @@ def convert(script, bounds, where, name, given):
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
-    if isinstance(value, str):                          # the shell leaves --ckpt=~/a,~/b as it is
-        value = ','.join(map(os.path.expanduser, value.split(',')))
+    # The shell leaves --ckpt=~/a,~/b as it is, and people type 'a, b'. Texts stay as they are.
+    if isinstance(value, str) and not re.search('prompt|system|stop_at|text_field', name):
+        value = ','.join(os.path.expanduser(part.strip()) for part in value.split(','))
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))           # nan is refused: nan >= 0 is false
         require(low <= value <= high, f'{where}{name}={value} must be from {low:g} to {high:g}')
@@ -85,8 +86,9 @@ def convert(script, bounds, where, name, given):
         elif float in types:
             value = float(value)
     allowed = ' or '.join(str(getattr(each, '__name__', each)) or "''" for each in types)
+    fault = ' needs a value:' if (where, given) == ('--', True) else f'={given!r:.80} must be'
     require(value in types or type(value) in types and (value != '' or not script[name]),
-            f'{where}{name}={given!r:.80} must be {allowed}, such as {script[name]!r}')
+            f'{where}{name}{fault} {allowed}, such as {script[name]!r}')
     return value
 
 

@@ -186,12 +186,12 @@ config = configure(globals(), BOUNDS)       # config files and flags replace the
 
 # --- 4. what is measured, and where the results go ------------------------------------------------
 TASKS = 'loss', 'problems', 'humaneval', 'mbpp', 'gsm8k', 'own'
-split = lambda names: re.split(', *', names)
+split = lambda names: names.split(',')
 all_tasks = [*dict.fromkeys(split(tasks))]              # each once
 asking = [task for task in all_tasks if task != 'loss']
 require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for '
         'multiple choice and IFEval use lm_eval, see docs/measuring.md')
-require(re.fullmatch('[1-9][0-9]*(, *[1-9][0-9]*)*', k),
+require(re.fullmatch('[1-9][0-9]*(,[1-9][0-9]*)*', k),
         f'--k={k} must be whole numbers from 1, separated by commas, such as 1,10')
 ks = sorted({1, *map(int, split(k))})                   # always with 1: the interval is pass@1's
 require(not asking or ks[-1] <= num_samples,

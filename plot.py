@@ -10,9 +10,9 @@ learns nothing costs as much as a good run, so look at both. Runs of the same st
 panels. Compare their losses only if they have the same tokenizer; bits per byte can be compared
 between any two.
 
-You should see a loss that falls ever slower, and a speed that stays. If find_troubles() sees one of
-its five troubles in the losses, it says so in a sentence; docs/trouble.md says what to do, under
-"While it trains". Copy this file with configurator.py; it needs numpy and matplotlib.
+You should see a loss that falls ever slower, and a speed that stays. find_troubles() detects five
+common failures in the losses and prints a sentence about each; docs/trouble.md says what to do,
+under "While it trains". Copy this file with configurator.py; it needs numpy and matplotlib.
 """
 import glob, json, math, os, pathlib, re, warnings
 import numpy as np
@@ -50,7 +50,7 @@ MACHINE = [
 
 
 # --- what is read ---------------------------------------------------------------------------------
-def read(path):
+def read_text(path):
     """Return the text of a file, or '' if there is none."""
     return path.read_text('utf-8', 'replace') if path.is_file() else ''
 
@@ -64,7 +64,7 @@ def read_rows(path):
     of a step counts. When steps go back, all later rows were lost with the killed run: of
     10 20 30 20 40, the rows 10 20' 40 remain."""
     kept, newest = {}, 0        # kept: {(step, is it an evaluation?): row}
-    for line in read(path).splitlines():
+    for line in read_text(path).splitlines():
         try:
             row = json.loads(line)
         except ValueError:      # the line is being written, or was when the run was killed
@@ -132,26 +132,25 @@ require(out.endswith(('.png', '.svg', '.pdf')), f'{out=} must end with .png, .sv
 
 # --- read, and say what is seen -------------------------------------------------------------------
 folders = []
-for pattern in re.split(', *', runs):
+for pattern in runs.split(','):
     logs = sorted(glob.glob(f'{pattern}/metrics.jsonl'))
     require(logs, f"{pattern}/metrics.jsonl is missing; --runs='out/*' shows the runs that are "
             'there; for a first one, run: python clean.py && python prepare.py && python train.py')
-    folders += map(os.path.dirname, logs)
+    folders += [pathlib.Path(path).parent for path in logs]
 
 all_runs = []                       # what is drawn of each
 for folder in dict.fromkeys(folders):
-    home = pathlib.Path(folder)
-    rows = read_rows(home / 'metrics.jsonl')
+    rows = read_rows(folder / 'metrics.jsonl')
     if not rows:
         print(f'{folder}: no step is logged yet')
         continue
-    config = json.loads(read(home / 'config.json') or '{}')
+    config = json.loads(read_text(folder / 'config.json') or '{}')
     stage = config.get('stage', 'base')
     # sft.py and dpo.py write `steps`, because with epochs their max_steps is 0
     end = config.get('steps') or config.get('max_steps') or rows[-1]['step']
     title = f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})'
     print(f'\n{title}', *find_troubles(rows, config.get('vocab_size') or math.inf), sep='\n  ')
-    sample = read(home / 'samples.txt').rpartition('\n--- step ')[2]       # the last one
+    sample = read_text(folder / 'samples.txt').rpartition('\n--- step ')[2]       # the last one
     all_runs.append({'title': title, 'stage': stage, 'rows': rows, 'end': end,
                      'color': f'C{len(all_runs)}', 'sample': sample})
 require(all_runs, f'{runs} has no step to draw yet')
@@ -196,7 +195,7 @@ for stage in dict.fromkeys(run['stage'] for run in all_runs):
                   [run for run in group if run['sample']][:COLUMNS]))
 parts.append(('systems: is the engine running? (across: % of the steps)',
               logged(MACHINE, all_runs), all_runs, []))
-parts = [part for part in parts if part[1] or part[3]]
+parts = [part for part in parts if part[1]]
 n_rows = [math.ceil(len(shown + sampled) / COLUMNS) for _, shown, _, sampled in parts]
 fig = figure.Figure((WIDTH, HEIGHT * sum(n_rows)), layout='constrained')
 figures = fig.subfigures(len(parts), squeeze=False, height_ratios=n_rows)[:, 0]
@@ -205,8 +204,7 @@ for part, n, (headline, shown, group, sampled) in zip(figures, n_rows, parts):
     axes = part.subplots(n, COLUMNS, squeeze=False).flatten()
     for ax, panel in zip(axes, shown):
         draw_panel(ax, panel, group, panel in MACHINE)
-    if shown:
-        axes[0].legend(fontsize=7, loc='upper right')           # which color is which run
+    axes[0].legend(fontsize=7, loc='upper right')           # which color is which run
     left = axes[len(shown):]            # places for the last samples of the first runs
     for ax in left:
         ax.set_axis_off()

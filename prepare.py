@@ -8,17 +8,17 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
 
 It reads what clean.py wrote, or any files of text and of lines {"text": ...}, .jsonl(.gz), as they
 are. It writes train.bin, val.bin (of several sources also a val_NAME.bin of each), tokenizer.json,
-report.md and meta.json. A hash of a document's text decides whether it is trained on or held out,
-so it keeps its side in every run, and copies share it. Of one lone text, such as Tiny Shakespeare,
-the first 90% are to train on. You should see 9.6 MB of clean Python become 2.5 million tokens in a
-few seconds.
+report.md and meta.json. Documents are assigned to train or val by a hash of their text: the split
+is stable across runs, and exact duplicates land in the same split. A single document, such as Tiny
+Shakespeare, is cut: its first 90% are for training. You should see 9.6 MB of clean Python become
+2.5 million tokens in a few seconds.
 
 It needs tokenizer.py, files.py and configurator.py beside it; several sources, gpt2, tables and
 downloads also need extras/.
 """
 import glob, hashlib, itertools, json, math, os, pathlib, shlex
 from typing import Literal
-from configurator import UserError, configure, require
+from configurator import configure, require
 from files import NOT_UTF8, TEXTS, find_files, mend, meta_in, open_results, publish, read, shown
 import numpy as np
 from tqdm import tqdm
@@ -30,8 +30,8 @@ out_dir = 'data/quickstart'     # folder of results
 overwrite = False               # True: replace the data of other text in out_dir
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or path of a tokenizer.json
 vocab_size = 4096               # tokens of bpe: 256 bytes + merges + 64 special tokens
-val_fraction = 0.1              # fraction of documents, or of a lone text, that is held out
-# options: a line that imports extras/ asks for what not everybody needs
+val_fraction = 0.1              # fraction of documents, or of a single one, for validation
+# options: features that are implemented in extras/, and imported only when they are switched on
 write: Literal['bins', 'val'] = 'bins'  # val: no train.bin, for train.py --streaming
 weights: dict | None = None     # in a config file: {'web': 50, ...}; None = those of clean.py
 temperature = 1.0               # for sources without weights; above 1: more equal parts
@@ -47,14 +47,14 @@ RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer)\.json|report\.md'
 def find_sources(source, out_dir):
     """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json, or {}
     for text that clean.py did not write: all of it is one source."""
-    cleaned = meta_in(source)
-    if cleaned.get('format') == 'nanoparrot-text-1':
-        files_of = {name: [] for name in cleaned['sources']}
+    clean_meta = meta_in(source)
+    if clean_meta.get('format') == 'nanoparrot-text-1':
+        files_of = {name: [] for name in clean_meta['sources']}
         for path in sorted(glob.glob(f'{glob.escape(source)}/shards/*.jsonl.gz')):
             # web-00012.jsonl.gz, or of one source 00012.jsonl.gz
             name = os.path.basename(path).rpartition('-')[0] or [*files_of][0]
             files_of[name].append(path)
-        return files_of, cleaned
+        return files_of, clean_meta
     require(source != 'data/clean' or os.path.exists(source), 'no text at data/clean; run python '
             'clean.py first, or name a file, folder or glob of text or .jsonl with --source')
     paths, passed_over = find_files(source, TEXTS, out_dir)
@@ -62,15 +62,16 @@ def find_sources(source, out_dir):
     return {source: paths}, {}
 
 
-def documents(files_of):
-    """Yield (number of the source, text) for each document. They are read several times, because
+def documents_in(files_of):
+    """Yield (index of its source, text) for each document. Each call reads the files again, because
     memory may not hold them."""
-    for number, paths in enumerate(files_of.values()):
-        for document in (document for path in paths for document in read(path, longest=math.inf)):
-            why = document['why'] or mend(document['text'])[0] is None and NOT_UTF8
-            require(not why, f'{document["path"]}: {why}; clean.py leaves out what is damaged')
-            if document['text'].strip():
-                yield number, document['text']
+    for i, paths in enumerate(files_of.values()):
+        for path in paths:
+            for document in read(path, longest=math.inf):
+                why = document['why'] or mend(document['text'])[0] is None and NOT_UTF8
+                require(not why, f'{document["path"]}: {why}; clean.py leaves out what is damaged')
+                if document['text'].strip():
+                    yield i, document['text']
 
 
 def identity_of(meta):
@@ -79,21 +80,20 @@ def identity_of(meta):
 
 
 def measure(documents):
-    """Return of each document the number of its source, a hash, and its bytes: (n,) each."""
+    """Return of each document the index of its source, a hash, and its bytes: (n,) each."""
     def rows():
-        for owner, text in tqdm(documents, 'read', unit=' texts', disable=None):
+        for i, text in tqdm(documents, 'read', unit=' texts', disable=None):
             data = text.encode('utf-8', 'surrogatepass')
-            digest = hashlib.blake2b(data, digest_size=8).digest()
-            yield owner, int.from_bytes(digest, 'big'), len(data)
+            yield i, int(hashlib.blake2b(data, digest_size=8).hexdigest(), 16), len(data)
     table = np.fromiter(rows(), 'u2, u8, i8')           # 18 bytes a document
     return [table[name] for name in table.dtype.names]
 
 
 # --- split: training or validation, by a hash of the text -----------------------------------------
-def held_out(hashes, val_fraction):
+def validation_mask(hashes, val_fraction):
     """Return which of n documents are for validation, bool (n,): those whose hash, as a number in
-    [0, 1), is below val_fraction, but at least one and not all, unless all are copies. Of four with
-    the hashes 0.7 0.3 0.9 0.4 and val_fraction=0.1 the second is held out, because one must be."""
+    [0, 1), is below val_fraction, but at least one and not all, unless all are duplicates. Of four
+    with the hashes 0.7 0.3 0.9 0.4 and val_fraction=0.1 it is the second, because one must be."""
     different = np.unique(hashes)                                                       # sorted
     n = np.clip(np.sum(different / 2 ** 64 < val_fraction), 1, len(different) - 1)
     return hashes <= different[n - 1]
@@ -107,146 +107,139 @@ def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
     """Return the tokenizer that a setting names. Only training texts decide about bpe's merges, but
     with char the characters of validation texts need ids, too."""
     name = config['tokenizer']
-    try:
-        if name == 'bpe':
-            tok = Tokenizer.train(train_texts, config['vocab_size'], special_tokens)
-        elif name == 'char':
-            tok = Tokenizer.char(all_texts, special_tokens)
-        elif name == 'byte':
-            tok = Tokenizer.byte(special_tokens)
-        elif name == 'gpt2':
-            from extras.training import tokenizer_report
-            tok = tokenizer_report.tokenizer_of_gpt2(config['gpt2_dir'])
-        else:
-            tok = Tokenizer.load(name)
-    except (ValueError, ConnectionError) as error:
-        raise UserError(error) from None
+    if name == 'bpe':
+        tok = Tokenizer.train(train_texts, config['vocab_size'], special_tokens)
+    elif name == 'char':
+        tok = Tokenizer.char(all_texts, special_tokens)
+    elif name == 'byte':
+        tok = Tokenizer.byte(special_tokens)
+    elif name == 'gpt2':
+        from extras.training import tokenizer_report
+        tok = tokenizer_report.tokenizer_of_gpt2(config['gpt2_dir'])
+    else:
+        tok = Tokenizer.load(name)
     print(f'tokenizer: {name}, {tok.vocab_size:,} tokens, hash {tok.hash}')
     return tok
 
 
-def write_bins(folder, numbered, masks, tok, dtype, end=()):
-    """Write the ids of each document, (its number, text), and then `end`, a list of ids, into the
-    bins that hold it. masks: {name of a bin: bool (n,)}, its documents. Return how many ids each
-    document has, (n,), and the hash of each bin. Of two documents, `x = 1` and `y = 2`:
+def write_bins(folder, texts, masks, tok, dtype, end=()):
+    """Write the ids of each text, (index of its document, text), and then `end`, a list of ids,
+    into the bins that hold it. masks: {name of a bin: bool (n,)}, its documents. Return how many
+    tokens each document has, (n,), and the hash of each bin. Of two documents, `x = 1` and `y = 2`:
         id        120     273     32      49      4032             121     ...     uint16, two bytes
         token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ..."""
-    lengths = np.zeros(len(masks['val']), int)
+    n_tokens = np.zeros(len(masks['val']), int)
     digests = {name: hashlib.sha256() for name in masks}
     pieces = ((i, text[begin:begin + PIECE], begin + PIECE >= len(text))
-              for i, text in numbered for begin in range(0, len(text), PIECE))
+              for i, text in texts for begin in range(0, len(text), PIECE))
     files = {name: open(folder / f'{name}.bin', 'wb') for name in masks}
     while some := [*itertools.islice(pieces, 128)]:     # many at once: all cores share them
-        rows = tok.encode_batch([piece for _, piece, _ in some])
-        for ids, (i, _, is_last) in zip(rows, some):
+        ids_of = tok.encode_batch([piece for _, piece, _ in some])
+        for ids, (i, _, is_last) in zip(ids_of, some):
             data = np.array([*ids, *end] if is_last else ids, dtype)
-            lengths[i] += len(data)
+            n_tokens[i] += len(data)
             for name, mask in masks.items():
                 if mask[i]:
                     files[name].write(data)
                     digests[name].update(data)
     for file in files.values():
         file.close()
-    return lengths, {name: digest.hexdigest() for name, digest in digests.items()}
+    return n_tokens, {name: digest.hexdigest() for name, digest in digests.items()}
 
 
 # --- the job --------------------------------------------------------------------------------------
-if __name__ == '__main__':
-    config = configure(globals(), BOUNDS)       # config files and flags replace settings
-    require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or os.path.isfile(tokenizer),
-            f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
-    out_dir = pathlib.Path(os.path.realpath(out_dir))
-    files_of, cleaned = find_sources(source, out_dir)
-    sources = {name: {'path': name, 'files': len(paths), **cleaned.get('sources', {}).get(name, {})}
-               for name, paths in files_of.items()}
-    if len(sources) > 1 or weights or temperature != 1:
-        from extras.training import mixture
-        mixture.check(sources, weights, temperature, write)
-    told = cleaned and {'hash': cleaned['sha256'], **{
-        name: cleaned.get(name) for name in ('licenses', 'decontaminated')}}
-    meta = {'format': FORMAT, 'source': source, 'cleaned': told or None}
-    # a tokenizer that can't be read ends the run here, before the work
-    tok = None if tokenizer in ('bpe', 'byte', 'char') else make_tokenizer(config)
-    work, lock = open_results(out_dir, FORMAT, RESULTS,
-                              lambda old: identity_of(old) == identity_of(meta), overwrite)
-    new = work / 'new'
+config = configure(globals(), BOUNDS)       # config files and flags replace settings
+require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or os.path.isfile(tokenizer),
+        f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
+out_dir = pathlib.Path(os.path.realpath(out_dir))
+files_of, clean_meta = find_sources(source, out_dir)
+sources = {name: {'path': name, 'files': len(paths), **clean_meta.get('sources', {}).get(name, {})}
+           for name, paths in files_of.items()}
+if len(sources) > 1 or weights or temperature != 1:
+    from extras.training import mixture
+    mixture.check(sources, weights, temperature, write)
+cleaned = {'hash': clean_meta['sha256'], 'licenses': clean_meta.get('licenses'),
+           'decontaminated': clean_meta.get('decontaminated')} if clean_meta else None
+meta = {'format': FORMAT, 'source': source, 'cleaned': cleaned}
+# a tokenizer that can't be read ends the run here, before the work
+tok = None if tokenizer in ('bpe', 'byte', 'char') else make_tokenizer(config)
+work, lock = open_results(out_dir, FORMAT, RESULTS,
+                          lambda old: identity_of(old) == identity_of(meta), overwrite)
+new = work / 'new'
 
-    # 1. read
-    numbered = lambda: documents(files_of)      # each call reads the files again
-    owners, hashes, sizes = measure(numbered())                             # (n documents,) each
-    require(len(hashes), f'{source} has no text')
+# 1. read
+documents = lambda: documents_in(files_of)      # each call reads the files again
+source_of, hashes, n_bytes = measure(documents())                       # (n documents,) each
+require(len(hashes), f'{source} has no text')
 
-    # 2. split
-    ends, held_out_to = ['<|endoftext|>'], None     # the highest hash that is held out
-    if len(hashes) > 1:
-        in_val = held_out(hashes, val_fraction)
-        held_out_to = int(hashes[in_val].max())
-    else:               # one text: its beginning and its end are two documents, without ends
-        print(f'one text: its last {val_fraction:.0%} are held out')
-        require(write == 'bins', 'a stream would also read the end of a lone text, which is held '
-                'out: it needs --write=bins')
-        _, text = next(numbered())
-        cut = max(1, int(len(text) * (1 - val_fraction)))
-        numbered = lambda: [(0, text[:cut]), (0, text[cut:])]
-        owners, hashes, sizes = measure(numbered())
-        ends, in_val = [], np.array([False, True])
-    masks = {'train': ~in_val, 'val': in_val}
-    if len(sources) > 1:
-        masks |= {f'val_{name}': in_val & (owners == i) for i, name in enumerate(sources)}
-    train_of = {name: ~in_val & (owners == i) for i, name in enumerate(sources)}
-    for name, mask in train_of.items():
-        require(mask.any(), f'no documents to train on from {name}; give more')
+# 2. split
+separator, held_out_to = ['<|endoftext|>'], None        # the highest hash of validation documents
+if len(hashes) > 1:
+    in_val = validation_mask(hashes, val_fraction)
+    held_out_to = int(hashes[in_val].max())
+else:               # a single document: its beginning and its end become two, without a separator
+    print(f'one text: its last {val_fraction:.0%} are held out')
+    require(write == 'bins', 'a stream would also read the end of a single document, which is '
+            'held out: it needs --write=bins')
+    _, text = next(documents())
+    cut = max(1, int(len(text) * (1 - val_fraction)))
+    documents = lambda: [(0, text[:cut]), (0, text[cut:])]
+    source_of, hashes, n_bytes = measure(documents())
+    separator, in_val = [], np.array([False, True])
+masks = {'train': ~in_val, 'val': in_val}
+if len(sources) > 1:
+    masks |= {f'val_{name}': in_val & (source_of == i) for i, name in enumerate(sources)}
+train_masks = {name: ~in_val & (source_of == i) for i, name in enumerate(sources)}
+for name, mask in train_masks.items():
+    require(mask.any(), f'no documents to train on from {name}; give more')
+texts = lambda mask: itertools.compress((text for _, text in documents()), mask)
 
-    def texts(mask):
-        return itertools.compress((text for _, text in numbered()), mask)
+# 3. tokenizer: of training texts only, about a gigabyte, sampled by a hash; at least one text
+low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
+limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / n_bytes[~in_val].sum())
+# without a separator, bytes and characters need no special tokens
+tok = tok or make_tokenizer(config, SPECIAL_TOKENS if separator or tokenizer == 'bpe' else (),
+                            texts(~in_val & (low <= limit)), texts(in_val | ~in_val))
+require({*separator} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to end documents; use '
+        'another, or --tokenizer=bpe')
 
-    # 3. tokenizer: of training texts only, about a gigabyte, drawn by a hash; at least one text
-    low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
-    limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / sizes[~in_val].sum())
-    # a lone text has no ends, so bytes and characters need no special tokens
-    tok = tok or make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
-                                texts(~in_val & (low <= limit)), (text for _, text in numbered()))
-    require({*ends} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to end documents; use '
-            'another, or --tokenizer=bpe')
+# 4. bins
+bins = {name: mask for name, mask in masks.items() if name != 'train' or write == 'bins'}
+written = in_val | (write == 'bins')
+numbered_texts = tqdm(zip(np.flatnonzero(written), texts(written)), 'tokenize', int(written.sum()),
+                      unit=' texts', disable=None)
+dtype = 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32'
+n_tokens, sha256 = write_bins(new, numbered_texts, bins, tok, dtype,
+                              [tok.special[name] for name in separator])
+if write == 'val':          # train isn't tokenized: an estimate from val's tokens per byte
+    n_tokens[~in_val] = np.round(n_bytes[~in_val] * (n_tokens.sum() / n_bytes[in_val].sum()))
+tok.save(new / 'tokenizer.json')
 
-    # 4. bins
-    bins = {name: mask for name, mask in masks.items() if name != 'train' or write == 'bins'}
-    written = in_val | (write == 'bins')
-    some = tqdm(zip(np.flatnonzero(written), texts(written)), 'tokenize', int(written.sum()),
-                unit=' texts', disable=None)
-    dtype = 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32'
-    lengths, sha256 = write_bins(new, some, bins, tok, dtype,
-                                 [tok.special[name] for name in ends])
-    if write == 'val':          # train isn't tokenized: an estimate from val's tokens per byte
-        lengths[~in_val] = np.round(sizes[~in_val] * (lengths.sum() / sizes[in_val].sum()))
-    tok.save(new / 'tokenizer.json')
-
-    # 5. report
-    sums = lambda mask: {'documents': int(mask.sum()), 'tokens': int(lengths[mask].sum()),
-                         'bytes': int(sizes[mask].sum())}
-    sizes_of = {name: sums(mask) for name, mask in masks.items()}
-    for name, mask in train_of.items():
-        sources[name] |= sums(mask)
-    if len(sources) > 1:
-        mixture.add_passes(sources, weights, temperature)
-    rows = [f'- {name}: {shown(some)}' for name, some in sizes_of.items()]
-    rows += [f'- {name}, to train on: {shown(some)}' for name, some in sources.items()]
-    part = sizes[in_val].sum() / sizes.sum()            # of the bytes
-    if not val_fraction / 2 < part < 2 * val_fraction:
-        rows += [f'- {part:.1%} of the bytes are held out, not {val_fraction:.0%}, because a text '
-                 'stays whole: cut long ones, or put all into one file, whose end is held out']
-    print(*rows, sep='\n')
-    (new / 'report.md').write_text('\n'.join([f'# {out_dir}', '', *rows, '']))
-    meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
-             'sha256': sha256, 'sources': sources, 'held_out_to': held_out_to, 'write': write}
-    for what in 'documents', 'tokens', 'bytes':
-        meta[what] = {side: sizes_of[side][what] for side in ('train', 'val')}
-    (new / 'meta.json').write_text(json.dumps(meta, indent=1))
-    publish(out_dir, RESULTS)
-    lock.release()
-    stream = shlex.quote(f'{source}/shards' if cleaned else source)
-    print(f'next: python train.py --data_dir={shlex.quote(os.path.relpath(out_dir))}'
-          f'{f" --streaming={stream}" if write == "val" else ""}')
-    if not cleaned:
-        print('not cleaned: copies, personal data and markup are still in it; python clean.py '
-              f'--source={shlex.quote(config["source"])} first')
+# 5. report
+total = lambda mask: {'documents': int(mask.sum()), 'tokens': int(n_tokens[mask].sum()),
+                      'bytes': int(n_bytes[mask].sum())}
+totals = {name: total(mask) for name, mask in masks.items()}
+for name, mask in train_masks.items():
+    sources[name] |= total(mask)
+if len(sources) > 1:
+    mixture.add_passes(sources, weights, temperature)
+lines = [f'- {name}: {shown(values)}' for name, values in totals.items()]
+lines += [f'- {name}, to train on: {shown(values)}' for name, values in sources.items()]
+fraction = n_bytes[in_val].sum() / n_bytes.sum()
+if not val_fraction / 2 < fraction < 2 * val_fraction:
+    lines += [f'- {fraction:.1%} of the bytes are held out, not {val_fraction:.0%}, because a text '
+              'stays whole: cut long ones, or put all into one file, whose end is held out']
+print(*lines, sep='\n')
+(new / 'report.md').write_text('\n'.join([f'# {out_dir}', '', *lines, '']))
+meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
+         'sha256': sha256, 'sources': sources, 'held_out_to': held_out_to, 'write': write}
+for what in 'documents', 'tokens', 'bytes':
+    meta[what] = {split: totals[split][what] for split in ('train', 'val')}
+(new / 'meta.json').write_text(json.dumps(meta, indent=1))
+publish(out_dir, RESULTS)
+streaming = f' --streaming={shlex.quote(f"{source}/shards" if clean_meta else source)}'
+print(f'next: python train.py --data_dir={shlex.quote(os.path.relpath(out_dir))}'
+      f'{streaming if write == "val" else ""}')
+if not clean_meta:
+    print('not cleaned: copies, personal data and markup are still in it; python clean.py '
+          f'--source={shlex.quote(source)} first')

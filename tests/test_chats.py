@@ -78,14 +78,14 @@ CONVERSATIONS = r'''
 -> user: a | assistant: b | unused: question
 {"conversations": [{"from": "system", "value": ""}, {"from": "gpt", "value": "x"},
  {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
--> user: a | assistant: b | unused: answers before the first question
+-> user: a | assistant: b | unused: messages before the first question or after the last answer
 {"messages": [{"role": "system", "content": "s"}, {"role": "assistant", "content": "x"},
  {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
--> system: s | user: a | assistant: b | unused: answers before the first question
+-> system: s | user: a | assistant: b | unused: messages before the first question or after the last answer
 {"prompt": "a", "completion": "b", "label": true}
 -> user: a | assistant: b | unused: label
 {"prompt": "a", "completion": "b", "label": false}
--> refused: thumb down
+-> refused: a label that calls the answer bad
 {"conversations": [{"from": "developer", "value": "s"}, {"from": "Human", "value": "a"},
  {"from": "gpt", "value": "b"}]}
 -> system: s | user: a | assistant: b
@@ -115,7 +115,7 @@ CONVERSATIONS = r'''
 {"system": "s", "messages": [{"role": "assistant", "content": "x"},
  {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
  {"role": "user", "content": "c"}]}
--> system: s | user: a | assistant: b | unused: answers before the first question, messages behind the last answer
+-> system: s | user: a | assistant: b | unused: messages before the first question or after the last answer
 {"messages": [], "instruction": null, "prompt": "a", "output": null, "answer": "b", "data": "2024"}
 -> user: a | assistant: b | unused: data
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "",
@@ -233,8 +233,8 @@ CONVERSATIONS = r'''
 -> refused: low score
 {"prompt": "a", "completion": "b", "score": "good"}
 -> refused: could not convert string to float: 'good'
-{"prompt": "x\r\n\ufeffy\u0000", "answer": "e\u0301\ud800"}
--> user: x\ny | assistant: é�
+{"prompt": "x\r\n\ufeffy\u0000", "answer": "e\u0301"}
+-> user: x\ny | assistant: é
 '''
 PAIRS = r'''
 {"messages": [], "instruction": "a", "input": "b", "chosen": "c", "rejected": "d"}
@@ -269,7 +269,7 @@ PAIRS = r'''
 {"chosen": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "a"},
  {"role": "assistant", "content": "b"}], "rejected": [{"role": "assistant", "content": "x"},
  {"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]}
--> user: a | chosen: b | rejected: c | unused: answers before the first question
+-> user: a | chosen: b | rejected: c | unused: messages before the first question or after the last answer
 {"system": "s", "prompt": [{"role": "system", "content": ""}, {"role": "user", "content": "a"}],
  "chosen": "b", "rejected": "c"}
 -> system: s | user: a | chosen: b | rejected: c
@@ -380,8 +380,8 @@ KINDS = """
 {"chosen": "b", "rejected": "c"} -> next: python dpo.py --data_dir=
 {"completion": "b", "label": false} -> next: python dpo.py --loss_type=kto --data_dir=
 {"completion": "b", "label": 3} -> next: python sft.py --data_dir=
-{"completion": "b", "label": 0} -> a thumb (--kind=preference), or a class (--kind=sft)
-{"output": "b", "label": true} -> a thumb (--kind=preference), or a class (--kind=sft)"""
+{"completion": "b", "label": 0} -> judge the answer (--kind=preference) or be a class (--kind=sft)
+{"output": "b", "label": true} -> judge the answer (--kind=preference) or be a class (--kind=sft)"""
 
 
 @pytest.mark.parametrize('line', KINDS.strip().split('\n'))
@@ -466,6 +466,7 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(ou
         'cut.json': '[{"a": 1}', 'note.txt': 'hello', 'lfs.csv': lfs, 'lfs.jsonl.gz': lfs,
         # 5 MB: a file of texts would be cut into pieces
         'long.jsonl': b'{"input": "long", "output": "%s\xff"}\n' % (b'x' * 5_000_000),
+        'zz.jsonl': '{"input": "half", "output": "\\ud800"}\n',
         'latin.jsonl': b'{"input": "x", "output": "\xe9"}\n{"input": "behind", "output": "a"}',
         'b.csv': 'Question,Answer,n\r\n"one\r\ntwo",here,1\r\nbroken,row\r\n'}
     (folder / 'closed').mkdir(parents=True)
@@ -478,17 +479,17 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(ou
     asked = [row['messages'][0]['content'] for row in kept(out)]
     questions = {text for text in asked if not text.startswith('cut')}
     assert questions == {*(f'{name}{i}' for name in ('q', 'packed') for i in range(9)), 'x', 'long',
-                         'behind', 'one\ntwo'}
+                         'behind', 'one\ntwo', 'half'}
+    assert kept(out).count(line_of('user: half | assistant: \ufffd')) == 1
     assert 800 < len(asked) - len(questions) < 1100             # half of the cut file
     places = {f'{why}, {n}, {place}' for why, (n, place) in made['left_out'].items()}
     for words in WHY_LEFT_OUT:
         assert any(re.search(words, place) for place in places), (words, sorted(places))
-    assert made['passed_over'] == PASSED_OVER and 'passed over: .txt: 1' in said
-    assert made['unused_columns'] == {'n': 1} and made['changed'] == {'undecodable bytes': 1}
+    assert made['passed_over'] == PASSED_OVER and 'passed over, .txt: 1' in said
+    assert made['unused_columns'] == {'n': 1} and made['changed'] == {'undecodable bytes': 2}
     assert made['first']['undecodable bytes'] == f'{folder}/long.jsonl:1'
-    n, left = made['bytes'].values()
-    assert 5_100_000 < n < 5_120_000 and 80 < left < 120
-    assert f'({n:,} bytes), {made["kept"]:,} kept ({n - left:,} bytes)' in said
+    assert 80 < made['bytes_left_out'] < 120
+    assert f'{made["read"]:,} records, 11 left out ({made["bytes_left_out"]} bytes); ' in said
 
 
 def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_are_not(tmp_path):
@@ -552,7 +553,7 @@ def test_a_text_is_held_out_by_its_hash_and_as_few_others_as_that_allows():
         texts = [f'{seed} {i}' for i in range(400)]
         low = {text for text in texts if int(hashlib.blake2b(
             text.encode(), digest_size=8).hexdigest(), 16) < 0.1 * 2 ** 64}
-        assert CHATS['held_out'](texts, 0.1) == low and 22 <= len(low) <= 58
+        assert CHATS['validation_texts'](texts, 0.1) == low and 22 <= len(low) <= 58
 
 
 def test_answers_to_one_question_are_on_one_side_in_every_run(tmp_path):
@@ -594,7 +595,7 @@ MISTAKES = """
 --source=samples.jsonl --prefer=passed => none of 2 judged answers
 --source=one.jsonl --val_fraction=1 => val_fraction=1 must be
 --source=one.jsonl --kind=chat => kind='chat' must be
---source=one.jsonl --prefer => --prefer=True must be '' or passed
+--source=one.jsonl --prefer => --prefer needs a value: '' or passed
 --source=one.jsonl --min_scores=3 => min_scores & min_score
 --min_score=5 => min_score & --source=FILE
 --source=one.jsonl --out_dir=full => full has val.jsonl, which this script did not write & --out_dir

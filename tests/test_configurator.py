@@ -18,7 +18,7 @@ steps = 10                  # optimizer steps
 rate = 0.5                  # >= 11: [0, 9**9**9], open(x)
 name = 'base'               # what # the run is called
 flag = False
-prompt = ''
+sample_prompt = ''
 seed: int | None = None     # None = the clock
 note: str | None = None
 warmup: int | float = 0.1
@@ -100,16 +100,18 @@ VALUES = '''--rate=2 => 2.0
 --name=~/a,~/b => 'HOME/a,HOME/b'
 --name=~ => 'HOME'
 --name=a~/b => 'a~/b'
---name=a, b.txt => 'a, b.txt'
---prompt=a, b => 'a, b'
+--name=~/a, ~/b , c => 'HOME/a,HOME/b,c'
+--sample_prompt=~/x, y => '~/x, y'
+--sample_prompt=~ => '~'
 --sweep=0,0.5 => [0, 0.5]'''
 
 
 def test_a_value_takes_the_type_of_its_setting(play):
-    """A tilde in front of a path, or behind a comma, is the home folder."""
+    """A tilde in front of a path, or behind a comma, is the home folder, and the parts of a list have
+    no blanks around them. A prompt stays as it was typed."""
     defaults = result(play())
     for flag, value in table(VALUES.replace('HOME', os.path.expanduser('~'))):
-        got, key = result(play(flag)), re.match('--([a-z]+)', flag)[1]
+        got, key = result(play(flag)), re.match('--([a-z_]+)', flag)[1]
         assert repr(got[key]) == value, flag
         assert got == defaults | {key: got[key], 'typed': [key]}
 
@@ -136,7 +138,9 @@ FLAGS = '''--step=3 => --step: no setting has this name; closest: steps
 --steps=1,000 => --steps='1,000' must be int
 --Steps=3 => closest: steps
 --steps=101 => --steps=101 must be from 1 to 100
---steps --rate=1 => --steps=True must be int & such as 10
+--steps --rate=1 => --steps needs a value: int, such as 10
+--name --rate=1 => --name needs a value: str, such as 'base'
+--kind => --kind needs a value: none or big
 --flag yes => yes is no config file & --name=value
 --flag=yes => --flag='yes' must be bool
 --flags => --flags: no setting & flag
@@ -152,7 +156,7 @@ notes.txt => notes.txt is no config file
 steps=3 => steps=3 is no config file'''
 # Config file => words of what it sets, or of what Python says of it.
 FILES = {'for _ in (1, 2): stepz = _': 'stepz: no setting has this name; closest: steps',
-         'z_loss = 1': 'z_loss: no setting & closest: none', 'name = 5': 'must be str',
+         'z_loss = 1': 'z_loss: no setting & closest: none', 'name = 5': 'must be str', 'steps = True': 'steps=True must be int',
          'rate = float("nan")': 'rate=nan must be', 'steps = = 2': 'SyntaxError: invalid & line 1',
          '\nimport nowhere': "line 2: ModuleNotFoundError: No module named 'nowhere'",
          'def half(n):\n  return n / 0\n\nsteps = half(3)': 'line 4: ZeroDivisionError',
@@ -176,7 +180,7 @@ steps = 10                  # optimizer steps
 rate = 0.5                  # >= 11: [0, 9**9**9], open(x)
 name = 'base'               # what # the run is called
 flag = False
-prompt = ''
+sample_prompt = ''
 seed: int | None = None     # None = the clock
 ''' in said and '_hidden' not in said and 'later' not in said
 

@@ -180,8 +180,8 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
     data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for'.split()])
     flags = (f'--tasks=loss,own --data={data} --max_new_tokens=5 --loss_tokens=99 --random_init=False '
-             f'--data_dir={data_dir},{zeros}')
-    together = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', flags)
+             f'--data_dir={data_dir}, {zeros}')
+    together = evaluate(tmp_path / 'all', f'--ckpt={tuned}, {tmp_path}/*_*.pt', flags)
     series, rows = together['own']['series'], together['loss']
     assert [result['ckpt'] for result in series] == [first, tuned, late]
     assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', flags)['own']
@@ -191,7 +191,7 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     assert len({row['nats'] for row in rows.values()}) == 4         # the tuned one is the first one
 
 
-ASKED = ('--tasks=own,gsm8k --data=own.jsonl,gsm8k.jsonl --ckpt=model --num_samples=2 --k=1,2 --batch_size=3 '
+ASKED = ('--tasks=own, gsm8k --data=own.jsonl, gsm8k.jsonl --ckpt=model --num_samples=2 --k=1, 2 --batch_size=3 '
          '--max_new_tokens=6 --out=scores/eval.json --device=cpu')
 OTHERS = """
 --seed=2 => settings

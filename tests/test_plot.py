@@ -67,14 +67,14 @@ def test_a_pattern_means_the_runs_in_it_and_what_is_missing_is_one_sentence(tmp_
         home(tmp_path / 'out' / name, history(20))
     home(tmp_path / 'out/early', [])
     plot = lambda *flags: run('plot.py', *flags, cwd=tmp_path, before=NO_PICTURE)
-    printed = plot('--runs=out/b,out/*').stdout
+    printed = plot('--runs=out/b, out/*').stdout
     assert re.findall(r'^out/(.+) \(base', printed, re.M) == ['b', 'a', 'c d']
     each_is_a_mistake(MISSING, plot)
 
 
 def test_of_a_resumed_run_only_what_led_to_its_end_counts(tmp_path):
     """It was killed after step 40, went on from 20, and half a row of it was written."""
-    read_rows, _ = lift('plot.py', 'read_rows', 'read')
+    read_rows, _ = lift('plot.py', 'read_rows', 'read_text')
     steps = 10, 20, 30, 40, 30, 50
     path = home(tmp_path / 'a', [{'step': step, 'loss': i} for i, step in enumerate(steps)])
     with open(path, 'a') as f:

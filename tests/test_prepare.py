@@ -283,12 +283,14 @@ out --write=val weights.py => --write=bins
 out weights.py --temperature=2 => sources without weights
 out few.py => must give a positive number
 lone.txt --tokenizer=byte --write=val => --write=bins
+lone.txt --tokenizer=gpt2 --gpt2_dir=other => Hash mismatch & other/vocab.bpe
+lone.txt --tokenizer=gpt2 --gpt2_dir=nowhere => gpt2's vocabulary could not be read & --gpt2_dir=FOLDER
 '''
 
 
 def test_what_does_not_fit_is_refused(mixed):
     fill(mixed, {'weights.py': "weights = {'web': 1, 'code': 1, 'books': 2}", 'lone.txt': TEXTS[0],
-                 'few.py': "weights = {'web': 1, 'code': 1}"})
+                 'few.py': "weights = {'web': 1, 'code': 1}", 'other/vocab.bpe': 'a b'})
     each_is_a_mistake(REFUSED, lambda name, *flags: run(
         'prepare.py', f'--source={name}', '--out_dir=no', *flags, cwd=mixed))
     said = ok(run('prepare.py', '--source=none', '--out_dir=ok', '--write=val', cwd=mixed))

@@ -105,6 +105,12 @@ def test_samples_are_as_many_as_asked_and_follow_from_the_seed(babbler):
     assert len(texts) == 4 == len({*texts}) and write() == texts[:1] != write('--seed=2')
 
 
+def test_a_prompt_is_continued_as_it_was_typed(babbler):
+    for prompt in '~', '~/x, ~', 'a, b ':
+        [text] = texts_of(sample(babbler, '', f'--prompt={prompt}', '--max_new_tokens=3'))
+        assert text.startswith(prompt)
+
+
 # --- what is shown, and where a text ends ---------------------------------------------------------
 def pieces(prompt, ids, ends=''):
     answer = Answer(TOKENIZER, prompt, len(ids) - 1, ends)      # a text is healed: one more

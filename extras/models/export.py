@@ -139,7 +139,7 @@ def rounded(weight):
 
 if __name__ == '__main__':
     configure(globals())
-    models = {path: load_model(path) for path in re.split(', *', ckpt)}
+    models = {path: load_model(path) for path in ckpt.split(',')}
     require(to == 'html' or len(models) == 1, f'--to={to} takes one --ckpt, not {ckpt}')
     folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt) or '.'
     model, tokenizer = next(iter(models.values()))

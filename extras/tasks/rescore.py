@@ -72,7 +72,7 @@ def print_table(title, rows):
 
 if __name__ == '__main__':
     config = configure(globals(), {'timeout': (0.01, 86400)})
-    split = lambda names: re.split(', *', names)
+    split = lambda names: names.split(',')
     asking = split(tasks) if tasks else []
     require(re.fullmatch('[1-9][0-9]*(, *[1-9][0-9]*)*', k),
             f'--k={k} must be whole numbers from 1, separated by commas, such as 1,10')

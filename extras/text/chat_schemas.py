@@ -1,5 +1,5 @@
 """
-Forms of conversations and pairs that chats.py doesn't know by itself become those that it knows.
+Layouts of conversations and preference pairs that chats.py doesn't know become some that it knows.
 
     in_known_form({'system_prompt': 'Be kind.', 'question': 'Hi!', 'answer': 'Hello.'})
     -> {'question': [{'role': 'system', 'content': 'Be kind.'},
@@ -17,7 +17,7 @@ More columns, and what they add:
 
 Each of these becomes {"prompt": "Hi!", "chosen": "Hey.", "rejected": "Go!"}
 
-    {"chosen": "\\n\\nHuman: Hi!\\n\\nAssistant: Hey.", "rejected": ...}    whole talks, hh-rlhf
+    {"chosen": "\\n\\nHuman: Hi!\\n\\nAssistant: Hey.", "rejected": ...}    hh-rlhf: all as a text
     {"chosen": [{"role": "user", "content": "Hi!"}, ...], "rejected": [...]}
 
 text_of() reads messages with more than a role and a text. chats.py leaves a record out, and counts
@@ -26,7 +26,7 @@ it, for which this raises a UserError.
 import contextlib, json, re
 from configurator import require
 
-TALK = 'messages', 'conversations'
+MESSAGES = 'messages', 'conversations'
 QUESTION = 'instruction', 'prompt', 'question', 'query', 'input'
 PAIR = 'chosen', 'rejected'
 NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'conversation': 'messages',
@@ -57,7 +57,7 @@ def in_known_form(record):
     if record.keys() >= {'score_chosen', 'score_rejected'} and 'margin' not in record:
         better, worse = (float(str(record.pop(f'score_{side}'))) for side in PAIR)
         record['margin'] = better - worse
-    if record.keys().isdisjoint(TALK):
+    if record.keys().isdisjoint(MESSAGES):
         with_more_of_the_question(record)
     if record.keys() >= {*PAIR}:
         with_prompt_of_the_answers(record)
@@ -94,25 +94,25 @@ def with_more_of_the_question(record):
         '"history" must be a list of pairs, [question, answer]')
     turns = [{'role': 'user', 'content': '\n\n'.join(texts)}]
     if re.fullmatch(r'\s*Human:.*\n\nAssistant:\s*', turns[0]['content'], re.S):    # hh-rlhf
-        turns = talk_of(texts[0])[:-1]
+        turns = turns_of(texts[0])[:-1]
     record['prompt' if name == 'input' else name] = [
         {'role': role, 'content': text} for pair in history
         for role, text in zip(('user', 'assistant'), pair)] + turns
 
 
 def with_prompt_of_the_answers(record):
-    """Take the prompt out of chosen and rejected, if both are whole talks."""
-    talks = [talk_of(talk) if isinstance(talk, str) and re.match(r'\s*Human:', talk) else talk
-             for talk in map(record.get, PAIR)]
-    if all(isinstance(talk, list) and len(talk) > 1 for talk in talks):
-        prompt, other = (talk[:-1] for talk in talks)
+    """Take the prompt out of chosen and rejected, if both are whole conversations."""
+    both = [turns_of(value) if isinstance(value, str) and re.match(r'\s*Human:', value) else value
+            for value in map(record.get, PAIR)]
+    if all(isinstance(turns, list) and len(turns) > 1 for turns in both):
+        prompt, other = (turns[:-1] for turns in both)
         require(prompt == other, 'chosen and rejected answer different prompts')
-        record |= {'messages': prompt, 'chosen': talks[0][-1], 'rejected': talks[1][-1]}
+        record |= {'messages': prompt, 'chosen': both[0][-1], 'rejected': both[1][-1]}
 
 
 def with_system(record):
     """Put the system message of a record first, unless its messages have one."""
-    name = next((name for name in TALK + QUESTION if isinstance(record.get(name), list)), None)
+    name = next((name for name in MESSAGES + QUESTION if isinstance(record.get(name), list)), None)
     turns = [turn for turn in record.get(name, []) if isinstance(turn, dict)]
     roles = {str(turn.get('role', turn.get('from'))).lower() for turn in turns
              if turn.get('content', turn.get('value'))}
@@ -120,8 +120,8 @@ def with_system(record):
         record[name] = [{'role': 'system', 'content': record.pop('system')}, *record[name]]
 
 
-def talk_of(text):
-    """Return the turns of a talk of hh-rlhf, '\\n\\nHuman: Hi!\\n\\nAssistant: Hey.'"""
+def turns_of(text):
+    """Return the turns of a conversation of hh-rlhf, '\\n\\nHuman: Hi!\\n\\nAssistant: Hey.'"""
     parts = re.split(r'(?:^|\n\n)(Human|Assistant):', text.lstrip())[1:]
     return [{'role': {'Human': 'user'}.get(name, 'assistant'), 'content': words.strip()}
             for name, words in zip(parts[::2], parts[1::2])]

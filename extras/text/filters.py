@@ -62,7 +62,7 @@ def report(folder, config, notes, copies, stays, document, left, size, mode_of):
         card = audit.card(map(document, some), size[some], mode_of)
     meta = {'licenses': dict(notes.get('licenses of documents', {}))}
     if config['decontaminate']:
-        problems = re.split(', *', config['decontaminate'])
+        problems = config['decontaminate'].split(',')
         meta['decontaminated'] = {'ngram': NGRAM, 'problems': problems}
     return card, meta
 
@@ -166,7 +166,7 @@ def benchmarks(paths, normalise):
         return ngrams(words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
 
     known = []
-    for path in re.split(', *', paths):
+    for path in paths.split(','):
         require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
                                       'benchmarks')
         lengths = []

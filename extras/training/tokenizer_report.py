@@ -143,7 +143,10 @@ def tokenizer_of(name, special_tokens, folder=''):
 
 def tokenizer_of_gpt2(folder=''):
     """Return GPT-2's 50,257 tokens, then 47 special ones of ours: 50,304 = 786 x 64."""
-    return tokenizer_of('gpt2', SPECIAL_TOKENS[:48], folder)
+    try:
+        return tokenizer_of('gpt2', SPECIAL_TOKENS[:48], folder)
+    except (ConnectionError, ValueError) as error:      # no network; files of another vocabulary
+        raise UserError(error) from None
 
 
 def others(names, folder=''):
