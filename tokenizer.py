@@ -262,15 +262,15 @@ class Tokenizer:
         characters = {c for part in text for c in part}
         return cls('char', [c.encode() for c in sorted(characters)], special_tokens)
 
-    def never_in_answers(self, n_rows=0, again=b''):
-        """Return the ids that a model must not draw: special tokens that only prompts hold, such as
-        <|im_start|> and <|mask|>, and those from vocab_size to n_rows, the width of its logits.
-        again: bytes with which the text of the next token has to begin."""
-        never = [id for id in self.special.values() if id not in self.stop]
-        if again:
-            never = [id for id, token in enumerate(self.all_bytes)
-                     if not self.text_bytes[id] or not token.startswith(again)]
-        return never + [*range(self.vocab_size, n_rows)]
+    def suppressed_tokens(self, n_rows=0, prefix=b''):
+        """Return the token ids to suppress when sampling: special tokens that only prompts have,
+        such as <|im_start|> and <|mask|>, and ids from vocab_size to n_rows, the width of a model's
+        logits. prefix: bytes that the next token must start with (token healing)."""
+        suppressed = [id for id in self.special.values() if id not in self.stop]
+        if prefix:
+            suppressed = [id for id, token in enumerate(self.all_bytes)
+                          if not self.text_bytes[id] or not token.startswith(prefix)]
+        return suppressed + [*range(self.vocab_size, n_rows)]
 
     def encode(self, text):
         """Return the ids of a text. '<|endoftext|>' in it is 13 characters like any others."""
@@ -381,44 +381,44 @@ class Tokenizer:
 
 # --- an answer ------------------------------------------------------------------------------------
 class Answer:
-    """An answer of at most n tokens, while a model writes it: what the model reads of a prompt, and
-    text from the tokens that it draws. prompt: a text, or messages.
+    """An answer of at most n tokens, while a model writes it: the ids of its prompt, and text from
+    the tokens that are sampled. prompt: a text, or messages.
 
     A text may end with `):`, but where `):`, a newline and spaces are one token, the model has
-    hardly ever read `):` alone. So the last token of a text goes, and the first new one is one that
-    begins with its bytes (token healing). Messages end in a token of their own.
+    hardly ever read `):` alone. So the last token of a text is removed, and the first sampled token
+    must start with its bytes (token healing). Messages end in a special token and need no healing.
 
-    ends: a pattern in front of which the answer ends. What may be the beginning of that end is not
-    certain yet, nor is half a character. With ends='END':
+    stop_pattern: a regex; the answer stops before its first match. Text that may be the beginning
+    of a match is held back until it is certain, and so is half a character. With 'END':
         token       'a'     ' E'    'AT'    'END'
         append()    'a'     ' '     'EAT'   ''"""
 
-    def __init__(self, tokenizer, prompt, n, ends=''):
-        self.tokenizer, self.ends = tokenizer, ends or '(?!)'       # which is nowhere
-        self.n_left = n         # tokens; 0: it has ended
-        self.again = b''        # what the first one writes once more, see never_in_answers()
-        self.seen = ''          # the prompt's last character, for an end that looks back, then text
+    def __init__(self, tokenizer, prompt, n, stop_pattern=''):
+        self.tokenizer, self.pattern = tokenizer, stop_pattern or '(?!)'   # matches nowhere
+        self.n_left = n         # remaining tokens; 0: the answer is finished
+        self.prefix = b''       # of the first token, see suppressed_tokens()
+        self.seen = ''          # the prompt's last character, for a look-behind, then the answer
         self.decode = codecs.getincrementaldecoder('utf-8')('replace').decode
         if isinstance(prompt, str):
             self.seen = prompt[-1:]
             self.ids = tokenizer.begin + tokenizer.encode(prompt) or tokenizer.first
             if len(self.ids) > 1 and tokenizer.text_bytes[self.ids[-1]]:
                 *self.ids, last = self.ids
-                self.again, self.n_left = tokenizer.all_bytes[last], n + 1
+                self.prefix, self.n_left = tokenizer.all_bytes[last], n + 1
         else:
             self.ids, _ = tokenizer.render(prompt, add_generation_prompt=True)
         self.n_certain = len(self.seen)
 
     def append(self, id):
-        """Take in the next token. Return the text that has become certain."""
+        """Take the next token. Return the text that has become certain."""
         self.n_left -= 1
-        data = self.tokenizer.decode_bytes([id])[len(self.again):]
+        data = self.tokenizer.decode_bytes([id])[len(self.prefix):]
         if id in self.tokenizer.stop:
             self.n_left, data = 0, b''
         self.seen += self.decode(data, not self.n_left)
-        self.again = b''
+        self.prefix = b''
         # partial: the text may end with the beginning of a match
-        found = regex.search(self.ends, self.seen, pos=self.n_certain, partial=self.n_left > 0)
+        found = regex.search(self.pattern, self.seen, pos=self.n_certain, partial=self.n_left > 0)
         if found and not found.partial:
             self.n_left = 0
         begin, self.n_certain = self.n_certain, found.start() if found else len(self.seen)

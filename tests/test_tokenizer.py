@@ -165,7 +165,7 @@ def test_ids_are_bytes_then_merges_then_specials(code):
     assert code.decode(b'\xc3\xa9\xff') == 'é\ufffd'           # ids are a model's: any bytes
     refused('0 to 2048', code.decode, [0, 2048])
     for_prompts = {*range(1984, 2050)} - {*code.stop}
-    assert len(code.stop) == 2 and code.never_in_answers(2050) == sorted(for_prompts)
+    assert len(code.stop) == 2 and code.suppressed_tokens(2050) == sorted(for_prompts)
 
 
 def test_gpt2s_vocabulary_encodes_as_gpt2(texts, tmp_path):
