@@ -180,7 +180,7 @@ tokenizer.render([])                    # refuses a tokenizer without tokens for
 is_base = 'stage' not in model.saved.get('config', {})          # nobody has taught it to answer
 T = model.config.block_size             # most ids of a prompt and its answer
 end = tokenizer.stop[-1]                # what ends a turn
-never = tokenizer.never_in_answers(model.config.vocab_size)     # no answer has <|im_start|>
+suppress = tokenizer.suppressed_tokens(model.config.vocab_size)     # no answer has <|im_start|>
 
 device_type, device, dtype, rank, world = init_device(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
@@ -324,7 +324,7 @@ def evaluate():
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
             for (prompt, _), _ in pairs[len(train):][:8]:
                 ids = torch.tensor(prompt[None], device=device).long()                  # (1, T)
-                [ids] = model.generate(ids, 100, temperature=0, stop=tokenizer.stop, never=never)
+                [ids] = model.generate(ids, 100, 0, stop=tokenizer.stop, suppress=suppress)
                 answer_lengths.append(len(ids) - len(prompt))
                 print(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n', file=f)
         row['val_length'] = np.mean(answer_lengths)

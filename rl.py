@@ -168,7 +168,7 @@ else:           # tests of programs, lines with answers, a reward model
     asked, held_out, judge = open_reward(reward, eval_prompts, allow_code_execution, tokenizer,
                                          device, autocast)
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt
-never = tokenizer.never_in_answers(model.config.vocab_size)     # no answer has <|im_start|>
+suppress = tokenizer.suppressed_tokens(model.config.vocab_size)     # no answer has <|im_start|>
 
 
 def to_ids(prompts):
@@ -249,7 +249,7 @@ def write_answers(asked, temperature, seeds=()):
         with autocast:          # (B, T), padded with IGNORE on the left -> (B, T + n), and (B, n)
             idx, log_p = model.generate(
                 idx.to(device), max_new_tokens, temperature, stop=tokenizer.stop,
-                seeds=seeds[i:i + at_once], with_log_p=True, never=never)
+                seeds=seeds[i:i + at_once], with_log_p=True, suppress=suppress)
         new = idx[:, -log_p.shape[1]:].tolist()
         for prompt, ids, values in zip(prompts, new, log_p.tolist()):
             n = next((t for t, id in enumerate(ids, 1) if id in tokenizer.stop), len(ids))
@@ -311,8 +311,8 @@ def learn_from(answers, n_tokens):
     for i in range(0, len(answers), at_once):
         x, y, old_log_p, A = (t.to(device) for t in collate(answers[i:i + at_once]))
         with autocast:
-            log_p = model.log_p(x, y, temperature, never)                               # (n,)
-            ref_log_p = reference.log_p(x, y, temperature, never) if reference else None
+            log_p = model.log_p(x, y, temperature, suppress)                            # (n,)
+            ref_log_p = reference.log_p(x, y, temperature, suppress) if reference else None
         losses, ratio, kl = policy_loss(log_p, old_log_p, A, clip, ref_log_p, kl_coef)
         loss = losses.sum() / n_tokens
         loss.backward()

@@ -112,7 +112,7 @@ def write(answer, seed):
 
     def draw(logits, rows, t):          # logits (1, V), because stream() gets one prompt
         # Special tokens that only prompts have, such as <|im_start|>, are never drawn.
-        logits[:, tokenizer.never_in_answers(logits.shape[1], answer.again)] = -torch.inf
+        logits[:, tokenizer.suppressed_tokens(logits.shape[1], answer.prefix)] = -torch.inf
         return sample(logits, temperature, top_k, top_p, u=logits.new_tensor([dice.random()]))
 
     idx = torch.tensor([answer.ids], device=device)  # (1, T)

@@ -236,7 +236,7 @@ def evaluate():
         ids, mask = held_out[0]         # up to its first answer, (1, T)
         question = torch.tensor(ids[None, :mask.argmax()], device=device).long()
         [answered] = model.generate(question, 100, temperature=0, stop=tokenizer.stop,
-                                    never=tokenizer.never_in_answers(model.config.vocab_size))
+                                    suppress=tokenizer.suppressed_tokens(model.config.vocab_size))
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
             print(f'--- step {step}\n{tokenizer.decode(answered.tolist())}\n', file=f)
     model.train()

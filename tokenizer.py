@@ -17,12 +17,11 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; with bytes as the alphab
 Ids: the 256 bytes, then the merges in order, then the special tokens, which encode() never returns.
 The vocabulary decides how many tokens a text costs and how much text fits into a context.
 
-Copy this file alone: it needs numpy, regex and tiktoken, and its command configurator.py. 32,768
-tokens of --input=stdlib take 8 seconds of one core. `python -m extras.training.tokenizer_report
---input=FOLDER` compares a tokenizer with those of GPT-2 and GPT-4.
+Copy this file alone: it needs numpy, regex and tiktoken, and its command configurator.py and
+files.py. 32,768 tokens of --input=stdlib take 8 seconds of one core. `python -m
+extras.training.tokenizer_report --input=FOLDER` compares a tokenizer with those of GPT-2 and GPT-4.
 """
-import codecs, collections, functools, gzip, hashlib, heapq, json, math, operator, os, pathlib
-import sysconfig
+import codecs, collections, functools, hashlib, heapq, json, math, operator, os, pathlib
 import numpy as np
 import regex, tiktoken
 
@@ -46,8 +45,6 @@ PATTERN = '|'.join([
 # names wrongly (docs/log.md). With 32,768 tokens we keep the symbols: code then needs 8% fewer.
 SMALL_PATTERN = PATTERN.replace(r'[^\r\n\p{L}\p{N}]?', ' ?', 1)
 BYTES = [bytes([b]) for b in range(256)]
-FORMAT = 'nanoparrot-tokenizer-1'
-MAX_CHUNK = 256                 # characters; longer chunks (DNA, base64) would stall the training
 GAP = -1                        # between two words, and where a merge has taken a byte away
 
 SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',
@@ -62,9 +59,8 @@ class UserError(ValueError):
 
 # GPT-2 writes each byte as one visible character, because JSON holds text. Latin-1's visible
 # characters stand for themselves; the other 68 bytes become U+0100 and the characters after it.
-VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-OTHERS = [b for b in range(256) if b not in VISIBLE]
-BYTE_TO_CHAR = dict(zip(VISIBLE + OTHERS, map(chr, [*VISIBLE, *range(256, 256 + 68)])))
+OTHERS = [b for b in range(256) if b == ord(' ') or not chr(b).isprintable()]
+BYTE_TO_CHAR = {b: chr(256 + OTHERS.index(b) if b in OTHERS else b) for b in range(256)}
 CHAR_TO_BYTE = {c: b for b, c in BYTE_TO_CHAR.items()}
 
 
@@ -89,31 +85,51 @@ def count_chunks(texts, pattern=PATTERN):
     counts = collections.Counter()
     for text in texts:
         counts.update(regex.findall(pattern, text))
-    for chunk in [chunk for chunk in counts if len(chunk) > MAX_CHUNK]:
-        n = counts.pop(chunk)
-        for i in range(0, len(chunk), MAX_CHUNK):
-            counts[chunk[i:i + MAX_CHUNK]] += n
     return counts
 
 
-def learn_merges(words, counts, n_merges):
-    """Learn byte-pair encoding. words: chunks as bytes; counts: how often each occurs in the
-    corpus. Return at most n_merges pairs of token ids, in the order of learning, and the number of
-    tokens that the corpus has in the end.
+def learn_merges_slowly(words, counts, n_merges):
+    """Learn byte-pair encoding. Read this function first; learn_merges() returns the same, fast.
 
-        learn_merges([b'low', b'lower', b'lowest'], [1, 1, 1], 3)
+    words: chunks as bytes; counts: how often each occurs in the corpus. Return at most n_merges
+    pairs of token ids, in the order of learning, and how many tokens the corpus has in the end.
+
+        learn_merges_slowly([b'low', b'lower', b'lowest'], [1, 1, 1], 3)
         == ([(108, 111), (256, 119), (257, 101)], 6)
 
         l o w   l o w e r   l o w e s t     l o and o w occur 3 times, w e twice, the others once
         lo w    lo w e r    lo w e s t      (108, 111) was l o. Now lo w occurs 3 times
         low     low e r     low e s t       (256, 119) was lo w. Now low e occurs twice
-        low     lowe r      lowe s t        (257, 101) was low e. 14 bytes have become 6 tokens
+        low     lowe r      lowe s t        (257, 101) was low e. 14 bytes have become 6 tokens"""
+    words, merges = [list(word) for word in words], []          # a byte is its own id
+    while len(merges) < n_merges and any(len(word) > 1 for word in words):
+        # 1. Count all adjacent pairs.
+        frequency = collections.Counter()
+        for word, n in zip(words, counts):
+            for pair in zip(word, word[1:]):
+                frequency[pair] += n
+        # 2. Merge the most frequent pair. Of equally frequent pairs, the one with the smaller ids
+        # wins, because the order of the texts must not decide.
+        best = min(frequency, key=lambda pair: (-frequency[pair], pair))
+        for word in words:      # from left to right: a a a becomes aa a
+            for i in range(len(word) - 1):
+                if word[i:i + 2] == [*best]:
+                    word[i:i + 2] = [256 + len(merges)]
+        merges.append(best)                         # 3. Repeat.
+    return merges, sum(n * len(word) for word, n in zip(words, counts))
 
-    To count all pairs before each merge would take days. So all words are one array of ids in which
-    each place knows its neighbors. A merge assigns to the places of its pair, and only the pairs
-    around them are new."""
-    text = b'\0'.join([b'', *words, b''])       # with a gap before, between and after the words
-    ids = np.frombuffer(text, np.uint8).astype(np.int64)        # a byte is its own id
+
+def learn_merges(words, counts, n_merges):
+    """Return what learn_merges_slowly() returns. To count all pairs before each merge would take
+    days on 10 MB of text. Here pairs are counted once, and a merge counts only the new pairs around
+    the places where it happened.
+
+    Three things are different. All words are one array of ids, in which each place knows the place
+    before and after it, so numpy merges all places of a pair at once. A merge turns the right place
+    of the pair into a gap, which its neighbors skip: l o w becomes lo - w. And a heap keeps the
+    most frequent pair on top, so nothing searches for it."""
+    # a gap before, between and after the words; a byte is its own id
+    ids = np.frombuffer(b'\0'.join([b'', *words, b'']), np.uint8).astype(np.int64)
     lengths = [len(word) + 1 for word in words]
     ids[np.cumsum([0, *lengths])] = GAP
     weight = np.repeat([0, *counts], [1, *lengths])     # how often the word of a place occurs
@@ -121,7 +137,8 @@ def learn_merges(words, counts, n_merges):
     heap, merges = [], []       # on the heap: (-count, pair as a number, the places of its left id)
 
     def push(places):
-        """Count the pairs that begin at these places, and put each on the heap."""
+        """Count the pairs whose left ids are at these places, and put each on the heap."""
+        places = places[(ids[places] != GAP) & (ids[after[places]] != GAP)]
         pairs = ids[places] << 32 | ids[after[places]]
         order = np.argsort(pairs, kind='stable')
         pairs, places = pairs[order], places[order]
@@ -130,34 +147,30 @@ def learn_merges(words, counts, n_merges):
         for n, pair, its in zip(sums, pairs[first].tolist(), np.split(places, first[1:])):
             heapq.heappush(heap, (-n, pair, its))
 
-    full = np.flatnonzero(ids != GAP)
-    push(full[ids[after[full]] != GAP])
-    while heap and len(merges) < n_merges:
+    push(np.arange(len(ids) - 1))
+    while len(merges) < n_merges and heap and heap[0][0] < 0:       # there is a pair
         # 1. The most frequent pair is on top; of equally frequent ones, the one with the smaller
-        # ids, because the order of the texts must not decide. Since it was counted, other merges
-        # may have taken some of its places, so it is counted again, and may sink. It never gains
-        # any: all places of a pair arise at once, when the newer of its two tokens is made.
+        # ids. Since it was counted, other merges may have taken some of its places, so it is
+        # counted again, and may sink. It never gains any: all places of a pair arise at once, when
+        # the newer of its two tokens is made.
         n, pair, places = heapq.heappop(heap)
         left, right = pair >> 32, pair & 0xffffffff
         places = places[(ids[places] == left) & (ids[after[places]] == right)]
         now = int(weight[places].sum())
         if now < -n:
-            if now:
-                heapq.heappush(heap, (-now, pair, places))
+            heapq.heappush(heap, (-now, pair, places))
             continue
-        # 2. Make it a token: l o w becomes lo - w. The right place becomes a gap, which the
-        # neighbors skip. It goes from left to right: a a a becomes aa - a.
+        # 2. Make it a token. A run such as a a a has the pair at two places that share an a, and
+        # becomes aa a: of the places of each run, every second one, counted from 0, is merged.
         if left == right:
-            taken = []
-            for place in places.tolist():
-                if before[place] not in taken[-1:]:
-                    taken.append(place)
-            places = np.array(taken)
+            number = np.arange(len(places))
+            is_first = before[places] != np.append(GAP, places[:-1])
+            places = places[(number - np.maximum.accumulate(number * is_first)) % 2 == 0]
         ends = after[places]
         front, behind = before[places], after[ends]
         ids[places], ids[ends] = 256 + len(merges), GAP
         after[places], before[behind] = behind, places
-        push(np.append(front[ids[front] != GAP], places[ids[behind] != GAP]))
+        push(np.append(front, places))
         merges.append((left, right))                            # 3. Repeat.
     return merges, int(weight[ids != GAP].sum())
 
@@ -262,15 +275,15 @@ class Tokenizer:
         characters = {c for part in text for c in part}
         return cls('char', [c.encode() for c in sorted(characters)], special_tokens)
 
-    def never_in_answers(self, n_rows=0, again=b''):
-        """Return the ids that a model must not draw: special tokens that only prompts hold, such as
-        <|im_start|> and <|mask|>, and those from vocab_size to n_rows, the width of its logits.
-        again: bytes with which the text of the next token has to begin."""
-        never = [id for id in self.special.values() if id not in self.stop]
-        if again:
-            never = [id for id, token in enumerate(self.all_bytes)
-                     if not self.text_bytes[id] or not token.startswith(again)]
-        return never + [*range(self.vocab_size, n_rows)]
+    def suppressed_tokens(self, n_rows=0, prefix=b''):
+        """Return the token ids to suppress when sampling: special tokens that only prompts have,
+        such as <|im_start|> and <|mask|>, and ids from vocab_size to n_rows, the width of a model's
+        logits. prefix: bytes that the next token must start with (token healing)."""
+        suppressed = [id for id in self.special.values() if id not in self.stop]
+        if prefix:
+            suppressed = [id for id, token in enumerate(self.all_bytes)
+                          if not self.text_bytes[id] or not token.startswith(prefix)]
+        return suppressed + [*range(self.vocab_size, n_rows)]
 
     def encode(self, text):
         """Return the ids of a text. '<|endoftext|>' in it is 13 characters like any others."""
@@ -325,7 +338,7 @@ class Tokenizer:
 
     def to_json(self):
         as_text = bytes.decode if self.kind == 'char' else printable
-        return {'format': FORMAT, 'kind': self.kind, 'pattern': self.pattern,
+        return {'format': 'nanoparrot-tokenizer-1', 'kind': self.kind, 'pattern': self.pattern,
                 'bytes_per_token': self.bytes_per_token, 'special_tokens': list(self.special),
                 'vocab': [as_text(token) for token in self.vocab]}
 
@@ -340,13 +353,10 @@ class Tokenizer:
         """Return the tokenizer of a file of ours, or of a tokenizer.json of Hugging Face. With the
         hash that a model or data name, refuse any other: the same ids would be another text."""
         try:
-            with open(path, encoding='utf-8') as f:
-                d = json.load(f)
+            d = json.loads(pathlib.Path(path).read_bytes())
             if 'added_tokens' in d:
                 from extras.models.hf_tokenizer import HFTokenizer, chat_of
                 tokenizer = HFTokenizer(json.dumps(d), chat_of(os.path.dirname(path)))
-            elif d['format'] != FORMAT:
-                raise ValueError(f'format={d["format"]}')
             else:
                 as_bytes = {'char': str.encode, 'bpe': from_printable}[d['kind']]
                 tokenizer = cls(d['kind'], [as_bytes(token) for token in d['vocab']],
@@ -381,44 +391,44 @@ class Tokenizer:
 
 # --- an answer ------------------------------------------------------------------------------------
 class Answer:
-    """An answer of at most n tokens, while a model writes it: what the model reads of a prompt, and
-    text from the tokens that it draws. prompt: a text, or messages.
+    """An answer of at most n tokens, while a model writes it: the ids of its prompt, and text from
+    the tokens that are sampled. prompt: a text, or messages.
 
     A text may end with `):`, but where `):`, a newline and spaces are one token, the model has
-    hardly ever read `):` alone. So the last token of a text goes, and the first new one is one that
-    begins with its bytes (token healing). Messages end in a token of their own.
+    hardly ever read `):` alone. So the last token of a text is removed, and the first sampled token
+    must start with its bytes (token healing). Messages end in a special token and need no healing.
 
-    ends: a pattern in front of which the answer ends. What may be the beginning of that end is not
-    certain yet, nor is half a character. With ends='END':
+    stop_pattern: a regex; the answer stops before its first match. Text that may be the beginning
+    of a match is held back until it is certain, and so is half a character. With 'END':
         token       'a'     ' E'    'AT'    'END'
         append()    'a'     ' '     'EAT'   ''"""
 
-    def __init__(self, tokenizer, prompt, n, ends=''):
-        self.tokenizer, self.ends = tokenizer, ends or '(?!)'       # which is nowhere
-        self.n_left = n         # tokens; 0: it has ended
-        self.again = b''        # what the first one writes once more, see never_in_answers()
-        self.seen = ''          # the prompt's last character, for an end that looks back, then text
+    def __init__(self, tokenizer, prompt, n, stop_pattern=''):
+        self.tokenizer, self.pattern = tokenizer, stop_pattern or '(?!)'   # matches nowhere
+        self.n_left = n         # remaining tokens; 0: the answer is finished
+        self.prefix = b''       # of the first token, see suppressed_tokens()
+        self.seen = ''          # the prompt's last character, for a look-behind, then the answer
         self.decode = codecs.getincrementaldecoder('utf-8')('replace').decode
         if isinstance(prompt, str):
             self.seen = prompt[-1:]
             self.ids = tokenizer.begin + tokenizer.encode(prompt) or tokenizer.first
             if len(self.ids) > 1 and tokenizer.text_bytes[self.ids[-1]]:
                 *self.ids, last = self.ids
-                self.again, self.n_left = tokenizer.all_bytes[last], n + 1
+                self.prefix, self.n_left = tokenizer.all_bytes[last], n + 1
         else:
             self.ids, _ = tokenizer.render(prompt, add_generation_prompt=True)
         self.n_certain = len(self.seen)
 
     def append(self, id):
-        """Take in the next token. Return the text that has become certain."""
+        """Take the next token. Return the text that has become certain."""
         self.n_left -= 1
-        data = self.tokenizer.decode_bytes([id])[len(self.again):]
+        data = self.tokenizer.decode_bytes([id])[len(self.prefix):]
         if id in self.tokenizer.stop:
             self.n_left, data = 0, b''
         self.seen += self.decode(data, not self.n_left)
-        self.again = b''
+        self.prefix = b''
         # partial: the text may end with the beginning of a match
-        found = regex.search(self.ends, self.seen, pos=self.n_certain, partial=self.n_left > 0)
+        found = regex.search(self.pattern, self.seen, pos=self.n_certain, partial=self.n_left > 0)
         if found and not found.partial:
             self.n_left = 0
         begin, self.n_certain = self.n_certain, found.start() if found else len(self.seen)
@@ -426,43 +436,30 @@ class Answer:
 
 
 # --- the command ----------------------------------------------------------------------------------
-input = 'stdlib'                # text: stdlib, a file, a folder, or lines {"text"} of .jsonl(.gz)
+input = 'stdlib'                # text: stdlib, a file, folder or glob, as clean.py's --source
 vocab_size = 32_768             # bytes, merges and special tokens
 out = 'tokenizer.json'          # where it is written
 
-
-def read_texts(source):
-    """Yield the texts of a file, or of all files of a folder that are UTF-8."""
-    skipped = r'/(\.\w|node_modules/|site-packages/|dist-packages/)'
-    if source == 'stdlib':      # 12 MB of Python; with its tests it would be 30 MB
-        source = sysconfig.get_paths()['stdlib']
-        skipped += r'|/(test|tests|idle_test)/|(?<!\.py)$'
-    top = pathlib.Path(source)
-    for path in sorted(top.rglob('*')) or [top]:
-        if path.is_dir() or regex.search(skipped, f'/{path.relative_to(top).as_posix()}'):
-            continue
-        data = path.read_bytes()
-        try:
-            is_gz = path.suffix.lower() == '.gz'
-            text = (gzip.decompress(data) if is_gz else data).decode('utf-8-sig')
-        except UnicodeDecodeError:          # a picture, an archive
-            print(f'left out, because it is not UTF-8: {path}')
-            continue
-        texts = [text]
-        if '.jsonl' in path.name.lower():
-            texts = (json.loads(line)['text'] for line in text.split('\n') if line.strip())
-        yield from texts
-
-
 if __name__ == '__main__':
     from configurator import configure, require
+    from files import find_files, mend, read, shown
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6)})
     require(os.path.isdir(os.path.dirname(out) or '.') and not os.path.isdir(out),
             f'--out={out} must be a file in a folder that is there')
-    try:
-        tokenizer = Tokenizer.train(read_texts(input), vocab_size)
-        tokenizer.save(out)
-    except (ValueError, LookupError, TypeError, EOFError, OSError) as error:    # a line's 'text'
-        raise UserError(f'--input={input}: {error} ({type(error).__name__})') from None
-    print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} '
-          f'bytes/token, {tokenizer.hash}')
+    paths, skipped = find_files(input)
+    left_out = collections.Counter()
+
+    def text_of(document):
+        """Return a document's text, or '' without one. Count the reasons; print the first place."""
+        text, _ = mend(document['text'])
+        why = document['why'] or text is None and 'not UTF-8'
+        if why:
+            left_out[why] += 1
+            if left_out[why] == 1:
+                print(f'left out: {document["path"]}: {why}')
+        return text or ''
+
+    tokenizer = Tokenizer.train((text_of(d) for path in paths for d in read(path)), vocab_size)
+    tokenizer.save(out)
+    print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes/token, '
+          f'{tokenizer.hash}; left out: {shown(left_out)}; skipped files: {shown(skipped)}')

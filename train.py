@@ -349,7 +349,7 @@ def evaluate():
         prompt = torch.tensor([sample_ids], device=device)
         with autocast, uncompiled():
             [ids] = model.generate(prompt, 100, 0.8, top_k=50, seeds=[seed],
-                                   never=tokenizer.never_in_answers(model.config.vocab_size))
+                                   suppress=tokenizer.suppressed_tokens(model.config.vocab_size))
         text = f'--- step {step}, val_loss {val_loss:.4f}\n{tokenizer.decode(ids.tolist())}\n'
         say(text, 'samples.txt')
         if rank == 0 and step > 0:      # an untrained model also writes control characters

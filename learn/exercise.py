@@ -120,11 +120,11 @@ EXERCISES = [
              'and more, and every state[...] in this file says a key. No file may be half written: '
              'os.replace(new, name) renames, and the last.pt before becomes last-1.pt. Random state is not '
              'needed: why?', 300),
-    Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
+    Exercise('bpe_train', 'tokenizer.py', 'learn_merges_slowly',
              'test_tokenizer.py::test_golden_low_lower_lowest '
              'test_tokenizer.py::test_the_merges_are_those_of_the_naive_loop',
              'Learn the merges: count pairs, merge the most frequent, of equals the one with the smaller '
-             'ids. First count all pairs before each merge. Ours counts few of them again: why is that enough?'),
+             'ids. Count all pairs before each merge. learn_merges counts few of them again: why is that enough?'),
 ]
 
 

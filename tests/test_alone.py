@@ -33,9 +33,9 @@ eval.py --ckpt=rl --loss_tokens=500 --device=cpu
 plot.py --runs=base,sft,dpo,rl
 '''.replace('STEPS', '--max_steps=2 --batch_size=4 --warmup_steps=0 --device=cpu')
 # What each needs beside it. tokenizer.py, model.py and dedup.py need nothing; the command of the first one
-# has settings.
-BESIDE = {**dict.fromkeys(['tokenizer.py', 'plot.py'], ['configurator.py']),
-          'chats.py': ['files.py', 'configurator.py'], 'dedup.py': [], 'model.py': [],
+# has settings and reads files.
+BESIDE = {**dict.fromkeys(['tokenizer.py', 'chats.py'], ['files.py', 'configurator.py']),
+          'plot.py': ['configurator.py'], 'dedup.py': [], 'model.py': [],
           'clean.py': ['files.py', 'dedup.py', 'configurator.py'],
           'prepare.py': ['files.py', 'tokenizer.py', 'configurator.py']}
 TRAINERS = 'model.py', 'tokenizer.py', 'configurator.py', 'common.py'

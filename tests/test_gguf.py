@@ -213,7 +213,7 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
         assert (kind == 3) == (id in tokenizer.special.values())
         assert (kind == 4) == (is_chat and b'\n' in tokenizer.all_bytes[id])
     assert get('pre') == ('gpt-2' if name == 'byte' else 'llama-bpe')
-    assert get('suppress_tokens') == tokenizer.never_in_answers()
+    assert get('suppress_tokens') == tokenizer.suppressed_tokens()
     assert get('eot_token_id') == tokenizer.stop[1]
     assert ('tokenizer.chat_template' in fields) == is_chat
 

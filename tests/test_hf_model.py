@@ -196,7 +196,7 @@ def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path):
     theirs, idx = names['model'], names['ids']['input_ids']
     config = theirs.generation_config
     assert config.eos_token_id == tokenizer.stop
-    assert config.suppress_tokens == tokenizer.never_in_answers()
+    assert config.suppress_tokens == tokenizer.suppressed_tokens()
     text = theirs.generate(idx, max_new_tokens=30, do_sample=False, eos_token_id=None)
     assert torch.equal(text, model.generate(idx, 30, temperature=0))
 

@@ -8,6 +8,7 @@ import types
 import torch
 from conftest import ROOT, refused, same
 
+from extras.models import graph
 from model import IGNORE, GPT, GPTConfig, RMSNorm, rope_table, rotate, sample
 
 close = functools.partial(torch.testing.assert_close, rtol=0, check_dtype=False)
@@ -212,36 +213,47 @@ def test_a_row_is_written_as_alone_whatever_its_length_its_end_and_the_other_row
     assert len(lengths) > 2 and not torch.equal(rows[0], rows[4])   # equal prompts, other seeds
 
 
-# A GPU's way, on the CPU: a fixed room, a mask, the step that reads one token through `recorded`,
-# and the heads that share a key as so many queries. What is recorded is computed again.
-AGAIN = '''
-def recorded(read, *inputs, cache):
+# A GPU's way, on the CPU: the step that reads one token through `capture`, over the whole cache with
+# a mask, and the heads that share a key as so many queries. What is captured is computed again.
+def recompute(read, *inputs, cache):
     inputs = [x.clone() for x in inputs]
+
     def replay(*new):
         for old, x in zip(inputs, new):
             old.copy_(x)
         return read(*inputs, cache)
     return replay
-'''
 
 
-def test_what_a_gpu_records_writes_the_same_rows():
+def test_what_a_gpu_captures_writes_the_same_rows_and_it_needs_no_extras(monkeypatch):
     """Also past the context, where nothing is replayed, and when half of the rows have ended."""
     text = (ROOT / 'model.py').read_text().replace('.is_cuda', '.is_cpu')
     other = types.ModuleType('other')
     sys.modules['other'] = other            # dataclasses look there
-    exec(text.partition("if __name__")[0] + AGAIN, vars(other))
+    exec(text.partition("if __name__")[0], vars(other))
+    captured = []
+    monkeypatch.setattr(graph, 'capture', lambda read, *inputs, cache: captured.append(
+        cache.shape[2]) or recompute(read, *inputs, cache=cache))
     for block, kv, stop in (12, 4, range(12)), (12, 2, ()), (40, 2, range(12)), (40, 1, ()):
         model = small(n_kv_head=kv, block_size=block)
         twin = other.GPT(other.GPTConfig(**vars(model.config))).eval()
         twin.load_state_dict(model.state_dict())
-        for (*how, graph) in (0, True), (1.3, 30, 0.9, True), (1.3, 30, 0.9, False):
+        for (*how, use_graph, has_extras) in ((0, True, True), (1.3, 30, 0.9, True, True),
+                                              (1.3, 30, 0.9, False, True), (0, True, False)):
             given = dict(stop=stop, seeds=range(8), with_log_p=True)
             rows, log_p = model.generate(RAGGED, 20, *how, **given)
-            twin.use_graph = graph
-            found, twins = twin.generate(RAGGED, 20, *how, **given)
-            assert found.equal(rows), (block, kv, graph)
+            twin.use_graph = use_graph
+            captured.clear()
+            with monkeypatch.context() as patch:
+                if not has_extras:
+                    patch.setitem(sys.modules, 'extras.models.graph', None)
+                found, twins = twin.generate(RAGGED, 20, *how, **given)
+            assert found.equal(rows), (block, kv, use_graph)
             close(twins, log_p, atol=1e-5)
+            # once, and again for the fewer rows that are left; a full window has nothing to capture
+            is_captured = use_graph and has_extras and block > 14
+            assert captured[:1] == [8] * is_captured and captured == sorted({*captured})[::-1]
+            assert len(captured) > 1 or not (is_captured and stop)
 
 
 # --- files ----------------------------------------------------------------------------------------

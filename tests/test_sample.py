@@ -72,7 +72,7 @@ def alone(model, tokenizer, prompt, n, draw=torch.argmax):
         ids = [*tokenizer.begin, *tokenizer.encode(prompt)]
         if len(ids) > 1:
             again = tokenizer.vocab[ids.pop()]
-    never = tokenizer.never_in_answers()
+    never = tokenizer.suppressed_tokens()
     shut = [not token.startswith(again) for token in tokenizer.all_bytes] if again else never
     written = b''
     for _ in range(n + (again != b'')):

@@ -199,7 +199,7 @@ def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives_and_its_ends(f
     ends, answer = MODELS[name][2:4]
     assert {*ours.stop} >= {*map(int, re.findall(r'\d+', ends))}
     assert ours.decode(ours.stop[-1:]) == (answer.split('yo')[1] if answer else '<｜end▁of▁sentence｜>')
-    assert not {*ours.stop} & {*ours.never_in_answers()}
+    assert not {*ours.stop} & {*ours.suppressed_tokens()}
 
 
 def test_what_an_answer_is_with_its_end_is_trained_and_nothing_else(folder):

@@ -207,7 +207,7 @@ def add_tokenizer(writer, model, tokenizer):
             id = tokenizer.special.get(names.get(f'{kind}_token'), id)
             writer.add_uint32(f'tokenizer.ggml.{kind}_token_id', id)
     # llama.cpp reads this since August 2026. The package gguf has no name for it.
-    writer.add_array('tokenizer.ggml.suppress_tokens', tokenizer.never_in_answers())
+    writer.add_array('tokenizer.ggml.suppress_tokens', tokenizer.suppressed_tokens())
     is_chat = 'stage' in model.saved.get('config', {})      # also of a folder with a template
     writer.add_add_bos_token(bool(tokenizer.begin) and not is_chat)
     if template := hf_tokenizer.template_of(tokenizer):

@@ -60,15 +60,15 @@ def write_batch(model, answers, dice, temperature, top_k, top_p):
     """Write these answers at once, and return their texts."""
     V, T = model.config.vocab_size, model.config.block_size
     tokenizer = answers[0].tokenizer
-    never = tokenizer.never_in_answers(V)
+    suppress = tokenizer.suppressed_tokens(V)
     texts = [''] * len(answers)
 
     def draw(logits, rows, t):          # logits (b, V) of the b answers that go on
-        logits[:, never] = -math.inf
+        logits[:, suppress] = -math.inf
         rows = rows.tolist()
         for row, i in zip(logits, rows):
-            if answers[i].again:
-                row[tokenizer.never_in_answers(V, answers[i].again)] = -math.inf
+            if answers[i].prefix:
+                row[tokenizer.suppressed_tokens(V, answers[i].prefix)] = -math.inf
         u = logits.new_tensor([dice[i].random() for i in rows])
         token = sample(logits, temperature, top_k, top_p, u)                            # (b,)
         for k, (i, id) in enumerate(zip(rows, token.tolist())):
