@@ -91,7 +91,7 @@ def test_a_reward_that_was_edited_is_said_and_the_pull_stays(rl, out, tmp_path):
     with open(tmp_path / 'paid.py', 'a') as f:
         f.write('# an edit\n')
     assert re.search('reward_hash .* -> ', ok(run('rl.py', f'{again}4')))
-    mistake(run('rl.py', f'{again}5 --kl_coef=0.1'), 'leave kl_coef out')
+    mistake(run('rl.py', f'{again}5 --kl_coef=0.1'), 'kl_coef cannot change on resume')
 
 
 def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
