@@ -154,7 +154,7 @@ def summed(*values):
 
 
 # --- data: prompts, and judge(prompts, texts), which says what answers to them earn ---------------
-require(reward, '--reward says what answers earn, see --help; on resume it is typed again')
+require(reward, '--reward says what answers earn, see --help; pass it on resume, too')
 if reward.endswith('.py'):
     require(os.path.exists(reward), f'{reward=} does not exist')
     sys.path.append(os.path.dirname(os.path.abspath(reward)))   # it may import what is beside it
@@ -178,9 +178,6 @@ def to_ids(prompts):
         ids, _ = tokenizer.render(messages, add_generation_prompt=True)
         if len(ids) <= longest:
             prompt_of[tuple(ids)] = prompt
-    if rank == 0 and len(prompt_of) < len(prompts):
-        print(f'of {len(prompts):,} prompts are left out: they come twice or have more than '
-              f'{longest} tokens: {len(prompts) - len(prompt_of):,}')
     return prompt_of
 
 
@@ -320,8 +317,9 @@ def learn_from(answers, n_tokens):
 
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
-    print(*changed, f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held '
-          f'out: {len(val):,}, processes: {world} ({device}, {dtype})', sep='\n')
+    print(*changed, f'{model.config}\nparameters: {len(gradient):,}, processes: {world} ({device}, '
+          f'{dtype})\nprompts: {len(train):,}, held out: {len(val):,}, left out as duplicates or '
+          f'above {longest} tokens: {len(asked + held_out) - len(prompt_of):,}', sep='\n')
 if step == 0:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now

@@ -38,7 +38,7 @@ batch_size = 32                 # conversations per step, over all devices
 learning_rate = 3e-4            # for millions of parameters; from 100 million on 1e-5 to 5e-5
 # optimization
 max_steps = 0                   # updates; above 0 they count instead of the epochs
-block_size = 0                  # most tokens of a conversation; 0 = the context; more is cut
+block_size = 0                  # most tokens; a longer one loses its oldest turns; 0 = the context
 micro_batch_size = 0            # most conversations per device and forward pass; 0 = all
 warmup_steps: int | float = 0.03  # steps of the rise; below 1: this fraction of max_steps
 grad_clip = 1.0                 # largest norm of the gradient; 0 = off
