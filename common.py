@@ -1,16 +1,16 @@
 """
-How a script that needs a model begins: the model, the machine, and for trainers the settings of a
-run that goes on, and its folder. Each function is called once; none holds a run or calls you back.
+Shared setup: load a checkpoint, choose the device, resume a run, create its output directory.
+A script calls each function once, at its start. None of them holds a run or calls you back.
 
     source, state, changed = resume_or_start(config, explicit, fixed='batch_size seed')
-    globals().update(config)                # a run that goes on has its saved settings
+    globals().update(config)                # a resumed run has the settings of its checkpoint
     model, tokenizer = load_model(source)
     device_type, device, dtype, rank, world = init_device(device, dtype)
-    init_out_dir(config, source)            # when nothing can be wrong any more
+    init_out_dir(config, source, tokenizer)     # last, when nothing can be wrong any more
 
 A trainer that is never resumed needs no resume_or_start: source, state, changed = init_from, {}, []
 """
-import atexit, json, os, pathlib, shutil
+import atexit, contextlib, importlib.util, json, os, pathlib, shutil, sys
 import torch
 import torch.distributed as dist
 from configurator import UserError, require
@@ -23,27 +23,36 @@ def folder_of(path):
     return pathlib.Path(path) if os.path.isdir(path) else pathlib.Path(path).parent
 
 
-def load_model(path, scores=False, **changes):
-    """Return a model that continues texts, and the tokenizer next to it. scores: it may also be a
-    reward model. changes: of its config, such as dropout=0.1."""
-    torch.backends.cuda.enable_cudnn_sdp(False)     # it plans anew for each length of a text
+def load_model(path, made_by='train.py', scores=False, **changes):
+    """Return a model that continues texts, and the tokenizer next to it. made_by: the script that
+    makes such a model: where there is none, its command is named, and 'sft.py' says that the model
+    should know how to answer. scores: a reward model will do, too. changes: of the model's config,
+    such as dropout=0.1."""
     require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
-            'it; for a first one, run: python clean.py && python prepare.py && python train.py, '
-            'and for one that answers: python chats.py && python sft.py')
+            f'it, or make one: python {made_by}')
     model = GPT.load(path, **changes)
     saved = model.saved
+    trained = saved.get('config', {})           # the settings of the run
     tokenizer = Tokenizer.load(folder_of(path) / 'tokenizer.json', saved.get('tokenizer_hash'))
-    is_clm = model.config.causal and saved.get('config', {}).get('objective', 'clm') == 'clm'
+    is_clm = model.config.causal and trained.get('objective', 'clm') == 'clm'
     require(is_clm and (scores or 'reward_head' not in saved), f'{path} continues no text: it is a '
             'reward model, which scores answers, or fills gaps (--objective=mlm or span: python -m '
             'extras.models.fill)')
+    if made_by == 'sft.py' and 'stage' not in trained and is_first():
+        print(f'note: {path} is a base model, which has not learned to answer; sft.py teaches it')
     return model, tokenizer
 
 
-def init_device(device, dtype):
+def is_first():
+    """Whether this is the only process, or the first of those that torchrun has started."""
+    return os.environ.get('RANK', '0') == '0'
+
+
+def init_device(device, dtype, one_length=False):
     """Return what this process computes with, such as 'cuda', 'cuda:1' and 'bfloat16', its rank,
     and the number of processes. torchrun starts one for each device, and tells each its rank: then
-    they meet here. On a GPU also choose the device, and TF32 for products that stay float32."""
+    they meet here. On a GPU also choose the device, TF32 for products that stay float32, and
+    cuDNN's attention only if all texts have one length, because it plans anew for each length."""
     world = int(os.environ.get('WORLD_SIZE', 1))
     rank, local_rank = (int(os.environ[name]) if world > 1 else 0
                         for name in ('RANK', 'LOCAL_RANK'))
@@ -55,6 +64,7 @@ def init_device(device, dtype):
     if device_type == 'cuda':
         torch.cuda.set_device(local_rank)
         torch.set_float32_matmul_precision('high')
+        torch.backends.cuda.enable_cudnn_sdp(one_length)
         is_native = torch.cuda.get_device_capability()[0] >= 8
     if dtype == 'auto':         # older GPUs and many CPUs only emulate bfloat16, slowly
         dtype = 'bfloat16' if is_native else 'float32'
@@ -72,12 +82,16 @@ RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt data.j
 
 
 def resume_or_start(config, explicit, fixed, again=''):
-    """Return where a run gets its weights, a path or 'scratch'; the checkpoint from which it goes
-    on, or {} for a new run; and what the command changes in it, such as ['seed 1 -> 2'].
+    """Return where a run gets its weights, a path or 'scratch'; the checkpoint that it resumes, or
+    {} for a new run; and what the command changes in it, such as ['seed 1 -> 2'].
 
-    A run that goes on has its saved settings, except those that are typed now. Those in `fixed` may
-    not change. Those in `again` permit or execute something: they are never taken over."""
+    On resume, settings come from the checkpoint unless they are in `explicit`, those that config
+    files and flags have set. Settings in `fixed` cannot change. Settings in `again` enable code
+    execution and are never restored: pass them every time."""
     out, source = pathlib.Path(config['out_dir']), config['init_from']
+    # A trainer that was copied without files.py runs unlocked: then only one may write to out_dir.
+    if is_first() and importlib.util.find_spec('files'):
+        lock_out_dir(out)
     checkpoints = [path for path in (out / 'last.pt', out / 'last-1.pt') if path.exists()]
     if source == 'auto':
         source = config['init_from'] = 'resume' if checkpoints else 'scratch'
@@ -92,23 +106,45 @@ def resume_or_start(config, explicit, fixed, again=''):
         except Exception as error:      # a crash or a full disk may have damaged last.pt
             print(f'{source} cannot be read ({error!r:.80})')
     else:
-        raise UserError(f'{out} has no last.pt that can be read, so leave --init_from=resume out; '
-                        'if best.pt is there and may go, type --overwrite')
+        raise UserError(f'{out} has no last.pt that can be read, so it cannot be resumed; begin a '
+                        'new run without --init_from=resume, in another --out_dir')
     saved = state['config']
     whose, ours = (settings.get('stage', 'train') for settings in (saved, config))
     require(whose == ours, f'{source} is a run of {whose}.py, which resumes it; to begin with its '
             f'model: --init_from={out}, and another --out_dir')
-    require(saved.keys() <= config.keys(), f'{source} has settings that this {ours}.py has not: '
+    require(saved.keys() <= config.keys(), f'{source} has settings that this {ours}.py lacks: '
             f'{sorted(saved.keys() - config.keys())}; resume it with the version that wrote it')
     require(not config['overwrite'], f'leave --overwrite out: it deletes {out}, which you resume')
     changed = []
     for name in saved.keys() - {'out_dir', 'overwrite'}:
-        if name not in {*explicit, *again.split()} or name == 'init_from':     # where it once began
-            config[name] = saved[name]
+        if name not in {*explicit, *again.split()} or name == 'init_from':
+            config[name] = saved[name]          # init_from is that of the first command
         elif config[name] != saved[name]:
-            require(name not in fixed.split(), f'leave {name} out: the run has {saved[name]!r}')
+            require(name not in fixed.split(),
+                    f'{name} cannot change on resume (this run uses {saved[name]!r})')
             changed.append(f'{name} {saved[name]} -> {config[name]}')
     return source, state, sorted(changed)
+
+
+def lock_out_dir(out):
+    """Refuse a folder that cannot be written, or that another process writes to. The lock lasts
+    until this process ends, also by kill -9. Otherwise nothing of it stays behind."""
+    from files import WORK, lock_folder
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    lock = lock_folder(out)
+
+    def unlock():
+        if lock.is_locked:
+            with contextlib.suppress(OSError):      # a folder with other files in it stays
+                os.unlink(lock.lock_file)           # while it is held, so that nobody can get it
+                for folder in (out / WORK, *new):
+                    folder.rmdir()
+            lock.release()
+
+    atexit.register(unlock)
+    # an error may end the process at once, without what atexit knows
+    report_error = sys.excepthook
+    sys.excepthook = lambda *error: (unlock(), report_error(*error))
 
 
 def check_folder(out, source, overwrite):
@@ -116,25 +152,29 @@ def check_folder(out, source, overwrite):
     the run begins with, or another run, unless --overwrite is given."""
     others = [path.name for mark in ('meta.json', 'train.jsonl', '*.bin', '*.safetensors')
               for path in out.glob(mark)]
-    require(not others and not out.is_file(),
-            f'{out} is no folder for a run: it has {others[:1]}; choose another --out_dir')
+    require(not others, f'{out} contains {min(others, default="")}, so it is not a run\'s folder; '
+            'choose another --out_dir')
     require(source == 'scratch' or out.resolve() != folder_of(source).resolve(),
             f'{out} has the model that this run begins with; choose another --out_dir')
     has_run = any((out / name).exists() for name in ('last.pt', 'last-1.pt', 'best.pt'))
     require(overwrite or not has_run,
-            f'{out} has a run: either --init_from=resume goes on, or --overwrite deletes it')
+            f'{out} has a run: --init_from=resume resumes it, or --overwrite deletes it')
     require(not overwrite or os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') == '0',
             'leave --overwrite out: after a crash, torchrun would begin anew and delete this run')
 
 
-def init_out_dir(config, source):
+def init_out_dir(config, source, tokenizer):
     """Make out_dir, without the run that --overwrite deletes. Write config.json, for people, and
-    copy data.json, what the model that the run begins with has read, for eval.py."""
+    tokenizer.json, and copy data.json, what the model that the run begins with has read, for
+    eval.py."""
     out, data = pathlib.Path(config['out_dir']), folder_of(source) / 'data.json'
     out.mkdir(parents=True, exist_ok=True)
     if config['overwrite']:
         for name in RESULTS:
             (out / name).unlink(missing_ok=True)
+    if source == out / 'last-1.pt':     # the damaged last.pt must not become last-1.pt
+        (out / 'last.pt').unlink(missing_ok=True)
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')
+    tokenizer.save(out / 'tokenizer.json')
     if data.exists() and data.parent.resolve() != out.resolve():
         shutil.copy(data, out)

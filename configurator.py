@@ -6,10 +6,11 @@ call of configure(). They apply from left to right, so the last one wins.
     optimizer: Literal['adamw', 'muon'] = 'adamw'       # choices
     config = configure(globals(), {'batch_size': (1, 1e6)})     # other numbers: at least 0
 
-A config file is Python. A misspelled setting in it is refused, because a run of days would use the
-default. Other names begin with _, or are those of functions, classes and modules.
+A config file is Python. Unknown names are an error, so a typo can't silently train for days with a
+default. Prefix helper variables with _. Functions, classes and modules need no prefix.
 """
 import ast, contextlib, difflib, os, pathlib, re, sys, time, traceback, typing
+
 
 class UserError(ValueError):
     """What a user can put right: it ends a script with one sentence and exit code 2."""
@@ -99,11 +100,12 @@ def report_error(error_type, error, trace):
     if os.environ.get('RANK', '0') != '0':
         time.sleep(3)               # rank 0 may say the same first; then torchrun ends this process
     # model.py and tokenizer.py import nothing of ours: each has a UserError of its own
-    is_mistake = error_type.__name__ == 'UserError'
+    is_user_error = error_type.__name__ == 'UserError'
     if error_type is ModuleNotFoundError and (error.name or '').startswith('extras'):
-        line = traceback.extract_tb(trace)[-1].line             # from extras.training import ...
-        is_mistake, error = True, f'{error}; copy extras, too: {line}'
-    if is_mistake:
+        # Python names the first folder that is missing, and the line of the import the file.
+        line = traceback.extract_tb(trace)[-1].line             # from extras.training import muon
+        is_user_error, error = True, f'{error}; copy extras, too: {line}'
+    if is_user_error:
         print('error:', *str(error).split(), file=sys.stderr)   # in one line
     else:
         sys.__excepthook__(error_type, error, trace)
@@ -111,6 +113,6 @@ def report_error(error_type, error, trace):
             print('error: out of memory; lower --micro_batch_size, or what docs/trouble.md names; '
                   'does another process use it?', file=sys.stderr)
     sys.stdout.flush()
-    if is_mistake or 'RANK' in os.environ:      # without torch.distributed's threads, which go on
-        os._exit(2 if is_mistake else 1)
+    if is_user_error or 'RANK' in os.environ:   # without torch.distributed's threads, which go on
+        os._exit(2 if is_user_error else 1)
 

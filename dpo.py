@@ -4,7 +4,7 @@ that prefers the better ones. DPO and its family, and a reward model.
 
     python dpo.py --init_from=out/sft --data_dir=data/pairs
     python dpo.py --init_from=out/sft --loss_type=rm --out_dir=out/reward   # a reward model
-    python dpo.py --out_dir=out/dpo --init_from=resume              # goes on; on a CPU, bit for bit
+    python dpo.py --out_dir=out/dpo --init_from=resume              # resumes; on a CPU, bit for bit
     torchrun --nproc_per_node=8 dpo.py --init_from=out/sft          # eight GPUs, the same steps
 
 It reads data_dir/train.jsonl and val.jsonl, lines of {"prompt", "chosen", "rejected"}; a prompt is
@@ -30,7 +30,7 @@ answer falls by 5 and the good one by 2 as if the good one rises by 3. What both
 answers that nobody compared. --nll_weight=1 adds SFT's loss on the better answers, which holds them
 up (arXiv:2404.19733).
 """
-import hashlib, json, math, os, pathlib, time
+import hashlib, json, math, os, pathlib, shlex, time
 from typing import Literal
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/sft'           # policy and reference: a folder or .pt; or resume: go on in out_dir
+init_from = 'out/sft'           # folder or .pt of policy and reference, or resume
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from chats.py --source=FILE
 out_dir = 'out/dpo'             # where the run writes
 overwrite = False               # True: delete the run that out_dir holds
@@ -168,16 +168,17 @@ config |= {'stage': 'dpo', 'steps': 0}      # eval.py asks a model of this stage
 # --- the run, new or resumed, its model, and this process -----------------------------------------
 source, state, changed = resume_or_start(config, explicit,
                                          fixed='loss_type beta gamma batch_size seed')
-globals().update(config)                # if it goes on, the settings that it has saved
+globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
+for name, losses in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
+                     'nll_weight': 'dpo ipo kto simpo'}.items():
+    require(name not in explicit or not config[name] or loss_type in losses.split(),
+            f'{name} does nothing with {loss_type=}, only with {losses}; leave it out')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
-if loss_type == 'rm':           # a score is no likelihood
-    nll_weight = 0.0
 # with dropout, policy and reference would differ
-model, tokenizer = load_model(source, scores=bool(state), dropout=0.0)
+model, tokenizer = load_model(source, 'sft.py', scores=bool(state), dropout=0.0)
 tokenizer.render([])                    # refuses a tokenizer without tokens for chat
-is_base = 'stage' not in model.saved.get('config', {})          # nobody has taught it to answer
 T = model.config.block_size             # most ids of a prompt and its answer
 end = tokenizer.stop[-1]                # what ends a turn
 suppress = tokenizer.suppressed_tokens(model.config.vocab_size)     # no answer has <|im_start|>
@@ -187,10 +188,10 @@ autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat1
 
 
 # --- data -----------------------------------------------------------------------------------------
-data_hash = hashlib.sha256()            # a run goes on with the same data
+data_hash = hashlib.sha256()            # of what a run reads, which cannot change on resume
 
 
-def read(path):
+def read_pairs(path):
     """Return the pairs of a file, two rows each: (prompt, answer), ids."""
     require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
             'chats.py --kind=preference --source=FILE --out_dir=NEW, and give --data_dir=NEW')
@@ -211,8 +212,7 @@ def read(path):
                 record = {names[0]: record['completion']}
             answers = [[*tokenizer.encode(record[name]), end] for name in names]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f'{path}, line {number}: {error!r:.200}; see the top of '
-                            'dpo.py') from None
+            raise UserError(f'{path}, line {number}: {error!r:.200}; see dpo.py --help') from None
         if len(prompt) + max(map(len, answers)) <= T:
             for name, answer in zip(names, answers):    # arrays take a tenth of the memory of lists
                 rows[name].append((np.array(prompt, np.int32), np.array(answer, np.int32)))
@@ -228,8 +228,8 @@ def read(path):
     return [(better[i % len(better)], worse[i % len(worse)]) for i in range(n)]
 
 
-train = read(f'{data_dir}/train.jsonl')
-pairs = train + read(f'{data_dir}/val.jsonl')[:512]     # enough for a loss to two digits
+train = read_pairs(f'{data_dir}/train.jsonl')
+pairs = train + read_pairs(f'{data_dir}/val.jsonl')[:512]   # enough for a loss to two digits
 lengths = np.array([max(sum(map(len, row)) for row in pair) for pair in pairs])         # (n,)
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
@@ -286,13 +286,12 @@ if step == 0 and has_reference:         # the policy is the reference: one model
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    init_out_dir(config, source)
-    tokenizer.save(out / 'tokenizer.json')
+    init_out_dir(config, source, tokenizer)
 
 
 def save(name):
-    """Write a checkpoint for GPT.load, a reward model's head apart. last.pt also has what a run
-    needs to go on: moments, the reference."""
+    """Write a checkpoint for GPT.load, a reward model's head apart. last.pt also has what
+    resuming needs: moments, the reference."""
     if rank == 0:
         weights = dict(model.state_dict())
         more = {'reward_head': weights.pop('reward_head')} if loss_type == 'rm' else {}
@@ -367,8 +366,6 @@ def measure(numbers, zero_point=0.0):
 
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
-    if is_base:
-        print(f'note: {source} is a base model, which has not learned to answer; sft.py teaches it')
     print(*changed, f'{model.config}\nparameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')
@@ -406,4 +403,4 @@ while step < max_steps:
         save('last.pt')
 
 if rank == 0:
-    print(f'done, lowest val_loss {best_val:.4f}; next: python eval.py --ckpt={out}')
+    print(f'done, best val_loss {best_val:.4f}; next: python eval.py --ckpt={shlex.quote(out_dir)}')

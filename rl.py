@@ -32,7 +32,7 @@ these two fall to 0 before the reward rises, lower the learning rate. If reward 
 samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. Compare with
 bench/random_reward.py, which teaches nothing.
 """
-import hashlib, json, math, os, pathlib, random, runpy, sys, time
+import hashlib, json, math, os, pathlib, random, runpy, shlex, sys, time
 from typing import Literal
 import numpy as np
 import torch
@@ -127,20 +127,19 @@ def collate(answers):
 
 explicit = set()            # the settings that config files and flags set
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
-config |= {'stage': 'rl', 'reward_hash': ''}    # stage: eval.py asks it in conversations
-if os.path.isfile(reward):                  # a run that goes on says if it was edited
-    config['reward_hash'] = hashlib.sha256(pathlib.Path(reward).read_bytes()).hexdigest()[:16]
+content = pathlib.Path(reward).read_bytes() if os.path.isfile(reward) else b''
+# stage: eval.py asks it in conversations; reward_hash: on resume an edited file is said
+config |= {'stage': 'rl', 'reward_hash': hashlib.sha256(content).hexdigest()[:16]}
 
 # --- the run, new or resumed, its model, and this process -----------------------------------------
-# What runs programs is never taken over from a checkpoint: it is typed again.
+# What enables code execution is never restored from a checkpoint: pass it every time.
 source, state, changed = resume_or_start(
     config, explicit, fixed='optimizer batch_size num_samples kl_coef seed',
     again='reward reward_hash allow_code_execution')
-globals().update(config)                # if it goes on, the settings that it has saved
+globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
-model, tokenizer = load_model(source, dropout=0.0)      # sampling and training agree about p
+model, tokenizer = load_model(source, 'sft.py', dropout=0.0)    # so sampling and training agree
 tokenizer.render([])                    # refuses a tokenizer without tokens for chat
-is_base = 'stage' not in model.saved.get('config', {})          # nobody has taught it to answer
 
 device_type, device, dtype, rank, world = init_device(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
@@ -155,7 +154,7 @@ def summed(*values):
 
 
 # --- data: prompts, and judge(prompts, texts), which says what answers to them earn ---------------
-require(reward, '--reward says what answers earn, see --help; on resume it is typed again')
+require(reward, '--reward says what answers earn, see --help; pass it on resume, too')
 if reward.endswith('.py'):
     require(os.path.exists(reward), f'{reward=} does not exist')
     sys.path.append(os.path.dirname(os.path.abspath(reward)))   # it may import what is beside it
@@ -179,9 +178,6 @@ def to_ids(prompts):
         ids, _ = tokenizer.render(messages, add_generation_prompt=True)
         if len(ids) <= longest:
             prompt_of[tuple(ids)] = prompt
-    if rank == 0 and len(prompt_of) < len(prompts):
-        print(f'of {len(prompts):,} prompts are left out: they come twice or have more than '
-              f'{longest} tokens: {len(prompts) - len(prompt_of):,}')
     return prompt_of
 
 
@@ -218,8 +214,7 @@ if optimizer == 'muon':
     opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, -math.inf
 if state:
-    require(state['data'] == data_hash,
-            f'{source} has other prompts than {reward=}, or began with another model')
+    require(state['data'] == data_hash, f'the prompts of {reward=} or the first model have changed')
     opt.load_state_dict(state['optimizer'])
     step, best_val = state['step'], state['best_val']
 require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
@@ -227,12 +222,11 @@ state, model.saved = {}, {}             # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    init_out_dir(config, source)
-    tokenizer.save(out / 'tokenizer.json')
+    init_out_dir(config, source, tokenizer)
 
 
 def save(name):
-    """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
+    """Write a checkpoint for GPT.load. last.pt also has what resuming needs."""
     if rank == 0:
         more = {'optimizer': opt.state_dict()} if name == 'last.pt' else {}
         model.save(out / name, config=config, step=step, best_val=best_val, data=data_hash,
@@ -323,10 +317,9 @@ def learn_from(answers, n_tokens):
 
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
-    if is_base:
-        print(f'note: {source} is a base model, which has not learned to answer; sft.py teaches it')
-    print(*changed, f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held '
-          f'out: {len(val):,}, processes: {world} ({device}, {dtype})', sep='\n')
+    print(*changed, f'{model.config}\nparameters: {len(gradient):,}, processes: {world} ({device}, '
+          f'{dtype})\nprompts: {len(train):,}, held out: {len(val):,}, left out as duplicates or '
+          f'above {longest} tokens: {len(asked + held_out) - len(prompt_of):,}', sep='\n')
 if step == 0:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now
@@ -384,4 +377,4 @@ while step < max_steps:
         save('last.pt')
 
 if rank == 0:
-    print(f'done, highest val_reward {best_val:.4f}; next: python eval.py --ckpt={out}')
+    print(f'done, best val_reward {best_val:g}; next: python eval.py --ckpt={shlex.quote(out_dir)}')

@@ -28,7 +28,7 @@ seed draws the same random numbers.
 import contextlib, os, pathlib, random, re, select, shlex, sys
 from typing import Literal
 import torch
-from configurator import configure, require
+from configurator import UserError, configure, require
 from common import load_model, init_device
 from model import GPT, sample
 from tokenizer import Answer
@@ -85,9 +85,11 @@ def ask():
 configure(globals(), BOUNDS)                    # config files and flags replace the settings
 require(chat or not system, '--system needs --chat=True')
 if prompt.startswith('@'):
-    file = pathlib.Path(prompt[1:]).expanduser()
-    require(file.is_file(), f'--prompt={prompt} is no file; put a text that begins with @ into one')
-    prompt = file.read_bytes().decode('utf-8-sig')      # exactly as it is, to the last newline
+    try:            # exactly as it is, to the last newline
+        prompt = pathlib.Path(prompt[1:]).expanduser().read_bytes().decode('utf-8-sig')
+    except (OSError, ValueError):
+        raise UserError(f'--prompt={prompt} must name a file of UTF-8 text; put a text that begins '
+                        'with @ into one') from None
 
 # --- the model ------------------------------------------------------------------------------------
 torch.manual_seed(seed)         # of untrained weights; answers have their own random numbers
@@ -125,9 +127,8 @@ def write(answer, seed):
 # --- a talk, or else answers to one prompt --------------------------------------------------------
 messages = [{'role': 'system', 'content': system}] if system else []
 if chat and not prompt:
-    turn = 0
     with contextlib.suppress(EOFError, KeyboardInterrupt):      # Ctrl-D, or Ctrl-C at a question
-        while question := ask():
+        for turn, question in enumerate(iter(ask, ''), 1):
             asked = [*messages, {'role': 'user', 'content': question}]
             try:
                 messages = shorten(tokenizer, asked, model.config.block_size)
@@ -135,7 +136,6 @@ if chat and not prompt:
                 print(mistake)
                 continue
             # A seed for each turn. If all had the same one, all would draw the same numbers.
-            turn += 1
             reply, answer = '', Answer(tokenizer, messages, max_new_tokens, end)
             with contextlib.suppress(KeyboardInterrupt):        # ends this answer only
                 for piece in write(answer, f'{seed} {turn}'):

@@ -18,7 +18,7 @@ You should see one conversation and what of it is trained, a first loss well abo
 model's, and a fall of loss and val_loss within the first hundred steps. If val_loss rises while
 the loss falls, the model memorizes: use fewer epochs.
 """
-import hashlib, json, math, os, pathlib, time
+import hashlib, json, math, os, pathlib, shlex, time
 from typing import Literal
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ batch_size = 32                 # conversations per step, over all devices
 learning_rate = 3e-4            # for millions of parameters; from 100 million on 1e-5 to 5e-5
 # optimization
 max_steps = 0                   # updates; above 0 they count instead of the epochs
-block_size = 0                  # most tokens of a conversation; 0 = the context; more is cut
+block_size = 0                  # most tokens; a longer one loses its oldest turns; 0 = the context
 micro_batch_size = 0            # most conversations per device and forward pass; 0 = all
 warmup_steps: int | float = 0.03  # steps of the rise; below 1: this fraction of max_steps
 grad_clip = 1.0                 # largest norm of the gradient; 0 = off
@@ -52,7 +52,7 @@ device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest 
 dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'      # auto: bfloat16 if it is fast
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # of order and dropout
-# options: a line that imports extras/ asks for what not everybody needs
+# optional features: implemented in extras/ and imported only when switched on
 optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
 lora = 0                        # rank of adapters that train instead of the weights; 0 = none
 base_dir = ''                   # data of the base model: measures how much of it is forgotten
@@ -121,7 +121,7 @@ config |= {'stage': 'sft', 'steps': 0}      # eval.py asks a model of this stage
 # --- the run, new or resumed, its model, and this process -----------------------------------------
 source, state, changed = resume_or_start(
     config, explicit, fixed='lora optimizer batch_size block_size replay seed')
-globals().update(config)                # if it goes on, the settings that it has saved
+globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
 model, tokenizer = load_model(source, dropout=dropout)
 tokenizer.render([])                    # refuses a tokenizer without tokens for chat
@@ -134,10 +134,10 @@ autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat1
 
 
 # --- data -----------------------------------------------------------------------------------------
-data_hash = hashlib.sha256()            # a run goes on with the same data
+data_hash = hashlib.sha256()            # of what a run reads, which cannot change on resume
 
 
-def read(path):
+def read_conversations(path):
     """Return the conversations of a file, (ids, mask) each; the mask says which ids are trained."""
     require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
             'chats.py --source=FILE --out_dir=NEW, and give --data_dir=NEW')
@@ -148,8 +148,7 @@ def read(path):
         try:
             ids, mask = fit(json.loads(line)['messages'], tokenizer.render, T)
         except (ValueError, LookupError, TypeError) as error:
-            raise UserError(f'{path}, line {number}: {error!r:.200}; see the top of '
-                            'sft.py') from None
+            raise UserError(f'{path}, line {number}: {error!r:.200}; see sft.py --help') from None
         if ids:                         # arrays take a tenth of the memory of lists
             rows.append((np.array(ids, np.int32), np.array(mask, bool)))
     if rank == 0:
@@ -159,8 +158,8 @@ def read(path):
     return rows
 
 
-train = read(f'{data_dir}/train.jsonl')
-held_out = read(f'{data_dir}/val.jsonl')[:512]          # enough for a loss to two digits
+train = read_conversations(f'{data_dir}/train.jsonl')
+held_out = read_conversations(f'{data_dir}/val.jsonl')[:512]    # enough for a loss to two digits
 lengths = np.array([len(ids) for ids, mask in train])                                   # (n,)
 if base_dir or replay:
     from extras.training.mixture import Base
@@ -199,12 +198,11 @@ state, model.saved = {}, {}             # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    init_out_dir(config, source)
-    tokenizer.save(out / 'tokenizer.json')
+    init_out_dir(config, source, tokenizer)
 
 
 def save(name):
-    """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
+    """Write a checkpoint for GPT.load. last.pt also has what resuming needs."""
     if rank == 0:
         more = {'model': merged(model.state_dict())} if lora else {}
         if name == 'last.pt':           # with LoRA, 'model' has the adapters added in
@@ -312,4 +310,5 @@ while step < max_steps:
         save('last.pt')
 
 if rank == 0:
-    print(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={out} --chat=True')
+    print(f'done, best val_loss {best_val:.4f}; next: python sample.py '
+          f'--ckpt={shlex.quote(out_dir)} --chat=True')

@@ -3,13 +3,13 @@ Pretraining: a folder of token bins -> a language model. This decides its size a
 
     python train.py config/quickstart.py                            # minutes on two CPU cores
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
-    python train.py --out_dir=out/base --init_from=resume           # goes on, on a CPU bit for bit
+    python train.py --out_dir=out/base --init_from=resume           # resumes; on a CPU, bit for bit
 
-A line that imports from extras runs only if a setting asks for it. The text of a step follows from
-(seed, step), its dropout from (seed, step, rank), and a stream saves where it is: so a resumed run
-equals one that was never interrupted. batch_size counts the sequences of all devices together,
-such as 512 = 8 processes x 16 micro-batches x 4, so a run takes the same steps on 1 device as on 8.
-Without dropout they differ by rounding only: by 1e-6 in float32.
+Each batch is a function of (seed, step), each dropout mask of (seed, step, rank), and a stream
+checkpoints its position, so a resumed run is identical to an uninterrupted one. batch_size counts
+the sequences of all devices together, such as 512 = 8 processes x 16 micro-batches x 4, so a run
+takes the same steps on 1 device as on 8. Without dropout they differ by rounding only: by 1e-6 in
+float32.
 """
 import contextlib, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
@@ -43,14 +43,14 @@ max_steps = 1000                # updates
 batch_size = 32                 # sequences per step, over all devices and accumulation
 micro_batch_size = 0            # most sequences per device and forward pass; 0 = all
 learning_rate = 1e-3            # peak; lower for larger models
-embedding_lr = 1.0              # factor of the embedding's (and a tied head's) learning rate
+embedding_lr = 1.0              # learning-rate multiplier for the embedding (and the tied head)
 min_lr: float | None = None     # where the schedule ends; None = learning_rate / 10
 warmup_steps: int | float = 0.1  # steps of the rise; below 1: this fraction of max_steps
 weight_decay = 0.1              # pull of the weights towards 0; of matrices only
 beta1 = 0.9                     # AdamW's decay of the mean gradient
 beta2 = 0.95                    # its decay of the mean square; 0.95 averages 20 steps
 grad_clip = 1.0                 # largest norm of the gradient; 0 = off
-spike_z = 8.0                   # standard deviations that make a loss a spike, skipped; 0 = off
+spike_z = 8.0       # skip updates whose loss is so many standard deviations too high; 0 = off
 # watching
 log_interval = 10               # steps
 eval_interval = 250             # steps; also before the first and after the last
@@ -63,7 +63,8 @@ dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'   # auto: bflo
 compile: bool | None = None     # torch.compile; None = on CUDA
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # of weights, order and dropout
-# options: a line that imports extras/ asks for what not everybody needs
+# optional features: implemented in extras/ and imported only when switched on
+# clm writes text; mlm names hidden tokens, for search, as BERT; span fills gaps, as T5
 objective: Literal['clm', 'mlm', 'span'] = 'clm'    # predict the next token, masked ones, or spans
 document_mask = False           # clm: attention stays within a document
 streaming = ''                  # folder or glob of .jsonl(.gz) shards, read instead of train.bin
@@ -97,9 +98,10 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
 
 
 def spike_limit(window, spike_z):
-    """Return the loss above which an update is a spike, and skipped. window: the losses of the last
-    updates. If they are 3.0 and 3.2 in turn, spike_z=8 gives 3.1 + 8 * 0.1 = 3.9. Fewer than 30
-    tell too little, and a deviation below 1% of the mean may be chance."""
+    """Return the loss above which an update is a spike, and skipped: one batch of noise, such as a
+    damaged file, could undo hours of training. window: the losses of the last updates. If they are
+    3.0 and 3.2 in turn, spike_z=8 gives 3.1 + 8 * 0.1 = 3.9. Fewer than 30 tell too little, and a
+    deviation below 1% of the mean may be chance."""
     if not spike_z or len(window) < 30:
         return math.inf
     return np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
@@ -112,17 +114,17 @@ if plan:
     sys.exit(planner.show(config))
 
 # --- the run, new or resumed, and this process ----------------------------------------------------
-# What may not change when it goes on; eval_tokens, because best.pt compares equal measurements.
+# What cannot change on resume; eval_tokens, because best.pt compares equal measurements.
 source, state, changed = resume_or_start(
     config, explicit,
     fixed='optimizer objective document_mask batch_size block_size seed eval_tokens')
-globals().update(config)                # if it goes on, the settings that it has saved
+globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
 min_lr = learning_rate / 10 if min_lr is None else min_lr
 require(min_lr <= learning_rate, f'{min_lr=} is above {learning_rate=}, so the rate would rise')
 
-device_type, device, dtype, rank, world = init_device(device, dtype)
+device_type, device, dtype, rank, world = init_device(device, dtype, one_length=True)
 on_gpu = device_type == 'cuda'
 autocast = torch.autocast(device_type, getattr(torch, dtype), enabled=dtype != 'float32')
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
@@ -133,10 +135,8 @@ require(os.path.exists(f'{data_dir}/val.bin'), f'{data_dir} has no val.bin; make
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
-sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
 V = tokenizer.vocab_size
-require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; leave '
-        'vocab_size out, or type --vocab_size=0 behind a config file that has it')
+require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; add --vocab_size=0')
 T = block_size                  # tokens of text in a sequence; with span fewer: it adds sentinels
 task = stream = mixture = None
 if objective != 'clm' or document_mask:
@@ -144,7 +144,7 @@ if objective != 'clm' or document_mask:
     task = Objective(objective, document_mask, tokenizer, block_size, seed)
     T = task.n_text
 bins = {}       # {'train': token ids, 'val': ..., and of a mixture 'val_SOURCE': ...}
-data_hash = hashlib.sha256(meta_text)       # of what a run reads: it goes on with the same
+data_hash = hashlib.sha256(meta_text)       # of what a run reads, which cannot change on resume
 for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
     n = path.stat().st_size // np.dtype(meta['dtype']).itemsize
     if n > T:
@@ -161,13 +161,11 @@ elif len(meta['sources']) > 1:
     starts_of = mixture.weighted(meta['sources'])
 require('val' in bins and ('train' in bins or stream), f'{data_dir} needs train.bin and val.bin '
         f'with more tokens than {block_size=}; shards of text need --streaming=FOLDER')
-data_hash = data_hash.hexdigest()
 
 # Of a batch of 8 in micro-batches of 2, the second of 2 processes computes rows [[4, 5], [6, 7]].
 require(batch_size % world == 0, f'{batch_size=} must be a multiple of the {world} processes')
-share = batch_size // world
-micro_batch_size = max(n for n in range(1, min(micro_batch_size or share, share) + 1)
-                       if share % n == 0)
+micro_batch_size = max(n for n in range(1, (micro_batch_size or batch_size) + 1)
+                       if batch_size % (world * n) == 0)
 my_rows = np.arange(batch_size).reshape(world, -1, micro_batch_size)[rank]
 step_tokens = batch_size * block_size
 
@@ -204,22 +202,20 @@ else:
     beside = folder_of(source) / 'tokenizer.json'
     require(Tokenizer.load(beside).hash == tokenizer.hash, f'{data_dir} has another tokenizer than '
             f'{source}; prepare the text again, with --tokenizer={beside}')
-if block_size > model.config.block_size:        # a longer context: see model.stretch()
+if block_size > model.config.block_size:        # a longer context: see stretch() in model.py
     scaling = model.config.rope_scaling         # of an earlier one, or ()
     first = scaling[3] if len(scaling) == 4 else model.config.block_size / (*scaling, 1)[0]
     model = GPT.load(source, dropout=dropout, causal=wanted.causal, block_size=block_size,
                      rope_scaling=(block_size / first, 1.0, 4.0, first))
-    print(f'note: RoPE turns more slowly, because {block_size=} is above the {first:g} tokens of '
-          'the first training')
 if state:
-    require(state['data'] == data_hash, f'{source} has read other data than {data_dir}')
+    require(state['data'] == data_hash.hexdigest(), f'{data_dir} has other data than {source} read')
     require(state['step'] < max_steps, f'{out_dir} is at step {state["step"]}; raise {max_steps=}')
     if stream:
         stream.go_to(state['positions'])
 # A model keeps its shape. wanted has what a 0 stands for, such as n_kv_head=0.
 kept = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
 for name in explicit & kept.keys():
-    require(getattr(wanted, name) == kept[name], f'leave {name} out: {source} has {kept[name]!r}')
+    require(getattr(wanted, name) == kept[name], f'{name} must be {kept[name]!r}, as in {source}')
 config |= kept | {'vocab_size': V}
 
 model.grad_checkpoint = grad_checkpoint
@@ -262,17 +258,15 @@ state, moments, model.saved = {}, {}, {}        # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
-    init_out_dir(config, source)
-    if source == out / 'last-1.pt':             # the damaged last.pt must not take its name
-        (out / 'last.pt').unlink(missing_ok=True)
-    tokenizer.save(out / 'tokenizer.json')
+    init_out_dir(config, source, tokenizer)
     (out / 'data.json').write_text(json.dumps(meta | {'data_dir': data_dir}), 'utf-8')
 
 
 def save(name):
-    """Write a checkpoint: last.pt for resuming, best.pt, which has no moments, for use."""
+    """Write a checkpoint: last.pt for resuming, best.pt, which has no moments, for use. last-1.pt
+    is the last.pt of the save before, because a crash or a full disk may damage the newest one."""
     checkpoint = {'model': model.state_dict(), 'config': config, 'tokenizer_hash': tokenizer.hash,
-                  'data': data_hash, 'step': step, 'tokens': step * step_tokens,
+                  'data': data_hash.hexdigest(), 'step': step, 'tokens': step * step_tokens,
                   'best_val': best_val, 'window': window, 'skipped': skipped,
                   'scaler': scaler.state_dict(), 'positions': stream and stream.positions(),
                   'optimizer': opt.state_dict()['state'] if name == 'last.pt' else {}}
@@ -346,7 +340,7 @@ def evaluate():
     val_loss = row['val_loss']
     log(**row, val_ppl=math.exp(min(val_loss, 700)))
     if objective == 'clm' and math.isfinite(val_loss):                  # nothing is drawn from NaN
-        prompt = torch.tensor([sample_ids], device=device)
+        prompt = torch.tensor([tokenizer.encode(sample_prompt) or tokenizer.first], device=device)
         with autocast, uncompiled():
             [ids] = model.generate(prompt, 100, 0.8, top_k=50, seeds=[seed],
                                    suppress=tokenizer.suppressed_tokens(model.config.vocab_size))
@@ -389,8 +383,7 @@ signal.signal(signal.SIGINT, ask_to_stop)
 signal.signal(signal.SIGTERM, ask_to_stop)
 stopping = 0                            # requests to stop, of all processes
 refused = 0                             # updates in a row that were skipped
-require(summed(step)[0] == step * world, 'the processes begin at different steps: out_dir must be '
-        'one folder, which all of them see')
+require(summed(step)[0] == step * world, 'all processes must see the same checkpoint in out_dir')
 if step == 0:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now
@@ -449,6 +442,6 @@ while step < max_steps and not stopping:
         save('last.pt')
 
 reader = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
-say(f'done, lowest val_loss {best_val:.4f}; next: python {reader} --ckpt={shlex.quote(out_dir)}'
+say(f'done, best val_loss {best_val:.4f}; next: python {reader} --ckpt={shlex.quote(out_dir)}'
     if step == max_steps else f'stopped at step {step}; resume: python train.py '
     f'--out_dir={shlex.quote(out_dir)} --init_from=resume')

@@ -6,10 +6,10 @@ result_of() as JSON; the answer is a line, too: [exit code, stdout, stderr].
 become() is the fork. It does what `python SCRIPT ARGUMENTS` does, with two differences: `before`,
 a text, is executed first, and sees the modules that are imported here; and it ends with os._exit,
 because taking an interpreter down takes longer than many a run. What the interpreter does at its
-end is therefore done by hand: an error goes to sys.excepthook, threads are waited for, and both
-streams are flushed.
+end is therefore done by hand: an error goes to sys.excepthook, threads are waited for, what the
+script has registered with atexit is called, and both streams are flushed.
 """
-import json, os, runpy, signal, socket, sys, tempfile, threading
+import atexit, json, os, runpy, signal, socket, sys, tempfile, threading
 import torch, torch._dynamo, torch.distributed.checkpoint.state_dict, torch.distributed.fsdp  # noqa: F401
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -23,6 +23,7 @@ def become(script, arguments, before, cwd, env, outputs):
     os.environ.update(env)
     sys.argv = [script, *arguments]
     code = 0
+    atexit._clear()                                 # of what was imported before the fork
     try:
         exec(before, globals())
         if script.endswith('.py'):
@@ -42,6 +43,7 @@ def become(script, arguments, before, cwd, env, outputs):
         print(code, file=sys.stderr)
         code = 1
     threading._shutdown()                           # the interpreter, too, waits for threads, and ends pools
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code or 0)

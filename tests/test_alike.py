@@ -18,6 +18,7 @@ from conftest import metrics, mistake, ok, run, save_run, series, state
 from test_model import lively
 from test_streaming import BYTES, mixed_with_thumbs
 
+from files import lock_folder
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -61,8 +62,8 @@ def trainer(request, conversations, pairs, tmp_path_factory):
 @pytest.fixture(scope='module')
 def done(trainer, tmp_path_factory):
     """The folder of a run; no test may change it."""
-    out = tmp_path_factory.mktemp('done') / 'run'
-    assert f'--ckpt={out}' in ok(trainer.begin(out))        # the next command
+    out = tmp_path_factory.mktemp('done') / 'a run'
+    assert f"--ckpt='{out}'" in ok(trainer.begin(out))      # the next command, for a shell
     return out
 
 
@@ -104,6 +105,25 @@ def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(traine
     ok(trainer.begin(out, '--overwrite --max_steps=1'))
     assert contents(out).keys() == files(trainer) | {'notes.md', 'lasting.pt'}
     assert len(series(out, 'loss')) == 1
+
+
+@every_trainer
+def test_a_folder_that_cannot_be_written_or_that_another_process_writes_to_is_refused(trainer, done,
+                                                                                      tmp_path):
+    """Before anything is deleted, for new, overwritten and resumed runs. Nothing of a lock stays."""
+    out = shutil.copytree(done, tmp_path / 'run')
+    lock = lock_folder(out)             # of this process, until it is released
+    for result in (trainer.begin(out), trainer.begin(out, '--overwrite'),
+                   trainer.goes_on(out, '--max_steps=13')):
+        mistake(result, f"can't write to {out}: another run does", 'choose another --out_dir')
+    lock.release()
+    mistake(trainer.begin(out), 'has a run')
+    assert contents(out) == contents(done)
+    (tmp_path / 'file').write_text('mine')
+    for place in 'file', 'file/below', '/proc/no':
+        mistake(trainer.begin(tmp_path / place), f"can't write to {tmp_path / place}: ")
+    mistake(trainer.begin(tmp_path / 'deep/er', trainer.given('nowhere')), 'nowhere')
+    assert {path.name for path in tmp_path.iterdir()} == {'run', 'file'}
 
 
 # --- it goes on where it was ----------------------------------------------------------------------
@@ -174,7 +194,8 @@ READ = {'train': 'train.bin val.bin', 'sft': 'train.jsonl val.jsonl',
 def test_another_run_is_not_resumed_as_this_one(trainer, done, tmp_path):
     before = contents(done)
     for flag in OTHER[trainer.name].split():
-        mistake(trainer.goes_on(done, '--max_steps=14', flag), 'leave', flag[2:].partition('=')[0])
+        mistake(trainer.goes_on(done, '--max_steps=14', flag),
+                f'{flag[2:].partition("=")[0]} cannot change on resume (this run uses ')
     for file in READ[trainer.name].split():
         other = shutil.copytree(trainer.data, tmp_path / file)
         text = (other / file).read_bytes().replace(b' and ', b' or ', 1)
@@ -252,12 +273,16 @@ SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --replay=2 => --base_dir
 --base_dir=nowhere => meta.json
 --dropout=1 => dropout
---init_from=gone => gone & python train.py
+--init_from=gone => gone & make one: python train.py
 --init_from=resume => last.pt''', 'dpo': '''--device=cuda => device='cuda' & --device=auto
 --data_dir=nowhere => nowhere/train.jsonl & chats.py --kind=preference --source=FILE --out_dir=NEW
 --beta=1e-300 => beta=1e-300
 --label_smoothing=0.5 => label_smoothing
---init_from=gone => gone & python sft.py
+--gamma=2 => gamma does nothing & loss_type='dpo' & only with simpo
+--loss_type=orpo --nll_weight=1 => nll_weight does nothing
+--loss_type=rm --nll_weight=1 => nll_weight does nothing
+--loss_type=rm --beta=0.2 => beta does nothing
+--init_from=gone => gone & make one: python sft.py
 --init_from=resume => last.pt''', 'rl': '''--device=cuda => device='cuda' & --device=auto
 --reward=none => reward=none does not exist
 --reward=none.py => none.py & not exist
@@ -268,7 +293,7 @@ SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --temperature=0 => temperature
 --max_new_tokens=96 => --max_new_tokens
 --clip_low=0.1 => clip_low & clip
---init_from=gone => gone & python sft.py'''}
+--init_from=gone => gone & make one: python sft.py'''}
 
 
 @post_trainers
@@ -299,6 +324,10 @@ def test_a_model_that_cannot_answer_is_no_start(trainer, tmp_path):
     save_run(start, lively(vocab_size=257, block_size=96), Tokenizer.byte(SPECIAL_TOKENS[:1]))
     refused('<|im_start|>')
     assert not (tmp_path / 'run').exists()
+    if trainer.name != 'sft':               # a base model that knows no answers is only said
+        save_run(start, lively(vocab_size=260, block_size=96), BYTES, config={'objective': 'clm'})
+        printed = ok(trainer.begin(tmp_path / 'run', f'--init_from={start} --max_steps=1'))
+        assert f'note: {start} is a base model' in printed
 
 
 # A good line, and others: what must be said of each, and flags.

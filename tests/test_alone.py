@@ -39,7 +39,7 @@ BESIDE = {**dict.fromkeys(['tokenizer.py', 'chats.py'], ['files.py', 'configurat
           'clean.py': ['files.py', 'dedup.py', 'configurator.py'],
           'prepare.py': ['files.py', 'tokenizer.py', 'configurator.py']}
 TRAINERS = 'model.py', 'tokenizer.py', 'configurator.py', 'common.py'
-# A flag whose file is not there => the name of the file.
+# A flag => the file of extras/ that it needs, where the whole folder is missing.
 DOORS = '''
 clean.py --source=text --out_dir=no => pii
 clean.py --source=text --out_dir=no --pii=False --min_words=0 --decontaminate=mine.py => filters

@@ -188,7 +188,7 @@ seed: int | None = None     # None = the clock
 # --- how a script ends ----------------------------------------------------------------------------
 # What the user can put right, in one line; a bug or the machine, whose traceback stays.
 MISTAKES = {'raise UserError("two\\nlines")': 'two lines',
-            'import extras.training.muon': 'copy extras, too & : import extras.training.muon',
+            'import extras.training.muon': 'copy extras, too',
             'import model': 'no even number'}
 BUGS = {'10.0 ** 1000': 'OverflowError', 'raise RuntimeError("ours")': 'RuntimeError',
         'import numpy\nnumpy.zeros(3).reshape(2, 2)': 'ValueError', 'import nowhere': 'nowhere',
@@ -201,7 +201,7 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
     for body, words in MISTAKES.items():
         one_line(play(body=body, **refusing), words)
     (tmp_path / 'extras/training').mkdir(parents=True)           # the door alone is missing; then there is one
-    one_line(play(body='from extras.training.muon import Muon'), 'copy extras, too')
+    one_line(play(body='from extras.training.muon import Muon'), 'copy extras, too: from extras.training.muon')
     (tmp_path / 'extras/training/muon.py').write_text('')
     for body, name in BUGS.items():
         process = play('--note=', body=body)        # an empty value names no file

@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 from accidents import SHORT_SAMPLES, accident, before, full_disk, replaced
-from conftest import (ROOT, assert_same_sums, contents, metrics, ok, read_rows, run, same, series,
-                      slow, state, table)
+from conftest import (ROOT, RUN_FILES, assert_same_sums, contents, metrics, mistake, ok, read_rows,
+                      run, same, series, slow, state, table)
 from pytest import approx
 
 # Norms are about 0.8, so clipping acts: done before the processes' gradients are added, the runs
@@ -131,6 +131,31 @@ def test_what_cannot_be_shared_is_refused(train, tmp_path):
         result = train(tmp_path / 'run', flags, processes=2)
         assert result.returncode == 2 and 'error: ' in result.stderr and words in result.stderr
     assert not (tmp_path / 'run').exists()
+
+
+def test_of_two_runs_that_begin_in_one_folder_one_writes_and_after_kill_9_it_is_resumed(
+        numbers, train, out):
+    """Two commands at once, as a user types them, and others while the one still runs."""
+    command = [sys.executable, ROOT / 'train.py', f'--data_dir={numbers}', f'--out_dir={out}',
+               *FLAGS.split(), '--max_steps=1000000']
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)]
+    try:
+        deadline = time.time() + 200
+        while time.time() < deadline and not ({process.poll() for process in both} - {None}
+                                              and (out / 'last.pt').exists()):
+            time.sleep(0.05)
+        loser, winner = sorted(both, key=lambda process: process.poll() is None)
+        assert (loser.poll(), winner.poll()) == (2, None)
+        assert f"can't write to {out}: another run does" in loser.stderr.read()
+        for flags in '', '--overwrite', '--init_from=resume', '--init_from=auto':
+            mistake(train(out, flags), 'another run does')
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
+    ok(train(out, f'--init_from=resume --max_steps={state(out)["step"] + 1}'))
+    assert {path.name for path in out.iterdir()} <= RUN_FILES
 
 
 # What happens in one process. The second one meets it; only the first one saves, step 4 after 0.

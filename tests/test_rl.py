@@ -91,7 +91,7 @@ def test_a_reward_that_was_edited_is_said_and_the_pull_stays(rl, out, tmp_path):
     with open(tmp_path / 'paid.py', 'a') as f:
         f.write('# an edit\n')
     assert re.search('reward_hash .* -> ', ok(run('rl.py', f'{again}4')))
-    mistake(run('rl.py', f'{again}5 --kl_coef=0.1'), 'leave kl_coef out')
+    mistake(run('rl.py', f'{again}5 --kl_coef=0.1'), 'kl_coef cannot change on resume')
 
 
 def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
@@ -118,9 +118,9 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
                              ['a' * 200, 'c' * 70 + 'a' * 95, 'z' * 90])
     assert one == approx(same, rel=1e-4) and abs(one - other) > 1e-3
     refused('another tokenizer', scores, Tokenizer.byte(['<|im_start|>', '<|im_end|>']))
-    ok(rl(f'--reward={folder} --max_steps=40'))
-    first, *_, last = series(out, 'reward')
-    assert last > first + 1
+    ok(rl(f'--reward={folder} --max_steps=36'))
+    paid = series(out, 'reward')
+    assert np.mean(paid[-12:]) > paid[0] + 1
     mistake(rl(f'--reward={sft_model} --overwrite'), 'not a reward model', '--loss_type=rm')
 
 
@@ -128,7 +128,8 @@ def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
     thrice = PAID.replace("""f'{i} and {"x" * (i % 7)}'""", "'x' * 99 if i == 9 else str(i % 3)")
     for own in '', "def held_out(): return ['2', '2']":
         printed = ok(rl('--max_steps=1 --overwrite', paid=f'{thrice}\n{own}'))
-        assert 'prompts: 2, held out: 1' in printed and 'more than 88 tokens: 3' in printed
+        assert 'prompts: 2, held out: 1' in printed
+        assert f'above 88 tokens: {39 if own else 37}\n' in printed
 
 
 # --- programs that give rewards -------------------------------------------------------------------
@@ -192,7 +193,7 @@ def test_lines_are_a_run_and_programs_of_it_run_only_if_that_is_typed_also_on_re
     ok(rl(f'--reward={sums}', short))
     ok(rl(f'--reward={fine} --overwrite', allowed, short))
     again = 'rl.py', f'--out_dir={out} --init_from=resume --max_steps=2'
-    mistake(run(*again), '--reward', 'typed again')
+    mistake(run(*again), '--reward', 'pass it on resume')
     mistake(run(*again, f'--reward={fine}'), allowed)
     ok(run(*again, f'--reward={fine}', allowed))
     assert series(out, 'reward') == [0, 0]

@@ -153,7 +153,7 @@ def test_ctrl_c_ends_an_answer_and_a_long_message_is_told_and_neither_ends_the_c
     result = talk(folder, 'hi\nhi\n', interrupted)
     assert ok(result).splitlines()[-3:] == ['you> o', 'you> ok!', 'you> '] and result.stderr == ''
     result = talk(folder, f'hi\n{"x" * 900}\n\nhi\n', before('throw dice', 'print(*arguments)'))
-    assert re.findall(r'1337 \d', ok(result)) == ['1337 1', '1337 2']
+    assert re.findall(r'1337 \d', ok(result)) == ['1337 1', '1337 3']
     assert result.stdout.count('shorten it') == 1
 
 
@@ -222,13 +222,14 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
 # --- mistakes -------------------------------------------------------------------------------------
 REFUSED = """
 clm --prompt=@dataclass => put a text that begins with @ into one
+clm --prompt=@latin.txt => @latin.txt must name a file of UTF-8 text
 clm --system=x --prompt=a => --system needs --chat=True
 span --prompt=a => python -m extras.models.fill
 rm --prompt=a => scores answers
 clm --chat=True => a base model & python sft.py --init_from=
 clm --serve=0 => no setting has this name; closest: seed
 clm --prompts=x => closest: prompt
-clm --ckpt=out/nothing => run: python clean.py && python prepare.py && python train.py
+clm --ckpt=out/nothing => out/nothing does not exist & make one: python train.py
 """
 
 
