@@ -24,8 +24,8 @@ refused by name, and what is not used is counted.
 import collections, hashlib, json, math, pathlib, re, shlex, unicodedata
 from typing import Literal
 from configurator import configure, require
-from files import (HALF, LINES, TABLES, entries, find_files, mend, open_results, publish,
-                   without_controls)
+from files import (LINES, SURROGATE, TABLES, entries, find_files, open_results, publish,
+                   replace_invalid_bytes, without_controls)
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ DATA_URI = re.compile(r'data:[\w.+/-]+(?:;[\w.=+-]+)*;base64,[A-Z0-9+/=%_-]{100,
 def tidy(text, changed):
     """Return a text without control characters, images in base64 and personal data, which changed,
     {what: n}, counts. A newline ends a line, and e with its accent is one character (NFC)."""
-    text = HALF.sub('\ufffd', text)
+    text = SURROGATE.sub('\ufffd', text)
     for what, new in (('control characters', without_controls),
                       ('data: addresses', lambda text: DATA_URI.sub('', text))):
         before, text = text, new(text)
@@ -254,7 +254,7 @@ for place, row in tqdm(records, 'read', unit=' records', disable=None):
             raise row
         text = json.dumps(row, ensure_ascii=False, default=str)
         size = len(text.encode('utf-8', 'replace'))
-        mended, n_odd = mend(text)
+        mended, n_odd = replace_invalid_bytes(text)
         require(mended, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         changed['undecodable bytes'] += n_odd
         columns = in_known_form(json.loads(mended) if n_odd else row)
