@@ -25,7 +25,8 @@ change them, or refuses it by name, and it counts the columns that it does not u
 import collections, hashlib, json, math, pathlib, re, shlex, unicodedata
 from typing import Literal
 from configurator import configure, require
-from files import LINES, TABLES, entries, find_files, mend, open_results, publish, without_controls
+from files import (LINES, TABLES, entries, find_files, open_results, publish,
+                   replace_invalid_bytes, without_controls)
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
@@ -250,7 +251,7 @@ for place, row in tqdm(records, 'read', unit=' records', disable=None):
     try:
         require(not isinstance(row, Exception), row)
         text = json.dumps(row, ensure_ascii=False, default=str)
-        mended, n_odd = mend(text)
+        mended, n_odd = replace_invalid_bytes(text)
         require(mended, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         changed['undecodable bytes'] += n_odd
         columns = in_known_form(json.loads(mended) if n_odd else row)
