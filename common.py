@@ -101,7 +101,7 @@ def resume_or_start(config, explicit, fixed, again=''):
 
     for source in checkpoints:
         try:
-            state = torch.load(source, map_location='cpu', weights_only=True)
+            state = torch.load(source, map_location='cpu', weights_only=True, mmap=True)
             break
         except Exception as error:      # a crash or a full disk may have damaged last.pt
             print(f'{source} cannot be read ({error!r:.80})')
@@ -134,6 +134,7 @@ def lock_out_dir(out):
     lock = lock_folder(out)
 
     def unlock():
+        sys.excepthook = report_error       # the lock must not outlive Python's modules
         if lock.is_locked:
             with contextlib.suppress(OSError):      # a folder with other files in it stays
                 os.unlink(lock.lock_file)           # while it is held, so that nobody can get it
