@@ -39,7 +39,7 @@ pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHON
 min_score: float | None = None  # of a conversation: what a judge gave it
 min_margin = 0.0                # of a pair: score of chosen - score of rejected; 0 keeps ties
 min_agreement = 0.0             # of a pair: fraction of annotators who agree
-# options: features that are implemented in extras/, and imported only when they are switched on
+# optional features: implemented in extras/ and imported only when switched on
 n_examples = 2000               # without a source: conversations to write; more teach more
 prefer: Literal['', 'passed', 'taste', 'both'] = ''     # what is better of what eval.py judged
 BOUNDS = {'val_fraction': (1e-9, 0.999), 'min_score': (-1e18, 1e18), 'min_margin': (-1e18, 1e18)}

@@ -519,7 +519,7 @@ def clean(config):
     state = state_of(settings, itertools.chain(*lists, *(paths for _, paths in shards)))
     paths_of = lambda some: [os.path.normpath(source['path']) for source in some.values()]
     is_same = lambda meta: paths_of(meta['sources']) == paths_of(sources)
-    work, lock = open_results(out_dir, FORMAT, RESULTS, is_same, config.overwrite)
+    work, lock = open_results(out_dir, FORMAT, RESULTS, is_same, config.overwrite, state)
     folders = [work / f'{state}-{i:05}' for i in range(len(shards))]
 
     # 1. Each document by itself: read it, normalize it, judge it, hide personal data.

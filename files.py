@@ -323,25 +323,40 @@ def lock_folder(folder):
     return lock
 
 
-def open_results(out_dir, form, names, is_same, overwrite):
+def open_results(out_dir, form, names, is_same, overwrite, keep=None):
     """Return out_dir/.nanoparrot, with an empty folder `new` for results, and the lock that keeps
     other runs out. Refuse an out_dir that has anything but results of this script (names: a regular
-    expression, form: what meta.json says), or, without overwrite, other ones than is_same(meta)."""
+    expression, form: what meta.json says), or, without overwrite, other ones than is_same(meta).
+    keep: the beginning of the names of folders that a run which was killed has finished."""
     meta, work = meta_in(out_dir), out_dir / WORK
+    owners = {path.name for path in work.glob('nanoparrot-*')}
     there = {*os.listdir(out_dir)} - {'.DS_Store', 'lost+found', WORK} if out_dir.is_dir() else ()
     # without meta.json: a kill while results were replaced
-    is_ours = meta.get('format') == form or not meta and work.exists()
+    is_ours = meta.get('format') == form or not meta and owners == {form}
     others = [name for name in there if not is_ours or not re.fullmatch(names, name)]
+    others += owners - {form}           # a run of another script that was killed
     require(not others, f'{out_dir} has {min(others, default="")}, which this script did not write '
             'there; choose another --out_dir')
-    require(overwrite or not meta or is_same(meta), f'{out_dir} has results, of '
-            f'{" and ".join(meta.get("sources") or [str(meta.get("source"))])}; --overwrite=True '
-            'replaces them, or choose another --out_dir')
+    whose = ' and '.join(meta.get('sources') or ['an earlier run'])
+    require(overwrite or not meta or is_same(meta), f'{out_dir} has results, of {whose}; '
+            '--overwrite=True replaces them, or choose another --out_dir')
     lock = lock_folder(out_dir)
-    for name in 'new', 'old':           # of a run that was killed
-        shutil.rmtree(work / name, ignore_errors=True)
+    (work / form).touch()
+    clear(work, keep)
+    for name in 'new', 'old':
         (work / name).mkdir()
     return work, lock
+
+
+def clear(work, keep=None):
+    """Remove the folders in a folder, except those whose names begin with keep. Each one loses its
+    name first, so that a kill leaves no half of a folder that looks whole."""
+    removed = work / 'removed'
+    shutil.rmtree(removed, ignore_errors=True)
+    for path in [*work.iterdir()]:
+        if path.is_dir() and not (keep and path.name.startswith(keep)):
+            path.rename(removed)
+            shutil.rmtree(removed)
 
 
 def publish(out_dir, names):
@@ -354,5 +369,6 @@ def publish(out_dir, names):
             os.replace(out_dir / name, old / name)
     for name in sorted(os.listdir(new), key='meta.json'.__eq__):
         os.replace(new / name, out_dir / name)
+    clear(out_dir / WORK)
     # the lock goes while it is held, so nobody can get this one
     shutil.rmtree(out_dir / WORK, ignore_errors=True)

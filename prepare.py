@@ -32,7 +32,7 @@ overwrite = False               # True: replace the data of other text in out_di
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or path of a tokenizer.json
 vocab_size = 4096               # tokens of bpe: 256 bytes + merges + 64 special tokens
 val_fraction = 0.1              # fraction of documents, or of a single one, for validation
-# options: features that are implemented in extras/, and imported only when they are switched on
+# optional features: implemented in extras/ and imported only when switched on
 write: Literal['bins', 'val'] = 'bins'  # val: no train.bin, for train.py --streaming
 weights: dict | None = None     # in a config file: {'web': 50, ...}; None = those of clean.py
 temperature = 1.0               # for sources without weights; above 1: more equal parts

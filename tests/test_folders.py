@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import PAID, make_pairs, mistake, ok, read_json, refused, run, write
 
-from files import find_files
+from files import clear, find_files
 
 STEPS = '--max_steps=2 --batch_size=4 --warmup_steps=0 --device=cpu'
 TRAINERS = ['train.py', 'sft.py', 'dpo.py', 'rl.py']
@@ -143,3 +143,40 @@ def test_advice_leads_to_no_folder_of_others(place):
             result = run(script, *flags, '--data_dir=cleaned', '--out_dir=new', cwd=place)
             mistake(result, 'cleaned', '--out_dir=NEW, and give --data_dir=NEW')
     mistake(run('eval.py', '--ckpt=run, run', '--data_dir=chats', cwd=place), 'the val_loss of chats')
+
+
+def test_what_a_killed_run_has_left_is_refused_by_the_other_scripts_and_stays(tmp_path):
+    write(tmp_path / 'in/a.jsonl', [{'text': f'{i} and {i + 1}'} for i in range(9)])
+    scripts = {'nanoparrot-text-1': 'clean.py --source=in --min_words=0',
+               'nanoparrot-data-2': 'prepare.py --source=in --tokenizer=byte',
+               'nanoparrot-chats-1': 'chats.py --n_examples=9'}
+    for owner, begun in scripts.items():
+        work = tmp_path / owner / '.nanoparrot'
+        (work / 'shard').mkdir(parents=True)
+        for name in owner, 'shard/half':
+            (work / name).touch()
+        for command in scripts.values():
+            result = run(*command.split(), f'--out_dir={owner} --overwrite', cwd=tmp_path)
+            if command != begun:
+                mistake(result, f'has {owner}, which this script did not write there')
+                assert (work / 'shard/half').exists()
+        ok(run(*begun.split(), f'--out_dir={owner}', cwd=tmp_path))
+
+
+def test_a_kill_while_folders_are_removed_leaves_none_that_looks_whole(tmp_path, monkeypatch):
+    for name in 'kept-0', 'kept-1', 'other-0', 'other-1', 'new':
+        write(tmp_path / name / 'a', [1])
+        write(tmp_path / name / 'b', [2])
+
+    def killed(folder, **_):
+        if (folder / 'a').exists():
+            (folder / 'a').unlink()
+            raise SystemExit
+    for keep, left in ('kept', {'kept-0', 'kept-1'}), (None, set()):
+        monkeypatch.setattr(shutil, 'rmtree', killed)
+        with pytest.raises(SystemExit):
+            clear(tmp_path, keep)
+        assert all((path / 'a').exists() for path in tmp_path.iterdir() if path.name != 'removed')
+        monkeypatch.undo()
+        clear(tmp_path, keep)
+        assert {path.name for path in tmp_path.iterdir()} == left

@@ -148,7 +148,7 @@ def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
         piece = text[i * 397 % 9000:][:5 + i % 21]
         asked = [{'role': 'user', 'content': piece}] if i % 2 else piece
         begun = Answer(models[name][1], asked, 1)
-        n = 20 if i < 28 else 65 - len(begun.ids) - bool(begun.again)
+        n = 20 if i < 28 else 65 - len(begun.ids) - bool(begun.prefix)
         wanted.append(written(*models[name], asked, n))
         requests.append([{'model': name, source: asked, 'max_tokens': n if i < 28 else 99,
                           'temperature': 0, 'top_k': 0}, bool(i % 2)])

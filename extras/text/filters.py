@@ -130,7 +130,7 @@ OF_PATH = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 
 
 def licenses(wanted, sources):
-    """Return a stage of clean.py that stats the license of each document. wanted: those to keep,
+    """Return a stage of clean.py that counts the licenses of each document. wanted: those to keep,
     such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}; where there
     are none, a document's source is a path."""
     names = {*re.split('[,;] *', wanted.lower().strip())}
