@@ -68,16 +68,21 @@ def read_answers(path, *keys):
     return rows
 
 
+def group(rows, key):
+    """Return {key(row): its rows}."""
+    rows_of = collections.defaultdict(list)
+    for row in rows:
+        rows_of[key(row)].append(row)
+    return rows_of
+
+
 def by_problem(rows):
     """Return {problem: its rows}, without answers that have no verdict: infrastructure, because the
     machine failed and not the answer, and ungraded. A problem is known by its name and its prompt,
     because in files without ids one name may mean two questions."""
-    rows_of = collections.defaultdict(list)
-    for row in rows:
-        if row['outcome'] not in ('infrastructure', 'ungraded'):
-            name = f'{row.get("task")} {row["task_id"]}'
-            rows_of[name, str(row.get('prompt'))].append(row)
-    return rows_of
+    judged = [row for row in rows if row['outcome'] not in ('infrastructure', 'ungraded')]
+    return group(judged, lambda row: (f'{row.get("task")} {row["task_id"]}',
+                                      str(row.get('prompt'))))
 
 
 def failures(rows):
@@ -86,11 +91,26 @@ def failures(rows):
                                     if row['outcome'] != 'passed').most_common())
 
 
-def by_split(rows):
-    """Return {split: its rows} of problems.py; questions from a file have no split."""
-    splits = dict.fromkeys(row.get('split') for row in rows)
-    return {split: [row for row in rows if row.get('split') == split]
-            for split in splits if split not in (None, '', 'all')}
+def summarise(rows, ks, pass_at_k, interval):
+    """Return pass@k of rows of samples.jsonl, the mean over problems with at least k scored
+    answers; the interval of pass@1; why answers failed; and `by_split`, the same for each split of
+    problems.py (questions from a file have no split). eval.py explains pass_at_k and interval."""
+    mean = lambda numbers: sum(numbers) / len(numbers)
+
+    def summary(rows):
+        verdicts = [[row['outcome'] == 'passed' for row in some]    # [[True, False], [True, True]]
+                    for some in by_problem(rows).values()]
+        result = {'n': len(verdicts), 'samples': sum(map(len, verdicts))}
+        for k in ks:
+            chances = [pass_at_k(len(each), sum(each), k) for each in verdicts if len(each) >= k]
+            result[f'pass@{k}'] = mean(chances) if chances else None
+            if k == 1:
+                result['interval'] = interval([*map(mean, verdicts)]) if verdicts else None
+        return result | {'failures': failures(rows)}
+
+    splits = group(rows, lambda row: row.get('split'))
+    return summary(rows) | {
+        'by_split': {split: summary(some) for split, some in splits.items() if split}}
 
 
 # --- does the harness work here? ------------------------------------------------------------------
