@@ -329,9 +329,9 @@ REFUSED_BY_RESCORE = """
 --tasks=own --data=own.jsonl --completions=samples.jsonl --out=eval.json => would replace a file
 --tasks=own --data=samples.jsonl --completions=given.jsonl --out=eval.json => would replace a file
 --completions=x.json --out=./x.json => would replace a file
---tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl must have & No such file
+--tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl & each line must be a JSON object & No such file
 --tasks=humaneval --completions=answers.jsonl => must name a .jsonl file for each
---completions=notes.txt => notes.txt must have a JSON object in each line
+--completions=notes.txt => notes.txt, line 1 & each line must be a JSON object
 --completions=given.jsonl => given.jsonl must have & each line with outcome, prompt, task_id
 --completions=two.jsonl => two.jsonl must have answers of one checkpoint
 --completions=given.jsonl --k=a => --k=a must be whole numbers

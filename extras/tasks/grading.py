@@ -4,11 +4,11 @@ for eval.py, rl.py, and the commands rescore, compare and export.
 
     code_in('So:\\n```python\\nx = 1\\n```')       # 'x = 1\\n'
 """
-import ast, collections, json, math, pathlib, re, textwrap
+import ast, collections, math, re, textwrap
 from tqdm import tqdm
-from configurator import UserError, require
+from configurator import require
 from extras.tasks import problems
-from extras.tasks.questions import broken_rules, names_in
+from extras.tasks.questions import broken_rules, names_in, read
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -57,14 +57,11 @@ def verdicts(cases, run):
 # --- rows of samples.jsonl ------------------------------------------------------------------------
 def read_answers(path, *keys):
     """Return the rows of a file of one checkpoint's answers, {"task_id", ...} with these keys."""
-    try:
-        rows = [dict(json.loads(line)) for line in pathlib.Path(path).read_bytes().splitlines()]
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f'{path} must have a JSON object in each line ({error})') from None
     keys = {'task_id', *keys}
-    require(rows and all(keys <= row.keys() for row in rows)
-            and len({row.get('ckpt') for row in rows}) == 1, f'{path} must have answers of one '
-            f'checkpoint ("ckpt"), each line with {", ".join(sorted(keys))}')
+    rows = read(path, dict, f'each line must be a JSON object with {", ".join(sorted(keys))}')
+    require(all(keys <= row.keys() for row in rows) and len({row.get('ckpt') for row in rows}) == 1,
+            f'{path} must have answers of one checkpoint ("ckpt"), each line with '
+            f'{", ".join(sorted(keys))}')
     return rows
 
 
