@@ -99,7 +99,7 @@ NO_WEIGHTS = '''
 model.Q4_K.gguf => extras.models.gguf FILE
 pytorch_model-1.bin => old .bin
 adapter_config.json => adapter of PEFT.*merge_and_unload
-model.fp16.safetensors => give the folder of a model'''
+model.fp16.safetensors => give a folder that has best.pt'''
 
 
 def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path):
