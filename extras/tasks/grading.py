@@ -82,12 +82,6 @@ def by_problem(rows):
                                       str(row.get('prompt'))))
 
 
-def failures(rows):
-    """Return how many answers failed for which reason, such as {'syntax': 5, 'name': 2}."""
-    return dict(collections.Counter(row.get('why', row['outcome']) for row in rows
-                                    if row['outcome'] != 'passed').most_common())
-
-
 def summarise(rows, ks, pass_at_k, interval):
     """Return pass@k of rows of samples.jsonl, the mean over problems with at least k scored
     answers; the interval of pass@1; why answers failed; and `by_split`, the same for each split of
@@ -103,7 +97,9 @@ def summarise(rows, ks, pass_at_k, interval):
             result[f'pass@{k}'] = mean(chances) if chances else None
             if k == 1:
                 result['interval'] = interval([*map(mean, verdicts)]) if verdicts else None
-        return result | {'failures': failures(rows)}
+        why = collections.Counter(row.get('why', row['outcome']) for row in rows
+                                  if row['outcome'] != 'passed')
+        return result | {'failures': dict(why.most_common())}       # {'syntax': 5, 'name': 2}
 
     splits = group(rows, lambda row: row.get('split'))
     return summary(rows) | {

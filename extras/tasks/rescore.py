@@ -11,9 +11,9 @@ must have been scored: each row has an `outcome`, as in the samples.jsonl that e
 nothing runs, and the outcomes are only counted.
 
 Both commands print pass@k of each task and split, and write eval.json and samples.jsonl to the
-folder `scored` next to --completions, or next to --out. They never replace a file that they read.
+folder `scored` next to --completions. What was there from an earlier time is replaced.
 """
-import functools, json, math, os, pathlib, re
+import functools, json, math, pathlib, re
 from configurator import configure, require
 from extras.tasks import answers, grading, questions, sandbox
 
@@ -26,7 +26,6 @@ splits = 'example,practice,unseen,other'    # of the problems; others are in pro
 k = '1'                         # answers drawn for pass@k; several: 1,10,100
 timeout = 3.0                   # seconds for a program
 allow_code_execution = False    # True: run a model's programs; first read extras/tasks/sandbox.py
-out = ''                        # file for the results; '' = scored/eval.json, see above
 
 
 # --- pass@k and its interval: as in eval.py, which explains them ----------------------------------
@@ -47,12 +46,6 @@ if __name__ == '__main__':
             f'--k={k} must be whole numbers from 1, separated by commas, such as 1,10')
     ks = sorted({1, *map(int, k.split(','))})
     folder = pathlib.Path(completions).parent
-    out = pathlib.Path(out or folder / 'scored/eval.json')
-    samples_path = out.with_name('samples.jsonl')
-    written = {*map(os.path.abspath, [out, samples_path])}
-    require(written.isdisjoint(map(os.path.abspath, [*data.split(','), completions])),
-            f'--out={out} would replace a file that is read; choose another --out')
-
     rows = grading.read_answers(completions, *['completion'] if tasks else ['prompt', 'outcome'])
     who = {key: rows[0].get(key) for key in ('ckpt', 'step')}
     who['chat'] = any(row.get('messages') for row in rows)
@@ -75,7 +68,9 @@ if __name__ == '__main__':
         for split, part in {'all': summary, **summary.pop('by_split')}.items():
             rounded = re.sub(r'\d\.\d+', lambda m: f'{float(m[0]):.4f}', json.dumps(part))
             print(f'{task}, {split}: {rounded}')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1), encoding='utf-8')
-    samples_path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
-    print(f'written to {out}')
+    out = folder / 'scored'
+    out.mkdir(exist_ok=True)
+    (out / 'eval.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
+    lines = ''.join(json.dumps(row) + '\n' for row in rows)
+    (out / 'samples.jsonl').write_text(lines, encoding='utf-8')
+    print(f'written to {out}/eval.json')
