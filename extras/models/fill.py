@@ -20,13 +20,6 @@ max_new_tokens = 200        # span: most tokens of all gaps
 
 
 @torch.no_grad()
-def fill_tokens(model, tokenizer, ids, mask_id):
-    """Return the text of ids with the likeliest token in each gap."""
-    best = model(torch.tensor([ids]))[0][0].argmax(-1).tolist()         # (T,)
-    return tokenizer.decode([new if id == mask_id else id for id, new in zip(ids, best)])
-
-
-@torch.no_grad()
 def fill_spans(model, tokenizer, ids, marks, max_new_tokens):
     """Return the text of ids with its gaps filled. The model reads the prompt in both directions,
     then writes the gaps, each behind its mark, until the last mark."""
@@ -63,4 +56,5 @@ if __name__ == '__main__':
     if objective == 'span':
         print(fill_spans(model, tokenizer, ids, marks, max_new_tokens))
     else:
-        print(fill_tokens(model, tokenizer, ids, marks[0]))
+        best = model(torch.tensor([ids]))[0][0].argmax(-1).tolist()         # (T,)
+        print(tokenizer.decode([new if id == marks[0] else id for id, new in zip(ids, best)]))
