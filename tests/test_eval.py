@@ -329,7 +329,7 @@ REFUSED_BY_RESCORE = """
 --tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl & each line must be a JSON object & No such file
 --tasks=humaneval --completions=answers.jsonl => must name a .jsonl file for each
 --completions=notes.txt => notes.txt, line 1 & each line must be a JSON object
---completions=given.jsonl => given.jsonl must have & each line with outcome, prompt, task_id
+--completions=given.jsonl => given.jsonl, line 1: KeyError & each line must be a JSON object with outcome, prompt, task_id
 --completions=two.jsonl => two.jsonl must have answers of one checkpoint
 --completions=given.jsonl --k=a => --k=a must be whole numbers
 --tasks=problems --completions=answers.jsonl => --allow_code_execution=True

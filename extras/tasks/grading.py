@@ -58,10 +58,10 @@ def verdicts(cases, run):
 def read_answers(path, *keys):
     """Return the rows of a file of one checkpoint's answers, {"task_id", ...} with these keys."""
     keys = {'task_id', *keys}
-    rows = read(path, dict, f'each line must be a JSON object with {", ".join(sorted(keys))}')
-    require(all(keys <= row.keys() for row in rows) and len({row.get('ckpt') for row in rows}) == 1,
-            f'{path} must have answers of one checkpoint ("ckpt"), each line with '
-            f'{", ".join(sorted(keys))}')
+    rows = read(path, lambda row: row | {key: row[key] for key in keys},
+                f'each line must be a JSON object with {", ".join(sorted(keys))}')
+    require(len({row.get('ckpt') for row in rows}) == 1,
+            f'{path} must have answers of one checkpoint ("ckpt")')
     return rows
 
 

@@ -71,6 +71,5 @@ if __name__ == '__main__':
     out = folder / 'scored'
     out.mkdir(exist_ok=True)
     (out / 'eval.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
-    lines = ''.join(json.dumps(row) + '\n' for row in rows)
-    (out / 'samples.jsonl').write_text(lines, encoding='utf-8')
+    (out / 'samples.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows), 'utf-8')
     print(f'written to {out}/eval.json')
