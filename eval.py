@@ -129,20 +129,6 @@ def interval(scores):
     return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
 
 
-def summarise(rows, ks):
-    """Return pass@k of rows of samples.jsonl, the mean over problems with at least k scored
-    answers; the interval of pass@1; and why answers failed."""
-    verdicts = [[row['outcome'] == 'passed' for row in some]        # [[True, False], [True, True]]
-                for some in grading.by_problem(rows).values()]
-    result = {'n': len(verdicts), 'samples': sum(map(len, verdicts))}
-    for k in ks:
-        chances = [pass_at_k(len(each), sum(each), k) for each in verdicts if len(each) >= k]
-        result[f'pass@{k}'] = mean(chances) if chances else None
-        if k == 1:
-            result['interval'] = interval([*map(mean, verdicts)]) if verdicts else None
-    return result | {'failures': grading.failures(rows)}
-
-
 # --- 3. files and tables --------------------------------------------------------------------------
 def own_data(path):
     """Return the folder of text that the base model of a run was trained on, or '' if it isn't
@@ -266,8 +252,7 @@ def score(task, rows, who):
     """Score rows, the answers to a task by the model of `who`: {'ckpt', 'step', 'chat', ...}."""
     samples.extend(rows)        # the same dicts: grading writes the outcomes into them
     grading.grade(questions_of[task], rows, run)
-    by_split = {split: summarise(some, ks) for split, some in grading.by_split(rows).items()}
-    scores[task].append((who, summarise(rows, ks) | {'by_split': by_split}))
+    scores[task].append((who, grading.summarise(rows, ks, pass_at_k, interval)))
     save()
 
 

@@ -113,13 +113,13 @@ GIVEN = r'''
           "    return a * b / 2.0", "    return a * b / a"]}'''
 
 
-def rescore(out, *flags):
+def rescore(given, *flags):
     """The tasks in eval.json."""
-    ok(run('extras.tasks.rescore', f'--out={out}/eval.json', *flags))
-    return read_json(out / 'eval.json')['tasks']
+    ok(run('extras.tasks.rescore', f'--completions={given}', *flags))
+    return read_json(given.parent / 'scored/eval.json')['tasks']
 
 
-def test_all_tasks_are_scored_from_answers_that_are_there(out, tmp_path):
+def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     """Each outcome is told and kept. A problem whose own solution fails is left out. A file may begin
     with a byte order mark. A score says what was searched in the training data. What was scored once gives
     the same result when it is only counted."""
@@ -133,7 +133,7 @@ def test_all_tasks_are_scored_from_answers_that_are_there(out, tmp_path):
     write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
     flags = ('--tasks=problems,humaneval --splits=example --n_problems=2 --k=1,2,4 --timeout=4 '
              f'--allow_code_execution --data={functions}')
-    tasks = rescore(out, flags, f'--completions={given}')
+    tasks = rescore(given, flags)
     ours = tasks['problems']
     assert ours['by_split']['example']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
     assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (2, 8)
@@ -141,30 +141,29 @@ def test_all_tasks_are_scored_from_answers_that_are_there(out, tmp_path):
         ('wrong value', 'other exception', 'syntax', 'empty', 'time'), 1)
     assert tasks['humaneval']['pass@1'] == 1 / 4
     assert tasks['humaneval']['failures'] == {'wrong value': 2, 'name': 1}      # math is not imported
-    report = read_json(out / 'eval.json')
+    report = read_json(tmp_path / 'scored/eval.json')
     assert (report['left_out'], report['decontaminated']) == (['broken'], found)
-    samples = read_rows(out / 'samples.jsonl')      # all were kept
+    samples = read_rows(tmp_path / 'scored/samples.jsonl')      # all were kept
     assert len(samples) == 12 and {row.get('kind') for row in samples} == {'example tasks', None}
-    assert rescore(tmp_path / 'a', f'--completions={out}/samples.jsonl', '--k=1,2,4') == tasks
-    assert [*contents(tmp_path / 'a')] == ['eval.json']
+    assert rescore(tmp_path / 'scored/samples.jsonl', '--k=1,2,4') == tasks
+    assert read_rows(tmp_path / 'scored/scored/samples.jsonl') == samples
     for row in samples:                             # scored again, as if they were those of a chat
         row['messages'] = [say('user', 'q')]
         row['completion'] = f'Sure!\n```python\n{row["prompt"]}{row["completion"]}\n```\nIt works.'
-    again = rescore(tmp_path / 'b', flags, f'--completions={write(tmp_path / "b.jsonl", samples)}')
+    again = rescore(write(tmp_path / 'b/chat.jsonl', samples), flags)
     assert [again[name]['pass@1'] for name in tasks] == [task['pass@1'] for task in tasks.values()]
 
 
-def test_rescore_and_eval_print_the_same_table_of_the_same_numbers(babbler, tmp_path):
-    """It stands in both, because a command of extras imports no script."""
+def test_rescore_and_eval_have_the_same_numbers(babbler, tmp_path):
+    """pass_at_k and interval stand in both, because a command of extras imports no script."""
     write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for'.split()])
-    said = ok(run('eval.py', f'--ckpt={babbler} --tasks=own --data=own.jsonl --num_samples=3 --k=1,2,3 --out=e.json',
-                  '--max_new_tokens=3 --device=cpu', cwd=tmp_path))
-    again = ok(run('extras.tasks.rescore', '--completions=samples.jsonl --k=1,2,3', cwd=tmp_path))
-    table = lambda text: text[text.index('own  '):text.index('written to')]
-    assert table(said) == table(again) and '0.0000 0.0000 0.0000' not in said
+    ok(run('eval.py', f'--ckpt={babbler} --tasks=own --data=own.jsonl --num_samples=3 --k=1,2,3 --out=e.json',
+           '--max_new_tokens=3 --device=cpu', cwd=tmp_path))
+    said = ok(run('extras.tasks.rescore', '--completions=samples.jsonl --k=1,2,3', cwd=tmp_path))
     scored = read_json(tmp_path / 'scored/eval.json')['tasks']['own']
     evaluated = read_json(tmp_path / 'e.json')['tasks']['own']
     assert scored == {key: evaluated[key] for key in scored} and 0 < scored['pass@1'] < scored['pass@3']
+    assert f'own, all: {{"n": 4, "samples": 12, "pass@1": {scored["pass@1"]:.4f}, "interval"' in said
 
 
 # --- answers of a model ---------------------------------------------------------------------------
@@ -327,14 +326,10 @@ REFUSED = """
 --tasks=own --data=samples.jsonl --out=eval.json => would replace a file
 """
 REFUSED_BY_RESCORE = """
---tasks=own --data=own.jsonl --completions=samples.jsonl --out=eval.json => would replace a file
---tasks=own --data=samples.jsonl --completions=given.jsonl --out=eval.json => would replace a file
---completions=x.json --out=./x.json => would replace a file
---completions=x.json --out=x => must end with .json
---tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl must have & No such file
+--tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl & each line must be a JSON object & No such file
 --tasks=humaneval --completions=answers.jsonl => must name a .jsonl file for each
---completions=notes.txt => notes.txt must have a JSON object in each line
---completions=given.jsonl => given.jsonl must have & each line with outcome, prompt, task_id
+--completions=notes.txt => notes.txt, line 1 & each line must be a JSON object
+--completions=given.jsonl => given.jsonl, line 1: KeyError & each line must be a JSON object with outcome, prompt, task_id
 --completions=two.jsonl => two.jsonl must have answers of one checkpoint
 --completions=given.jsonl --k=a => --k=a must be whole numbers
 --tasks=problems --completions=answers.jsonl => --allow_code_execution=True

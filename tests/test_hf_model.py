@@ -95,11 +95,11 @@ LACKING = '''
 {"rope_scaling": {"type": "yarn", "factor": 4.0}} => yarn
 {"quantization_config": {"quant_method": "fp8"}} => config=.*fp8
 {"model_type": "qwen2"} => q_proj.bias'''
-NO_WEIGHTS = '''
+NO_WEIGHTS = r'''
 model.Q4_K.gguf => extras.models.gguf FILE
-pytorch_model-1.bin => old .bin
-adapter_config.json => adapter of PEFT.*merge_and_unload
-model.fp16.safetensors => give the folder of a model'''
+pytorch_model-1.bin => \.bin files .*: save_pretrained
+adapter_config.json => a merged adapter: save_pretrained
+model.fp16.safetensors => give a folder that has best.pt'''
 
 
 def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path):

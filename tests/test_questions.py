@@ -107,8 +107,6 @@ def test_a_record_on_which_no_answer_could_fail_is_refused(tmp_path):
     for checks, words in table(REFUSED):
         data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', **json.loads(checks)}])
         refused(f'own.jsonl, line 1: .*{words}', of_tasks, ['own'], str(data), 0, [])
-    data.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n')
-    refused('own.jsonl, .*: git lfs pull', of_tasks, ['own'], str(data), 0, [])
 
 
 def test_right_answers_pass_and_wrong_ones_do_not():

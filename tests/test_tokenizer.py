@@ -275,8 +275,9 @@ def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
     assert "cl100k_base's vocabulary could not be read" in out
     # without --load it trains on nine tenths, and reports on the others
     assert 'files: 2,' in ok(command('--input=c --vocab_size=340 --against=none'))
+    assert "gpt3's vocabulary could not be read" in ok(command('--input=c --load=code.json --against=gpt3'))
     each_is_a_mistake('''
---input=c --load=code.json --against=gpt3 => gpt3
+--input=c --load=gone.json => gone.json
 --input=gone => gone
 => --input=PATH''', command)
 

@@ -4,12 +4,11 @@ A model that was trained to fill gaps (train.py --objective=mlm or span) fills t
     python -m extras.models.fill --ckpt=out/mlm --prompt='for i in <|mask|>(10):'
 
 Of mlm, a gap becomes the likeliest token. Of span, it becomes several, always the likeliest next
-one.
+one. It runs on the CPU, where a single prompt takes a moment.
 """
 import re
-from typing import Literal
 import torch
-from common import folder_of, init_device
+from common import folder_of
 from configurator import configure, require
 from model import GPT
 from tokenizer import Tokenizer
@@ -18,29 +17,19 @@ from tokenizer import Tokenizer
 ckpt = 'out/base'           # a run's folder or a .pt file in it
 prompt = ''                 # text with gaps, <|mask|>
 max_new_tokens = 200        # span: most tokens of all gaps
-device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
-
-
-@torch.no_grad()
-def fill_tokens(model, tokenizer, ids, mask_id):
-    """Return the text of ids with the likeliest token in each gap."""
-    device = model.embedding.weight.device
-    best = model(torch.tensor([ids], device=device))[0][0].argmax(-1).tolist()      # (T,)
-    return tokenizer.decode([new if id == mask_id else id for id, new in zip(ids, best)])
 
 
 @torch.no_grad()
 def fill_spans(model, tokenizer, ids, marks, max_new_tokens):
     """Return the text of ids with its gaps filled. The model reads the prompt in both directions,
     then writes the gaps, each behind its mark, until the last mark."""
-    device = model.embedding.weight.device
     n_prompt = len(ids)
     ids = [*ids, marks[0]]
     room = min(model.config.block_size, n_prompt + 1 + max_new_tokens)
     while len(ids) < room and ids[-1] != marks[-1]:
-        mask = torch.ones(len(ids), len(ids), dtype=torch.bool, device=device).tril()
+        mask = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
         mask[:n_prompt, :n_prompt] = True  # (T, T)
-        logits, _ = model(torch.tensor([ids], device=device), mask=mask[None, None])
+        logits, _ = model(torch.tensor([ids]), mask=mask[None, None])
         ids.append(logits[0, -1].argmax().item())
     filled, answer = tokenizer.decode(ids[:n_prompt]), tokenizer.decode(ids[n_prompt:])
     for mark, text in re.findall(r'(<\|span_\d+\|>)((?:(?!<\|span_).)*)', answer, re.DOTALL):
@@ -60,14 +49,12 @@ if __name__ == '__main__':
             "the prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
     # <|mask|>, or for span <|span_0|>, <|span_1|>... and one more, which ends the answer
     names = [f'<|span_{i}|>' if objective == 'span' else '<|mask|>' for i in range(len(texts))]
-    require(names[-1] in tokenizer.special,
-            f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks for')
     marks = [tokenizer.special[name] for name in names]
     *ids, _ = [id for text, mark in zip(texts, marks) for id in [*tokenizer.encode(text), mark]]
     require(len(ids) < model.config.block_size, f'the prompt has {len(ids)} tokens, too many for '
             f'the context of {model.config.block_size}; shorten it')
-    model.to(init_device(device, 'float32')[1])
     if objective == 'span':
         print(fill_spans(model, tokenizer, ids, marks, max_new_tokens))
     else:
-        print(fill_tokens(model, tokenizer, ids, marks[0]))
+        best = model(torch.tensor([ids]))[0][0].argmax(-1).tolist()         # (T,)
+        print(tokenizer.decode([new if id == marks[0] else id for id, new in zip(ids, best)]))

@@ -87,5 +87,4 @@ if __name__ == '__main__':
     for name in 'gained', 'lost':
         print(f'{name}: {", ".join(result[name]) or "none"}')
     if typed.out:
-        out = pathlib.Path(typed.out).expanduser()
-        out.write_text(json.dumps(result, indent=1), encoding='utf-8')
+        pathlib.Path(typed.out).expanduser().write_text(json.dumps(result, indent=1), 'utf-8')

@@ -4,11 +4,11 @@ for eval.py, rl.py, and the commands rescore, compare and export.
 
     code_in('So:\\n```python\\nx = 1\\n```')       # 'x = 1\\n'
 """
-import ast, collections, json, math, pathlib, re, textwrap
+import ast, collections, math, re, textwrap
 from tqdm import tqdm
-from configurator import UserError, require
+from configurator import require
 from extras.tasks import problems
-from extras.tasks.questions import broken_rules, names_in
+from extras.tasks.questions import broken_rules, names_in, read
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -57,40 +57,53 @@ def verdicts(cases, run):
 # --- rows of samples.jsonl ------------------------------------------------------------------------
 def read_answers(path, *keys):
     """Return the rows of a file of one checkpoint's answers, {"task_id", ...} with these keys."""
-    try:
-        rows = [dict(json.loads(line)) for line in pathlib.Path(path).read_bytes().splitlines()]
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f'{path} must have a JSON object in each line ({error})') from None
     keys = {'task_id', *keys}
-    require(rows and all(keys <= row.keys() for row in rows)
-            and len({row.get('ckpt') for row in rows}) == 1, f'{path} must have answers of one '
-            f'checkpoint ("ckpt"), each line with {", ".join(sorted(keys))}')
+    rows = read(path, lambda row: row | {key: row[key] for key in keys},
+                f'each line must be a JSON object with {", ".join(sorted(keys))}')
+    require(len({row.get('ckpt') for row in rows}) == 1,
+            f'{path} must have answers of one checkpoint ("ckpt")')
     return rows
+
+
+def group(rows, key):
+    """Return {key(row): its rows}."""
+    rows_of = collections.defaultdict(list)
+    for row in rows:
+        rows_of[key(row)].append(row)
+    return rows_of
 
 
 def by_problem(rows):
     """Return {problem: its rows}, without answers that have no verdict: infrastructure, because the
     machine failed and not the answer, and ungraded. A problem is known by its name and its prompt,
     because in files without ids one name may mean two questions."""
-    rows_of = collections.defaultdict(list)
-    for row in rows:
-        if row['outcome'] not in ('infrastructure', 'ungraded'):
-            name = f'{row.get("task")} {row["task_id"]}'
-            rows_of[name, str(row.get('prompt'))].append(row)
-    return rows_of
+    judged = [row for row in rows if row['outcome'] not in ('infrastructure', 'ungraded')]
+    return group(judged, lambda row: (f'{row.get("task")} {row["task_id"]}',
+                                      str(row.get('prompt'))))
 
 
-def failures(rows):
-    """Return how many answers failed for which reason, such as {'syntax': 5, 'name': 2}."""
-    return dict(collections.Counter(row.get('why', row['outcome']) for row in rows
-                                    if row['outcome'] != 'passed').most_common())
+def summarise(rows, ks, pass_at_k, interval):
+    """Return pass@k of rows of samples.jsonl, the mean over problems with at least k scored
+    answers; the interval of pass@1; why answers failed; and `by_split`, the same for each split of
+    problems.py (questions from a file have no split). eval.py explains pass_at_k and interval."""
+    mean = lambda numbers: sum(numbers) / len(numbers)
 
+    def summary(rows):
+        verdicts = [[row['outcome'] == 'passed' for row in some]    # [[True, False], [True, True]]
+                    for some in by_problem(rows).values()]
+        result = {'n': len(verdicts), 'samples': sum(map(len, verdicts))}
+        for k in ks:
+            chances = [pass_at_k(len(each), sum(each), k) for each in verdicts if len(each) >= k]
+            result[f'pass@{k}'] = mean(chances) if chances else None
+            if k == 1:
+                result['interval'] = interval([*map(mean, verdicts)]) if verdicts else None
+        why = collections.Counter(row.get('why', row['outcome']) for row in rows
+                                  if row['outcome'] != 'passed')
+        return result | {'failures': dict(why.most_common())}       # {'syntax': 5, 'name': 2}
 
-def by_split(rows):
-    """Return {split: its rows} of problems.py; questions from a file have no split."""
-    splits = dict.fromkeys(row.get('split') for row in rows)
-    return {split: [row for row in rows if row.get('split') == split]
-            for split in splits if split not in (None, '', 'all')}
+    splits = group(rows, lambda row: row.get('split'))
+    return summary(rows) | {
+        'by_split': {split: summary(some) for split, some in splits.items() if split}}
 
 
 # --- does the harness work here? ------------------------------------------------------------------

@@ -22,7 +22,7 @@ which is 29% of the step's targets.
 """
 import functools, hashlib, json, math, pathlib, re
 import numpy as np
-from configurator import UserError, require
+from configurator import require
 
 
 def is_weight(value):
@@ -122,16 +122,14 @@ class Base:
     replayed: meta.json, which has the hashes of the bins."""
 
     def __init__(self, base_dir, tokenizer, T, context, replay, seed):
-        require(base_dir, f'{replay=} needs --base_dir=FOLDER, the data of the base model')
-        try:
-            text = pathlib.Path(base_dir, 'meta.json').read_bytes()
-            meta = json.loads(text)
-            sources = meta['sources']
-            self.train, val = (np.memmap(f'{base_dir}/{name}.bin', meta['dtype'], 'r')
-                               for name in ('train', 'val'))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{base_dir} has no prepared data with meta.json, train.bin and '
-                            f'val.bin ({error}); base_dir is the --out_dir of prepare.py') from None
+        paths = [pathlib.Path(base_dir, name) for name in ('meta.json', 'train.bin', 'val.bin')]
+        require(base_dir and all(path.exists() for path in paths), f'{base_dir=} has no meta.json, '
+                f'train.bin and val.bin; {replay=} needs --base_dir=FOLDER, the data of the base '
+                'model, which prepare.py wrote as its --out_dir')
+        text = paths[0].read_bytes()
+        meta = json.loads(text)
+        sources = meta['sources']
+        self.train, val = (np.memmap(path, meta['dtype'], 'r') for path in paths[1:])
         require(meta['tokenizer_hash'] == tokenizer.hash, f'{base_dir} was prepared with another '
                 'tokenizer than the model has; the same ids mean different text')
         require(len(self.train) > T and len(val) > context, f'{base_dir} needs more than {T} '

@@ -62,7 +62,7 @@ def hide_spans(x, seed, step, rows, special, T):
     n_text, n_hidden, n_spans = span_lengths(T)
     sentinels = [id for name, id in special.items() if name.startswith('<|span_')]
     require(n_spans < len(sentinels), f'{T} tokens have {n_spans} spans, the tokenizer '
-            f'{len(sentinels)} sentinels; lower --block_size')
+            f'{len(sentinels)} sentinels; lower --block_size, or prepare with --tokenizer=bpe')
 
     def lengths(n, n_parts, purpose):
         """Return the lengths of n_parts parts, at least 1 each, into which n tokens are cut at
@@ -117,9 +117,6 @@ class Objective:
         self.n_text = span_lengths(block_size)[0] if name == 'span' else block_size
         require(name == 'clm' or not document_mask,
                 f'document_mask=True needs --objective=clm, not {name}')
-        needs = {'clm': '<|endoftext|>', 'mlm': '<|mask|>', 'span': '<|span_0|>'}[name]
-        require(needs in self.special, f'objective={name}, {document_mask=}: the tokenizer of the '
-                f'data has no special token {needs}; prepare the text with --tokenizer=bpe')
 
     def apply(self, x, y, rows, step=None):
         """Return the arguments of model.forward for a text x and its next tokens y, int64 (B,

@@ -133,32 +133,28 @@ def tokenizer_of(name, special_tokens, folder=''):
             ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(*paths, *FILES.values())
         else:
             ranks = tiktoken.get_encoding(name)._mergeable_ranks
-    except OSError as error:                # requests' errors are OSErrors
-        raise ConnectionError(
-            f"{name}'s vocabulary could not be read ({type(error).__name__}); GPT-2's also "
-            f'comes from --gpt2_dir=FOLDER with {" and ".join(FILES)}') from None
+    except (OSError, ValueError) as error:      # no network, another vocabulary, no such name
+        raise UserError(f"{name}'s vocabulary could not be read ({error!r:.200}); GPT-2's also "
+                        f'comes from --gpt2_dir=FOLDER with {" and ".join(FILES)}') from None
     return Tokenizer('bpe', sorted(ranks, key=ranks.get), special_tokens,
                      PATTERNS[name.removesuffix('_base')])
 
 
 def tokenizer_of_gpt2(folder=''):
     """Return GPT-2's 50,257 tokens, then 47 special ones of ours: 50,304 = 786 x 64."""
-    try:
-        return tokenizer_of('gpt2', SPECIAL_TOKENS[:48], folder)
-    except (ConnectionError, ValueError) as error:      # no network; files of another vocabulary
-        raise UserError(error) from None
+    return tokenizer_of('gpt2', SPECIAL_TOKENS[:48], folder)
 
 
 def others(names, folder=''):
     """Return {name: Tokenizer} of names with commas between them: gpt2, cl100k_base, the path of a
-    tokenizer.json, or none. What can't be fetched is left out, with a note. folder: for GPT-2."""
+    tokenizer.json, or none. What can't be read is left out, with a note. folder: for GPT-2."""
     found = {}
     for name in names.split(',') if names != 'none' else ():
         try:
             found[name.removesuffix('/tokenizer.json')] = (
                 Tokenizer.load(name) if name.endswith('.json')
                 else tokenizer_of(name, ['<|endoftext|>'], folder))
-        except ConnectionError as error:
+        except UserError as error:
             print(f'note: {error}\n')
     return found
 
@@ -166,18 +162,14 @@ def others(names, folder=''):
 if __name__ == '__main__':
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6)})
     require(input and not (load and out), 'give --input=PATH, and --out only to train')
-    split = PATTERNS.get(pattern)
-    try:
-        measured = train = read_documents(input)
-        if not (load or out):
-            train, measured = held_out(train)
-            print(f'this: trained on nine tenths of {input}; the other tenth is measured')
-        tokenizer = Tokenizer.load(load) if load else (
-            Tokenizer.train((text for _, text in train), vocab_size, pattern=split))
-        if out:
-            tokenizer.save(out)
-            print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.hash}')
-        else:
-            print(report(tokenizer, measured, others(against, gpt2_dir)))
-    except ValueError as error:
-        raise UserError(error) from None
+    measured = train = read_documents(input)
+    if not (load or out):
+        train, measured = held_out(train)
+        print(f'this: trained on nine tenths of {input}; the other tenth is measured')
+    tokenizer = Tokenizer.load(load) if load else Tokenizer.train(
+        (text for _, text in train), vocab_size, pattern=PATTERNS.get(pattern))
+    if out:
+        tokenizer.save(out)
+        print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.hash}')
+    else:
+        print(report(tokenizer, measured, others(against, gpt2_dir)))
