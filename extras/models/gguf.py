@@ -70,6 +70,9 @@ def read(path):
         file = gguf.GGUFReader(path)
         values = {key: field.contents() for key, field in file.fields.items()}
         tensors = {tensor.name: tensor for tensor in file.tensors}
+        parts, kind = values.get('split.count', 1), values.get('general.type', 'model')
+        require(parts < 2, f'it is one of {parts} parts; join them: llama-gguf-split --merge')
+        require(kind == 'model', f'it is no model, but of the type {kind}')
         family = values['general.architecture']
         require(family in hf_model.KINDS, f'{family} is none of {", ".join(hf_model.KINDS)}')
         get = lambda key, default=None: values.get(f'{family}.{key}', default)
