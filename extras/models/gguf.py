@@ -67,6 +67,7 @@ def slowdown(config):
 def read(path):
     """Return what hf_model.write() takes, read from a GGUF file."""
     try:
+        hf_model.check_pointer(path)
         file = gguf.GGUFReader(path)
         values = {key: field.contents() for key, field in file.fields.items()}
         tensors = {tensor.name: tensor for tensor in file.tensors}
@@ -140,6 +141,8 @@ def tokenizer_of(values):
 # --- write ----------------------------------------------------------------------------------------
 def write(path, model, tokenizer):
     """Write a GPT and its tokenizer as a GGUF file. Return the text to print."""
+    require(os.path.isdir(os.path.dirname(path) or '.') and not os.path.isdir(path),
+            f'--out={path} must be a file in a folder that is there')
     theirs, tensors = hf_model.translated(model)    # config.json, {transformers' name: tensor}
     config, family = vars(model.config), theirs['model_type']
     D, scaling = config['head_dim'], config['rope_scaling']
