@@ -29,7 +29,8 @@ with two of its values and ends. If the answers are good without it, add --unuse
 import collections, hashlib, json, math, pathlib, re, shlex, unicodedata
 from typing import Literal
 from configurator import configure, require
-from files import LINES, TABLES, entries, find_files, mend, open_results, publish, without_controls
+from files import (LINES, TABLES, entries, find_files, open_results, publish,
+                   replace_invalid_bytes, without_controls)
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
@@ -197,6 +198,8 @@ def check_rules(messages, answers, facts):
     require(all(map(str.strip, texts)), 'empty message')
     require(len({*map(str.strip, answers.values())}) == len(answers), 'equal answers')
     for name, low in ('score', min_score), ('margin', min_margin), ('agreement', min_agreement):
+        require(name in facts or f'min_{name}' not in explicit, f'no {name}, and --min_{name} asks '
+                'for one')
         require(name not in facts or low <= facts[name] < math.inf, f'low {name}')      # also nan
 
 
@@ -259,7 +262,6 @@ examples, first, bytes_left_out = {}, {}, 0
 # values: {what is not read: two different values of it, as JSON}; given: what may be unread
 values = collections.defaultdict(dict)
 given = {plain_name(name) for name in unused.split(',') if name}
-filters = {name for name in FACTS if f'min_{name}' in explicit}
 as_json = lambda value: json.dumps(value, ensure_ascii=False, default=str)
 records = (entry[:2] for paths, _ in found for path in paths for entry in entries(path))
 if prefer:
@@ -270,7 +272,7 @@ for place, row in tqdm(records, 'read', unit=' records', disable=None):
     try:
         require(not isinstance(row, Exception), row)
         text = as_json(row)
-        mended, n_odd = mend(text)
+        mended, n_odd = replace_invalid_bytes(text)
         require(mended, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         changed['undecodable bytes'] += n_odd
         columns = without_empty(json.loads(mended) if n_odd else row)
@@ -278,8 +280,6 @@ for place, row in tqdm(records, 'read', unit=' records', disable=None):
         columns = in_known_form(columns)
         messages, answers, facts = read_record(columns, kind, changed, unread)
         kind = kind or ('preference' if answers else 'sft')         # as the first record
-        require(filters <= facts.keys(), f'no {" or ".join(filters)}, which a flag asks for: '
-                f'{", ".join(columns)}')
         check_rules(messages, answers, facts)
         line = line_of(messages, answers, facts)
         require(line not in examples, 'exact duplicate')

@@ -1,12 +1,12 @@
 """
-Of texts that say the same, or nearly the same, the first one stays. Which are copies of which?
+Find texts that say the same, or nearly the same, so that only the first one of them is kept.
 
-    python dedup.py                                     # a dozen texts, and why each is a copy
-    find_copies(['one text', 'another', 'one  text'])   # array([0, 1, 0]): the third is the first
+    python dedup.py                             # a dozen texts, and which are duplicates of which
+    find_duplicates(['one text', 'another', 'one  text'])       # array([0, 1, 0]): 2 repeats 0
 
-It needs numpy alone. MinHash (Broder 1997) finds near-copies without comparing each text with each.
-Let one text have the n-grams a, b, c and another one b, c, d. They share 2 of 4: their Jaccard
-similarity J is 0.5. A hash function gives each n-gram a number that is as good as random:
+It needs numpy alone. MinHash (Broder 1997) finds near-duplicates without comparing each text with
+each. Let one text have the n-grams a, b, c and another one b, c, d. They share 2 of 4: their
+Jaccard similarity J is 0.5. A hash function gives each n-gram a number that is as good as random:
     n-gram      a     b     c     d
     number      71    35    12    58
 The smallest number of the first text is 12, and so is that of the second. They agree because c,
@@ -18,8 +18,9 @@ probability J^8, and at least one band of 32 with 1 - (1 - J^8)^32. Only texts t
 are compared. The part of the 256 that agrees is J, to 0.02; if that can't decide, the n-grams do.
     J                                   0.4     0.5     0.9
     probability of being compared       0.02    0.12    0.99999998
-A copy of a copy is a copy. If A and B are like O, but not like each other, they are one family, of
-which only the first text stays. Otherwise a model could train on A and be tested on B.
+A duplicate of a duplicate is a duplicate. If A and B are like O, but not like each other, all three
+are one cluster, of which only the first text is kept. Otherwise a model could train on A and be
+tested on B.
 """
 import functools, hashlib
 import numpy as np
@@ -48,9 +49,16 @@ def mix(h):
 
 
 def words_of(data):
-    """Return a hash of each word of a text in UTF-8, in order, uint64 (words,): a polynomial of its
-    bytes. For all words at once: sum the terms of the text's polynomial over each word, and divide
-    by GOLDEN^s, where s is the position at which that word begins."""
+    """Return a hash of each word of a text in UTF-8, in order, uint64 (words,).
+
+    A word's hash is a polynomial in x of its bytes. The bytes of `ab cd` are 97 98 0 99 100, since
+    LETTERS makes the space 0. The polynomial of the whole text is
+        97 + 98 x + 0 x^2 + 99 x^3 + 100 x^4
+    Its terms over `ab` are 97 + 98 x. Those over `cd` are 99 x^3 + 100 x^4, and divided by x^3,
+    because `cd` begins at byte 3, they are 99 + 100 x, as anywhere else. With x = 10 the two hashes
+    are 1077 and 1099. So numpy hashes all words at once: it multiplies by UP, the powers of x, sums
+    over each word, and multiplies by DOWN, the powers of 1 / x. Here x is GOLDEN, and all is modulo
+    2^64, where an odd x has an inverse."""
     data, begin, hashes = data.translate(LETTERS) + b'\0', 0, []
     while begin < len(data):
         end = data.rfind(b'\0', begin, begin + CHUNK) + 1 or begin + CHUNK      # between two words
@@ -99,16 +107,16 @@ def minhash(shingles, k=256):
     x = (shingles >> np.uint64(32)).astype(np.uint32)                               # (shingles,)
     numbers = np.full(k, 2 ** 32 - 1, np.uint32)
     for i in range(0, len(x), 120):     # for arrays above 128 KB, malloc asks the system each time
-        hashes = a * x[i:i + 120]                                                   # (k, 120)
-        hashes += b
+        hashes = a * x[i:i + 120] + b                                               # (k, 120)
         numbers = np.minimum(numbers, hashes.min(1))                                # (k,)
     return numbers
 
 
 def simhash(shingles):
     """Return the second kind of signature (Charikar 2002), uint8 (64,): of each bit, what most of
-    the hashes have. 0110, 1100 and 0101 make 0100. Near-copies differ in 3 bits, so they share one
-    of four blocks of 16 (Manku 2007). Of copies with 1 word in 100 changed, it finds one in ten."""
+    the hashes have. 0110, 1100 and 0101 make 0100. Near-duplicates differ in 3 bits, so they
+    share one of four blocks of 16 (Manku 2007). With 1 word in 100 changed, it finds one in ten. It
+    is here because the sources of this project name it as the second method, to compare with."""
     bits = np.unpackbits(shingles.view(np.uint8)).reshape(-1, 64)
     return (bits.sum(0) * 2 > len(bits)).astype(np.uint8)
 
@@ -119,20 +127,21 @@ def signature(data, method='minhash', k=256):
     return simhash(grams) if method == 'simhash' else minhash(grams, k).astype(np.uint8)
 
 
-# --- families: first[i] is an earlier text of the family of i, or i itself ------------------------
-def first_of(i, first):
-    """Return the first text of the family of each text in i, (m,)."""
-    while (first[i] != i).any():
-        i = first[i]
+# --- clusters: union-find -------------------------------------------------------------------------
+# parent[i] is an earlier text of the cluster of text i, or i itself: its representative, the first.
+def find(parent, i):
+    """Return the representative of the cluster of each text in i, (m,)."""
+    while (parent[i] != i).any():
+        i = parent[i]
     return i
 
 
-def join(i, j, first):
-    """Make one family of those of the texts i[0] and j[0], of i[1] and j[1], ..."""
+def union(parent, i, j):
+    """Merge, in parent, the clusters of the texts i[0] and j[0], of i[1] and j[1], ..."""
     while len(i):
-        i, j = first_of(i, first), first_of(j, first)
+        i, j = find(parent, i), find(parent, j)
         i, j = np.minimum(i, j)[i != j], np.maximum(i, j)[i != j]
-        np.minimum.at(first, j, i)      # of several i, the least; the others are joined next time
+        np.minimum.at(parent, j, i)     # of several i, the least; the others are merged next time
 
 
 def sharing(keys):
@@ -144,79 +153,74 @@ def sharing(keys):
     return order[shared], keys[shared]
 
 
-def exact_copies(hashes):
-    """Return first, (n,): texts whose hashes are equal are a family."""
-    first = np.arange(len(hashes))
+def exact_duplicates(hashes):
+    """Return parent, (n,): texts whose hashes are equal are a cluster."""
+    parent = np.arange(len(hashes))
     texts, keys = sharing(hashes)
-    first[texts] = texts[np.searchsorted(keys, keys)]       # where these keys begin
-    return first
+    parent[texts] = texts[np.searchsorted(keys, keys)]      # where these keys begin
+    return parent
 
 
-def near_copies(first, signatures, shingles_of, method='minhash', bands=32, min_similarity=0.85,
-                progress=iter):
-    """Join families in first where texts are near-copies. signatures: uint8 (n, k), perhaps a file;
-    shingles_of(i): those of text i. Return which texts these are, (m,), and {what: number} for a
-    report. Texts that agree in a band are a group. Each round compares a group's first text with
-    those of its others that are in another family, and then the first one leaves the group. There
-    are at most 50 rounds, because comparing each with each would cost n^2."""
-    if method == 'simhash':
-        bands, min_similarity = 4, 61 / 64
+def similarity(i, j, signatures, threshold, jaccard_of=None):
+    """Return how similar the texts i[0] and j[0] are, i[1] and j[1], ..., (m,): the part of their
+    signatures that agrees. Within three standard deviations of the threshold that can't decide, so
+    there it is jaccard_of(i, j), if that is given: of the n-grams, which take longer."""
+    k, found = signatures.shape[1], np.zeros(len(i))
+    for m in range(0, len(i), 10_000):
+        some = slice(m, m + 10_000)             # so many at once need little memory
+        found[some] = np.count_nonzero(signatures[i[some]] == signatures[j[some]], 1) / k
+    unsure = np.abs(found - threshold) <= 3 * (threshold * (1 - threshold) / k) ** 0.5
+    for m in np.flatnonzero(unsure) if jaccard_of else ():
+        found[m] = jaccard_of(i[m], j[m])
+    return found
+
+
+def near_duplicates(exact, signatures, shingles_of, method, bands, min_similarity, progress=iter):
+    """Return parent, (n,): the clusters of exact, merged where texts are near-duplicates, and the
+    number of groups that 50 rounds did not finish. signatures: uint8 (n, k), perhaps a file;
+    shingles_of(i): those of text i.
+
+    Texts that agree in a band are a group. Each round compares a group's first text with those of
+    its others that are in another cluster, and then the first one leaves the group. There are at
+    most 50 rounds, because comparing each with each would cost n^2."""
     k = signatures.shape[1]
-    # n-grams decide within three standard deviations
-    unsure = 3 * (min_similarity * (1 - min_similarity) / k) ** 0.5 if method == 'minhash' else -1
-
-    @functools.lru_cache(1 << 18)           # two texts may meet in several bands
-    def jaccard_of(i, j):
-        return jaccard(shingles_of(i), shingles_of(j))
-
-    def similarity(i, j):
-        """Return how similar texts i[0] and j[0] are, i[1] and j[1], ..., (m,)."""
-        found = np.zeros(len(i))
-        for m in range(0, len(i), 10_000):
-            some = slice(m, m + 10_000)             # so many at once need little memory
-            found[some] = np.count_nonzero(signatures[i[some]] == signatures[j[some]], 1) / k
-        for m in np.flatnonzero(np.abs(found - min_similarity) <= unsure):
-            found[m] = jaccard_of(i[m], j[m])
-        return found
-
-    different, n_open = np.flatnonzero(first == np.arange(len(first))), 0       # no exact copies
+    # remembered, because two texts may meet in several bands
+    jaccard_of = functools.lru_cache(1 << 18)(lambda i, j: jaccard(shingles_of(i), shingles_of(j)))
+    if method == 'simhash':
+        bands, min_similarity, jaccard_of = 4, 61 / 64, None
+    parent, n_open = exact.copy(), 0
+    different = np.flatnonzero(exact == np.arange(len(exact)))          # no exact duplicates
     for columns in progress(range(0, k, k // bands)):
         keys = np.zeros(len(different), np.uint32)
         for numbers in signatures[different, columns:columns + k // bands].T:
-            keys *= np.uint32(GOLDEN >> np.uint64(32))
-            keys += numbers
+            keys = keys * np.uint32(GOLDEN >> np.uint64(32)) + numbers
         texts, keys = sharing(keys)
         texts = different[texts]
         for turn in range(51):
             begin = np.searchsorted(keys, keys)     # of each text's group
-            family = first_of(texts, first)
-            other = family != family[begin]
+            cluster = find(parent, texts)
+            other = cluster != cluster[begin]
             if turn == 50 or not other.any():
                 n_open += len(np.unique(keys[other]))
                 break
             i, j = texts[begin][other], texts[other]
-            is_copy = similarity(i, j) >= min_similarity
-            join(i[is_copy], j[is_copy], first)
+            found = similarity(i, j, signatures, min_similarity, jaccard_of)
+            union(parent, i[found >= min_similarity], j[found >= min_similarity])
             stays = np.isin(keys, keys[other]) & (begin < np.arange(len(keys)))
             texts, keys = texts[stays], keys[stays]
-
-    first[:] = first_of(first, first)
-    copies = different[first[different] != different]
-    far = copies[similarity(first[copies], copies) < min_similarity]
-    alike = [round(jaccard_of(first[i], i), 2) for i in far]
-    return copies, {'copies of copies': len(far), 'groups left after 50 rounds': n_open,
-                    'their lowest similarity': min(alike, default=None)}
+    return find(parent, parent), n_open
 
 
-def find_copies(texts, method='minhash', bands=32, rows=8, min_similarity=0.85):
-    """Return the number of the text that stays in place of each of a list, (n,)."""
+def find_duplicates(texts, method='minhash', bands=32, rows=8, min_similarity=0.85):
+    """Return the number of the text that is kept in place of each of a list, (n,)."""
     data = [text.encode('utf-8', 'surrogatepass') for text in texts]
     hashes = [hash64(one.translate(None, b' \t\n\r\f\v')) for one in data]      # blanks may differ
-    first = exact_copies(np.array(hashes, np.uint64))
-    if data:
-        signatures = np.stack([signature(one, method, bands * rows) for one in data])
-        near_copies(first, signatures, lambda i: shingles(data[i]), method, bands, min_similarity)
-    return first
+    exact = exact_duplicates(np.array(hashes, np.uint64))
+    if not data:
+        return exact
+    signatures = np.stack([signature(one, method, bands * rows) for one in data])
+    return near_duplicates(exact, signatures, lambda i: shingles(data[i]), method, bands,
+                           min_similarity)[0]
 
 
 if __name__ == '__main__':      # a check of itself
@@ -226,14 +230,14 @@ if __name__ == '__main__':      # a check of itself
     texts = [poem.split(' ', 5)[-1], f'Once upon a time, sailors, {poem}', poem, poem.upper(),
              poem.replace(' ', '\n'), poem.replace('ship', 'mast'), poem.replace('sat', 'stood'),
              poem[:70], f'{poem} {poem}', ' '.join(sorted(poem.split())), '旧船', '***', '...']
-    sets, first = [shingles(text.encode()) for text in texts], find_copies(texts)
+    sets, kept = [shingles(text.encode()) for text in texts], find_duplicates(texts)
     J = np.array([[jaccard(a, b) for b in sets] for a in sets])                         # (n, n)
-    print('text  stays  most like     J  of 256')
+    print('text   kept  most like     J  of 256')
     for i, a in enumerate(sets):
         j = np.argmax(J[i] - (np.arange(len(J)) == i))
         agree = (minhash(a) == minhash(sets[j])).sum()
-        print(f'{i:4}{first[i]:7}{j:11}{J[i, j]:6.2f}{agree:8}  {texts[i][:55]!r}')
-    print(f'0 and 1 share {J[0, 1]:.2f}, but both are copies of 2: one family, whose first stays')
-    family = np.linalg.matrix_power(J + np.eye(len(J)) >= 0.85, len(J))     # in any number of steps
-    assert (family.argmax(1) == first).all()
-    print('comparing each with each finds the same; SimHash keeps', *find_copies(texts, 'simhash'))
+        print(f'{i:4}{kept[i]:7}{j:11}{J[i, j]:6.2f}{agree:8}  {texts[i][:55]!r}')
+    print(f'0 and 1 share {J[0, 1]:.2f}, but both are near 2: one cluster, of which 0 is kept')
+    cluster = np.linalg.matrix_power(J + np.eye(len(J)) >= 0.85, len(J))    # in any number of steps
+    assert (cluster.argmax(1) == kept).all()
+    print('comparing each with each finds the same; SimHash:', *find_duplicates(texts, 'simhash'))

@@ -1,21 +1,27 @@
-"""
-What lies on a disk becomes documents, and what a script makes becomes a folder of results.
-clean.py, prepare.py and chats.py read and write through these functions.
+r"""
+Read text files as documents; write folders of results atomically. clean.py, prepare.py and chats.py
+do both through these functions, so they read a file alike, and a kill leaves old results or new.
 
-    paths, passed_over = find_files('web/*.jsonl.gz')       # a file, a folder or a glob
+    paths, skipped = find_files('web/*.jsonl.gz')       # a file, a folder or a glob
     for document in read(paths[0]):
         print(document['text'], document['path'], document['why'])
 
+    work, lock = open_results(out_dir, 'my-texts-1', r'.+\.txt|meta\.json', is_same, overwrite)
+    (work / 'new/a.txt').write_text('a result')         # and meta.json, which names the format
+    publish(out_dir, r'.+\.txt|meta\.json')
+
 A document is a file of text, what lines <|endoftext|> cut it into, or a record of a .jsonl. One of
-a thousand files is damaged, so reading raises nothing: a document without a text says why. Tables,
-notebooks, .zst and downloads are read by extras/text/.
+a thousand files is damaged, so a reader never raises and never counts: it yields the reason, 'why',
+in place of the text, and each script decides what that means. Tables, notebooks, .zst and downloads
+are read by extras/text/.
 """
-import bz2, codecs, collections, contextlib, glob, gzip, io, itertools, json, lzma, math, os
-import pathlib, re, shutil, sysconfig, zlib
+import bz2, codecs, collections, contextlib, functools, glob, gzip, io, itertools, json, lzma, math
+import os, pathlib, re, shutil, sysconfig, zlib
 from configurator import UserError, require
 import filelock
 
-# --- kinds of files, by their endings -------------------------------------------------------------
+# --- find -----------------------------------------------------------------------------------------
+# kinds of files, by their endings
 HTML = '.html', '.htm', '.xhtml'
 PROSE = '.txt', '.md', '.markdown', '.rst', '.tex', '.org', '.adoc', *HTML
 OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .jsx .ts .tsx .go .rs '
@@ -24,12 +30,15 @@ OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .js
 LINES = '.jsonl', '.ndjson', '.jsonlines'
 TABLES = '.json', '.parquet', '.csv', '.tsv', '.ipynb'      # extras/text/formats.py reads these
 TEXTS = (*PROSE, '.py', *OTHER_CODE, *LINES)
-# how files begin that should have other endings
-FORMS = {'.pdf': rb'%PDF-', '.rtf': rb'\{\\rtf', '.zip, .docx, .xlsx or .epub': rb'PK\x03\x04',
-         '.gz': rb'\x1f\x8b\x08', '.bz2': rb'BZh\d1AY', '.xz': rb'\xfd7zXZ', '.warc': rb'WARC/\d',
-         '.zst': rb'\x28\xb5/\xfd', '.parquet': rb'PAR1\x15', '.sqlite': rb'SQLite format 3',
-         '.tar': rb'(?s).{257}ustar',
-         '.jsonl or .json': rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"[^"\n]{0,99}"\s*:'}
+# what a folder is that a command wrote, by the format in its meta.json or a file in it
+WORK = '.nanoparrot'            # in a folder of results: what is not done
+CLEANED = 'cleaned text'
+KINDS = {CLEANED: 'nanoparrot-text-1', 'tokens': 'nanoparrot-data-2', 'chats': 'nanoparrot-chats-1',
+         'a run': 'last.pt last-1.pt best.pt', 'a model of Hugging Face': 'tokenizer_config.json '
+         'model.safetensors model.safetensors.index.json pytorch_model.bin',
+         'unfinished results': WORK}
+# folders of packages and of what is made from code
+PACKAGES = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
 
 
 def ends_with(path, endings):
@@ -37,65 +46,85 @@ def ends_with(path, endings):
     return re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()).endswith(endings)
 
 
-# --- find -----------------------------------------------------------------------------------------
-# what a folder is that a command wrote, by a file in it or the format in its meta.json
-CLEANED = 'a report of cleaned text'
-KINDS = {'nanoparrot-text-1': CLEANED, 'nanoparrot-data-2': 'tokens',
-         'nanoparrot-chats-1': 'chats', 'last.pt': 'a run', 'best.pt': 'a run',
-         **dict.fromkeys('tokenizer_config.json model.safetensors model.safetensors.index.json '
-                         'pytorch_model.bin'.split(), 'a model of Hugging Face')}
-OF_OTHERS = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
+def meta_in(folder):
+    """Return what is in FOLDER/meta.json, or {} if there is nothing that can be read."""
+    try:
+        return dict(json.loads(pathlib.Path(folder, 'meta.json').read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def kind_of(folder):
+    """Return what a command of ours wrote into a folder, such as 'tokens', or ''."""
+    marks = {str(meta_in(folder).get('format')), *os.listdir(folder)}
+    return next((kind for kind, some in KINDS.items() if marks & {*some.split()}), '')
 
 
 def find_files(source, endings=TEXTS + TABLES, out_dir=None, max_files=None):
     """Return the files of a folder, a glob or a name, sorted, so that the same files give the same
-    text everywhere, and {what is passed over: how many}. A file or a glob that is named may have
-    any ending. What is in out_dir, the results of an earlier run, is left out."""
+    text everywhere, and {what is skipped: how many}. A file or a glob that is named may have any
+    ending. Results of our commands are no text: folders of them are skipped, and so is out_dir."""
     if re.match('hf:|shakespeare$|codeparrot$', source):
         from extras.text import hub
         return [hub.fetch(*file) for file in hub.find_files(source, 'data/raw')[:max_files]], {}
-    top, skipped, named = source, OF_OTHERS, os.path.splitext(source)[1] or '\0'
+    top, packages, named = source, PACKAGES, os.path.splitext(source)[1] or '\0'
     if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
-        skipped = skipped | {'test', 'tests', 'idle_test'}
+        packages = packages | {'test', 'tests', 'idle_test'}
     # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
     top, _, pattern = top.partition('**')
     require('**' not in pattern, f'{source!r} has more than one **: give one at a time')
     top, pattern = top or '.', pattern.strip('/') or '*'
-    found, passed_over = [top] if os.path.exists(top) else glob.glob(top), collections.Counter()
+    found, skipped = [top] if os.path.exists(top) else glob.glob(top), collections.Counter()
     require(found, f'{source} does not exist; it can be stdlib, shakespeare, codeparrot, '
             'hf:OWNER/NAME, or a file, folder or glob')
-    unread = lambda error: passed_over.update(["folders that can't be read"])
-    for folder, inner, names in os.walk(top, onerror=unread) if os.path.isdir(top) else ():
-        passed_over['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
-        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
-        signs = meta_in(folder).get('format'), *names
-        kind = next((KINDS[sign] for sign in signs if sign in KINDS), '')
-        require(not kind or folder != top or kind == CLEANED,
+    base = os.path.dirname(re.split('[*?[]', top)[0])           # the folder that is named
+    if os.path.isdir(top):
+        kind = kind_of(top)
+        require(kind in ('', CLEANED),
                 f'{source} has {kind}, and --source must be text; or name a file in it')
-        if kind:
-            passed_over[f'files of {kind}'] += len(names)
-        else:
-            found += [os.path.join(folder, name) for name in names if name[0] != '.']
+        top = os.path.join(top, 'shards') if kind else top      # the text in cleaned text
+        found, base = [], os.path.dirname(os.path.join(top, ''))
+    unread = lambda error: skipped.update(["folders that can't be read"])
+    for folder, inner, names in () if found else os.walk(top, onerror=unread):
+        skipped['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
+        skipped['hidden files and folders'] += sum(name[0] == '.' for name in inner + names)
+        skipped.update(packages & {*inner})                     # by their names
+        inner[:] = [name for name in inner if name[0] != '.' and name not in packages]
+        found += [os.path.join(folder, name) for name in names
+                  if name[0] != '.' and pathlib.PurePath(folder, name).match(pattern)]
+
+    @functools.cache
+    def kind_above(folder):
+        """Return whose results a folder is or is in, below the named one, or ''."""
+        is_base = folder in (base, os.path.dirname(folder))
+        return '' if is_base else kind_of(folder) or kind_above(os.path.dirname(folder))
+
     paths, results = [], os.path.realpath(out_dir or '') + os.sep
     for path in sorted(found):
-        if not os.path.isfile(path):
-            what = 'folders' if os.path.isdir(path) else 'links without a target'   # or pipes
-            passed_over[what] += path != top
-        elif (not pathlib.PurePath(path).match(pattern)
-              or out_dir and os.path.realpath(path).startswith(results)):
-            continue
+        kind = kind_above(os.path.dirname(path))
+        if not os.path.isfile(path):                            # or a pipe
+            skipped['folders' if os.path.isdir(path) else 'links without a target'] += 1
+        elif out_dir and os.path.realpath(path).startswith(results):
+            skipped['files in --out_dir'] += 1
+        elif kind:
+            skipped[f'files of {kind}'] += 1
         elif path == source or ends_with(path, (*endings, named)):
             paths.append(path)
-        elif source != 'stdlib':
-            passed_over[os.path.splitext(path)[1] or 'no ending'] += 1
-    passed_over = +passed_over
-    require(paths, f'no text at {source}, which has {shown(passed_over)} (without --out_dir); text '
-            f'is {" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
-    return paths[:max_files], passed_over
+        else:
+            skipped[os.path.splitext(path)[1] or 'no ending'] += 1
+    skipped = {} if source == 'stdlib' else +skipped
+    require(paths, f'no text at {source}, which has {shown(skipped)}; text is '
+            f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
+    return paths[:max_files], skipped
 
 
 # --- read -----------------------------------------------------------------------------------------
+# how the content of other formats begins, which a wrong ending may hide
+MAGIC = {'.pdf': rb'%PDF-', '.rtf': rb'\{\\rtf', '.zip, .docx, .xlsx or .epub': rb'PK\x03\x04',
+         '.gz': rb'\x1f\x8b\x08', '.bz2': rb'BZh\d1AY', '.xz': rb'\xfd7zXZ', '.warc': rb'WARC/\d',
+         '.zst': rb'\x28\xb5/\xfd', '.parquet': rb'PAR1\x15', '.tar': rb'(?s).{257}ustar',
+         '.jsonl or .json': rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"[^"\n]{0,99}"\s*:'}
 # A record's text has one of these names, whatever else is there; three are CodeSearchNet's.
 TEXT_NAMES = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
 PLACES = ('repo_name max_stars_repo_name repository_name repo '
@@ -168,19 +197,23 @@ def record_of(line):
     return record if record is None or isinstance(record, dict) else ValueError(NO_RECORD)
 
 
+# Invalid bytes are read as surrogates, \udc80 to \udcff, which are replaced and counted below.
+codecs.register_error('surrogate', lambda error: ('\udc80' * (error.end - error.start), error.end))
+
+
 def lines_of(path, encoding=''):
     """Yield the decoded lines of a file, packed or not. It is UTF-8, UTF-16 or UTF-32 with its
     mark, or in `encoding`. A file of another form than its ending says is refused by name."""
     with open(path, 'rb') as f:
         if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
             raise ValueError('a pointer of Git LFS, without the data: git lfs pull')
-    f, errors = unpack(path), 'odd'
+    f, errors = open_bytes(path), 'surrogate'
     start = f.peek(4096)
     may_be_json = ends_with(path, ('.py', '.yaml', '.yml', *LINES, *TABLES))
-    for form, begin in FORMS.items():
+    for form, begin in MAGIC.items():
         if re.match(begin, start) and not (
                 may_be_json and 'json' in form or path.lower().endswith(form)):
-            raise ValueError(f'in truth a {form}: rename or unpack it, or see docs/data.md')
+            raise ValueError(f'the content looks like a {form}: rename or unpack it (docs/data.md)')
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):    # it begins as UTF-16 does
         encoding = 'utf-32'
     elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -196,19 +229,19 @@ def lines_of(path, encoding=''):
 
 def is_utf8(path, encoding):
     """Whether a file is UTF-8, although --encoding says otherwise: it has more letters beyond ASCII
-    than odd bytes and zeros. Pure ASCII may be Japanese mail (iso-2022-jp), so there --encoding
+    than invalid bytes and zeros. Pure ASCII may be Japanese mail (iso-2022-jp), so there --encoding
     wins; it can't be UTF-16, which has zeros."""
-    n_others = n_odd = 0
+    n_letters = n_invalid = 0
     with contextlib.suppress(*DAMAGE):
-        for line in unpack(path):
+        for line in open_bytes(path):
             text = line.decode('utf-8', 'surrogateescape')
-            n_others += len(text) - len(text.encode('ascii', 'ignore'))
-            n_odd += len(re.findall('[\0\udc80-\udcff]', text))
-    return n_others > 2 * n_odd or not n_odd and '\n'.encode(encoding) != b'\n'
+            n_letters += len(text) - len(text.encode('ascii', 'ignore'))
+            n_invalid += len(re.findall('[\0\udc80-\udcff]', text))
+    return n_letters > 2 * n_invalid or not n_invalid and '\n'.encode(encoding) != b'\n'
 
 
-def unpack(path):
-    """Open a file to read its bytes, unpacked."""
+def open_bytes(path):
+    """Open a file, packed or not, to read its bytes."""
     if path.lower().endswith('.zst'):
         from extras.text import formats
         return formats.open_zst(path)
@@ -221,8 +254,8 @@ def texts_in(lines, longest=LONG):
     fit into memory: it comes in pieces of 100,000 characters, cut before an empty line, or where
     there is none, before another one."""
     pieces, size, total = [[]], 0, 0        # of a text; characters of its last piece, of all
-    for line in lines:
-        if line.rstrip() == '<|endoftext|>':
+    for line in itertools.chain(lines, ['<|endoftext|>']):
+        if line.rstrip() == '<|endoftext|>':        # the text of an empty file is empty
             yield ''.join(itertools.chain(*pieces))
             pieces, size, total = [[]], 0, 0
             continue
@@ -234,64 +267,47 @@ def texts_in(lines, longest=LONG):
         total += len(line)
         while total > longest and len(pieces) > 1:      # it is too long: whole pieces leave
             yield ''.join(pieces.pop(0))
-    yield ''.join(itertools.chain(*pieces))         # the text of an empty file is empty
 
 
-# --- bytes and signs that are no text -------------------------------------------------------------
-# A byte that means nothing is read as \udc80 to \udcff, half of a pair; others are from JSON.
-HALF = re.compile('[\ud800-\udfff]')
-codecs.register_error('odd', lambda error: ('\udc80' * (error.end - error.start), error.end))
+# Half a pair of UTF-16, which no text has: an invalid byte was read so, or JSON says \udc80.
+SURROGATE = re.compile('[\ud800-\udfff]')
 # Control characters but tab and newline, with what a terminal obeys (colors, links, titles), soft
 # hyphens, zero-width signs, byte order marks.
 CONTROL = re.compile(
     '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]'
     r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|'
     r'[PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|(?<=\x9b)[\d;]*m)?')
-PLAIN = bytes([*range(32, 127), *b'\t\n\r'])     # of ASCII, what needs no look at each character
 LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
 
 
-def mend(text):
-    """Return a text with \ufffd in place of odd bytes and halves of characters, and their number;
-    None in place of the text if they are more than one in a thousand, because it is no UTF-8."""
-    halves = [] if text.isascii() else HALF.findall(text)
-    n_odd = sum('\udc80' <= half <= '\udcff' for half in halves)
+def replace_invalid_bytes(text):
+    """Return a text with \ufffd in place of invalid bytes and surrogates, and their number; None in
+    place of the text if they are more than one in a thousand, because then it is not UTF-8."""
+    found = [] if text.isascii() else SURROGATE.findall(text)
+    n_invalid = sum('\udc80' <= one <= '\udcff' for one in found)
     n_zeros = len(re.findall('\0+', text)) if '\0' in text else 0
     # UTF-16 has many zeros, and Japanese mail is ASCII with escapes
     is_japanese = '\x1b' in text and re.search(r'\x1b\$[()@AB]', text)
-    if n_odd > len(text) / 1000 or n_zeros > 2 + len(text) / 50 or is_japanese:
-        return None, n_odd
-    return HALF.sub('\ufffd', text) if halves else text, len(halves)
+    if n_invalid > len(text) / 1000 or n_zeros > 2 + len(text) / 50 or is_japanese:
+        return None, n_invalid
+    return SURROGATE.sub('\ufffd', text) if found else text, len(found)
 
 
 def without_controls(text, mode='prose'):
     """Return code without zeros, and prose without control characters and what they make a terminal
     do, such as color a word. N, backspace, N is a bold N there: one N stays."""
-    if mode == 'raw' or text.isascii() and not text.encode().translate(None, PLAIN):
-        return text
     if mode != 'prose':
-        return text.replace('\0', '')
+        return text if mode == 'raw' else text.replace('\0', '')
     if '\b' in text:        # as many characters go as backspaces follow
         text = re.sub('([^\b\n]{0,80})(\b+)', lambda m: m[1][:-len(m[2])], text)
     return CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
 
 
-# --- folders of results ---------------------------------------------------------------------------
-def meta_in(folder):
-    """Return what is in FOLDER/meta.json, or {} if there is nothing that can be read."""
-    try:
-        return dict(json.loads(pathlib.Path(folder, 'meta.json').read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
+# --- results --------------------------------------------------------------------------------------
 def shown(values):
     """Return a dict for people: {'short': 1200} is 'short: 1,200'."""
     return ', '.join(f'{name}: {value if isinstance(value, str) else f"{value:,}"}'
                      for name, value in values.items() if value not in ('', None)) or 'nothing'
-
-
-WORK = '.nanoparrot'            # in a folder of results: what is not done
 
 
 def lock_folder(folder):
@@ -316,8 +332,9 @@ def open_results(out_dir, form, names, is_same, overwrite):
     # without meta.json: a kill while results were replaced
     is_ours = meta.get('format') == form or not meta and work.exists()
     others = [name for name in there if not is_ours or not re.fullmatch(names, name)]
-    require(not others, f'{out_dir} has {min(others, default="")}, which this script did not write '
-            'there; choose another --out_dir')
+    found = others and not is_ours and kind_of(out_dir) or min(others, default='')
+    require(not others, f'{out_dir} has {found}, which this script did not write there; choose '
+            'another --out_dir')
     require(overwrite or not meta or is_same(meta), f'{out_dir} has results, of '
             f'{" and ".join(meta.get("sources") or [str(meta.get("source"))])}; --overwrite=True '
             'replaces them, or choose another --out_dir')

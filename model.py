@@ -47,7 +47,8 @@ class GPTConfig:
     def __post_init__(self):
         D = self.head_dim or self.n_embd / self.n_head
         if D % 2:
-            raise UserError(f'head_dim={D:g} must be even; the default 0 is n_embd / n_head')
+            raise UserError(f'head_dim={D:g} must be even; if it is not given, it is '
+                            f'n_embd={self.n_embd} / n_head={self.n_head}')
         self.head_dim = int(D)
         self.n_kv_head = self.n_kv_head or self.n_head
         if self.n_head % self.n_kv_head:
@@ -349,9 +350,8 @@ class GPT(nn.Module):
 
     def save(self, path, **more):
         """Write a .pt file that load() reads, with more entries. A crash leaves the old file."""
-        saved = {'model': self.state_dict(), 'model_config': vars(self.config), **more}
         with open(f'{path}.tmp', 'wb') as f:
-            torch.save(saved, f)
+            torch.save({'model': self.state_dict(), 'model_config': vars(self.config), **more}, f)
             f.flush()
             os.fsync(f)                 # all of it is on the disk before it gets its name
         os.replace(f'{path}.tmp', path)

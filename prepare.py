@@ -19,7 +19,8 @@ downloads also need extras/.
 import glob, hashlib, itertools, json, math, os, pathlib, shlex
 from typing import Literal
 from configurator import configure, require
-from files import NOT_UTF8, TEXTS, find_files, mend, meta_in, open_results, publish, read, shown
+from files import (NOT_UTF8, TEXTS, find_files, meta_in, open_results, publish, read,
+                   replace_invalid_bytes, shown)
 import numpy as np
 from tqdm import tqdm
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -68,7 +69,8 @@ def documents_in(files_of):
     for i, paths in enumerate(files_of.values()):
         for path in paths:
             for document in read(path, longest=math.inf):
-                why = document['why'] or mend(document['text'])[0] is None and NOT_UTF8
+                text, _ = replace_invalid_bytes(document['text'])
+                why = document['why'] or text is None and NOT_UTF8
                 require(not why, f'{document["path"]}: {why}; clean.py leaves out what is damaged')
                 if document['text'].strip():
                     yield i, document['text']

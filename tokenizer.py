@@ -442,7 +442,7 @@ out = 'tokenizer.json'          # where it is written
 
 if __name__ == '__main__':
     from configurator import configure, require
-    from files import find_files, mend, read, shown
+    from files import find_files, read, replace_invalid_bytes, shown
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6)})
     require(os.path.isdir(os.path.dirname(out) or '.') and not os.path.isdir(out),
             f'--out={out} must be a file in a folder that is there')
@@ -451,7 +451,7 @@ if __name__ == '__main__':
 
     def text_of(document):
         """Return a document's text, or '' without one. Count the reasons; print the first place."""
-        text, _ = mend(document['text'])
+        text, _ = replace_invalid_bytes(document['text'])
         why = document['why'] or text is None and 'not UTF-8'
         if why:
             left_out[why] += 1

@@ -164,7 +164,7 @@ require('val' in bins and ('train' in bins or stream), f'{data_dir} needs train.
 
 # Of a batch of 8 in micro-batches of 2, the second of 2 processes computes rows [[4, 5], [6, 7]].
 require(batch_size % world == 0, f'{batch_size=} must be a multiple of the {world} processes')
-micro_batch_size = max(n for n in range(1, (micro_batch_size or batch_size) + 1)
+micro_batch_size = max(n for n in range(1, min(micro_batch_size or batch_size, batch_size) + 1)
                        if batch_size % (world * n) == 0)
 my_rows = np.arange(batch_size).reshape(world, -1, micro_batch_size)[rank]
 step_tokens = batch_size * block_size

@@ -9,7 +9,7 @@ results.jsonl in an issue. Needs no network.
     python bench/gpu.py --out=FOLDER --tiny=True        # all at toy sizes, on a CPU too
 
     machine         the GPU's own rate, measured: a matrix product
-    generate        batch 1, 16, 256, next to transformers
+    generate        batch 1, 16, 256, next to transformers; the CUDA graph next to eager generation
     train           110M by train.py: a step, MFU, memory next to the plan's
     large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
     shard           fsdp, zero2, float16 and resuming with real runs of train.py, one over NCCL
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from peers import ROOT, work_of
 from configurator import configure, require
-from model import GPTConfig
+from model import IGNORE, GPT, GPTConfig
 from extras.tasks import chain_report
 from extras.training import planner
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -240,6 +240,26 @@ def generate():
     new, prompt = (8, 8) if tiny else (128, 32)
     for batch in (1, 16, 256):
         beside(f'generate, 110M, batch {batch}', 'generate', batch, 2, new=new, prompt=prompt)
+    attempt('generate, with a CUDA graph and without', graph_and_eager, new, prompt)
+
+
+def graph_and_eager(new, prompt):
+    """Return the fraction of tokens that are the same with extras/models/graph.py and without it, how
+    far their log p are apart, and the times: 16 prompts of different lengths, of which some stop."""
+    torch.manual_seed(0)
+    model = GPT(SMALL).to(device)
+    idx = torch.randint(V, (16, prompt), device=device)
+    for i, row in enumerate(idx):
+        row[:i % prompt] = IGNORE
+    rows, figures = [], {}
+    for model.use_graph in True, False:
+        write = lambda: model.generate(idx, new, stop=range(V // 100), seeds=range(16), with_log_p=True)
+        figures['graph_ms' if model.use_graph else 'eager_ms'] = ms(write, 2)
+        rows.append(write())
+    n = min(len(tokens[0]) for tokens, _ in rows)
+    (a, p), (b, q) = ((tokens[:, prompt:n], log_p[:, :n - prompt]) for tokens, log_p in rows)
+    return figures | {'same_tokens': (a == b).float().mean().item(),
+                      'log_p_apart': (p - q)[a == b].abs().max().item()}
 
 
 ALL = {'machine': lambda: attempt('machine', the_machine), 'generate': generate, 'train': train,

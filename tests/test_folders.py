@@ -1,9 +1,12 @@
 """A script knows its own folders and refuses those of others, also with --overwrite: a test for every
 crossing of the scripts that write folders with the kinds of folders there are."""
+import os
 import shutil
 
 import pytest
-from conftest import PAID, make_pairs, mistake, ok, run, write
+from conftest import PAID, make_pairs, mistake, ok, read_json, refused, run, write
+
+from files import find_files
 
 STEPS = '--max_steps=2 --batch_size=4 --warmup_steps=0 --device=cpu'
 TRAINERS = ['train.py', 'sft.py', 'dpo.py', 'rl.py']
@@ -54,13 +57,64 @@ def test_a_folder_that_a_command_wrote_is_no_source_of_text_and_is_named(place, 
         mistake(run('clean.py', f'--source={kind}', out, cwd=place),
                 f'{kind} has {words}, and --source must be text')
     assert not [*tmp_path.glob('out/[!.]*')]
-    # in a folder of text, they are passed over
+    # in a folder of text, they are skipped
     write(tmp_path / 'in/text.jsonl', [{'text': f'{i} and {i + 1}'} for i in range(9)])
     for kind in 'tokens', 'run', 'hf':
         shutil.copytree(place / kind, tmp_path / 'in' / kind)
     said = ok(run('prepare.py', f'--source={tmp_path}/in', '--tokenizer=byte', out))
     for words in 'files of tokens: 5', 'files of a run: ', 'files of a model of Hugging Face: 4':
         assert words in said, said
+
+
+def test_results_in_a_folder_of_text_are_skipped_wherever_they_are_and_all_that_is_skipped_is_counted(
+        place, tmp_path, monkeypatch):
+    own = write(tmp_path / 'in/text.jsonl', [{'text': 'one'}])
+    n_files = {}
+    for kind in KINDS:
+        for at in kind, f'out/deep/{kind}':
+            folder = shutil.copytree(place / kind, own.parent / at)
+            write(folder / 'more/of_it.jsonl', [{'text': 'of a result'}])
+        n_files[kind] = len(files(folder))
+    # a kill while results were put in place leaves no meta.json
+    for name in 'killed/.nanoparrot/new/a.txt', 'killed/shards/00000.jsonl', '.git/a.txt', '.notes.md', \
+            'node_modules/a.js', 'out/node_modules/b/c.js', '__pycache__/a.py', 'x.png':
+        write(own.parent / name, [{'text': 'no'}])
+    (own.parent / 'link').symlink_to(place)
+    skipped = {'files of cleaned text': 2 * n_files['cleaned'], 'files of tokens': 2 * n_files['tokens'],
+               'files of chats': 2 * n_files['chats'], 'files of a run': 2 * n_files['run'],
+               'files of a model of Hugging Face': 2 * n_files['hf'], 'files of unfinished results': 1,
+               'hidden files and folders': 3, 'node_modules': 2, '__pycache__': 1, '.png': 1, 'linked folders': 1}
+    monkeypatch.chdir(own.parent)
+    for source in '.', './', '..', f'{own.parent}', '../in/', './**', '../**', '**/*.*':
+        found, others = find_files(source)
+        assert [os.path.realpath(path) for path in found] == [str(own)], source
+        assert others == skipped or source == '**/*.*' and others.items() >= {'node_modules': 2}.items(), source
+    # a glob of a level, too; what is named by its path is read
+    assert find_files('*')[0] == ['text.jsonl'] and find_files('*')[1]['folders'] == 10
+    for pattern in 'out/deep/*/*', 'out/deep/*/*/*', '*/shards/*':
+        refused('files of ', find_files, pattern)
+    assert not any(path.startswith((*KINDS, 'out')) for path in find_files('*/*')[0])
+    assert len(find_files('cleaned')[0]) == len(find_files('cleaned/shards')[0]) == 1
+    assert find_files('run/more')[0] == ['run/more/of_it.jsonl'] == find_files('run/more/*')[0]
+
+
+@pytest.mark.parametrize('out', ['cleaned', 'results/of/cleaning'])
+def test_what_clean_py_wrote_within_its_source_is_not_read_again(place, tmp_path, out):
+    """So no document that prepare.py holds out is trained on from a shard."""
+    source = tmp_path / 'in'
+    write(source / 'text.jsonl', [{'text': f'{i} times {i} is {i * i}, a sum of many.'} for i in range(60)])
+    clean = lambda *more: ok(run('clean.py', f'--source={source}', '--min_words=0', '--num_workers=1', *more))
+    clean(f'--out_dir={source}/{out}')
+    n = len(files(source / out))
+    said = ok(run('prepare.py', f'--source={source}', '--tokenizer=byte', f'--out_dir={tmp_path}/tokens'))
+    assert f'files of cleaned text: {n}' in said
+    assert sum(read_json(tmp_path / 'tokens/meta.json')['documents'].values()) == 60
+    said = clean(f'--out_dir={tmp_path}/again')
+    assert f'skipped: files of cleaned text: {n}' in said
+    assert read_json(tmp_path / 'again/report.json')['documents'] == 60
+    said = clean(f'--out_dir={source}/{out}', '--overwrite')
+    assert f'skipped: files in --out_dir: {n}' in said
+    assert read_json(source / out / 'report.json')['documents'] == 60
 
 
 @pytest.mark.parametrize('line', COMMANDS, ids=lambda line: line.split()[0])

@@ -19,27 +19,27 @@ from extras.text import text_quality
 
 # --- samples --------------------------------------------------------------------------------------
 def watched(stages, n):
-    """Return stages, {name: check(document, notes)}, that also keep samples in the notes: for each
+    """Return stages, {name: check(document, stats)}, that also keep samples in the stats: for each
     reason n of the documents that are dropped, and n of those that pass all stages. A dropped
     document never reaches the last stage, which hides personal data, so they are hidden here."""
-    hide = stages.get('personal data', lambda document, notes: None)
+    hide = stages.get('personal data', lambda document, stats: None)
 
-    def watch(check, is_last, document, notes):
-        reason = check(document, notes)
+    def watch(check, is_last, document, stats):
+        reason = check(document, stats)
         if reason:
             hide(document, collections.defaultdict(collections.Counter))
         if reason or is_last:
-            sample(notes, reason or 'passed all rules', document, n)
+            sample(stats, reason or 'passed all rules', document, n)
         return reason
 
     return {name: functools.partial(watch, check, name == [*stages][-1])
             for name, check in stages.items()}
 
 
-def sample(notes, reason, document, n):
+def sample(stats, reason, document, n):
     """Add a document to the samples of a reason. The n with the lowest hashes stay: a random choice
     that is the same in every run."""
-    samples = notes[f'sample of {reason}']
+    samples = stats[f'sample of {reason}']
     text = document['text'][:2000]
     digest = hash64(text.encode('utf-8', 'surrogatepass'))
     samples[f'{digest:020} {document["path"]}'.replace('\n', ' ') + '\n' + text] = 1
@@ -47,24 +47,24 @@ def sample(notes, reason, document, n):
         del samples[one]
 
 
-def write(folder, notes, copies, stays, document, n):
-    """Write FOLDER/audit.md: the samples, which leave the notes, and n copies of each kind next to
-    the documents that stay in their place. copies: {reason: numbers of documents}; stays[i]: the
-    number of what stays in place of i; document(i) reads one."""
+def write(folder, stats, duplicates, kept_for, document, n):
+    """Write FOLDER/audit.md: the samples, which leave the stats, and n duplicates of each kind next
+    to the documents that are kept in their place. duplicates: {reason: numbers of documents};
+    kept_for[i]: the number of what is kept in place of i; document(i) reads one."""
     chapters = []
-    for reason, numbers in copies.items():
+    for reason, numbers in duplicates.items():
         pairs = []
         for i in sorted(np.random.default_rng(0).permutation(numbers)[:n]):
-            gone, kept = document(i), document(stays[i])
+            gone, kept = document(i), document(kept_for[i])
             alike = jaccard(*(shingles(one['text'].encode('utf-8', 'surrogatepass'))
                               for one in (gone, kept)))
             pairs += [f'## {gone["path"]}\n\n````\n{gone["text"][:2000]}\n````\n',
-                      f'stays, {alike:.2f} alike: {kept["path"]}\n\n'
+                      f'kept, {alike:.2f} alike: {kept["path"]}\n\n'
                       f'````\n{kept["text"][:2000]}\n````\n']
         chapters.append(f'# {reason}\n' + '\n'.join(pairs))
-    for title in sorted(title for title in notes if title.startswith('sample of ')):
+    for title in sorted(title for title in stats if title.startswith('sample of ')):
         texts = []
-        for one in sorted(notes.pop(title))[:n]:
+        for one in sorted(stats.pop(title))[:n]:
             line, _, text = one.partition('\n')
             texts.append(f'## {line[21:]}\n\n````\n{text}\n````\n')     # without the hash
         chapters.append(f'# {title.removeprefix("sample of ")}\n' + '\n'.join(texts))

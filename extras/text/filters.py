@@ -6,25 +6,25 @@ other licenses, and texts with the problems of a benchmark.
     python clean.py --source=MY_CODE --licenses=mit,apache-2.0,bsd-3-clause
     python clean.py --source=MY_CODE --decontaminate=HumanEval.jsonl.gz,mbpp.jsonl
 
-A stage is a function check(document, notes), which returns why a document is dropped, or None.
+A stage is a function check(document, stats), which returns why a document is dropped, or None.
 """
 import os, pathlib, re
 import numpy as np
 from configurator import require
 from dedup import ngrams, words_of
 from extras.text import audit, markup, text_quality
-from files import entries, find_files, mend, read
+from files import entries, find_files, read, replace_invalid_bytes
 
 
 # --- what clean.py asks for -----------------------------------------------------------------------
 def with_options(stages, config, mode_of, normalise):
-    """Return the stages of clean.py, {name: check(document, notes)}, with those that the settings
+    """Return the stages of clean.py, {name: check(document, stats)}, with those that the settings
     in config ask for, before and after the rules. mode_of(text, path) and normalise(text, mode) are
     clean.py's."""
     def examples(source):
         for path in find_files(source)[0] if source else ():
             for document in read(path, config.text_field):
-                text, _ = mend(document['text'])
+                text, _ = replace_invalid_bytes(document['text'])
                 if text and not text.isspace():
                     yield normalise(text, mode_of(text, document['path']))
 
@@ -43,24 +43,25 @@ def with_options(stages, config, mode_of, normalise):
             examples(config.quality_good), examples(config.quality_bad))
     if config.decontaminate:
         after['benchmarks'] = benchmarks(config.decontaminate, normalise)
-    all_stages = {}     # found, read, one form, BEFORE, rules, AFTER, personal data
+    all_stages = {}     # found, read, normalization, BEFORE, rules, AFTER, personal data
     for name, check in stages.items():
         here = {name: check}
         all_stages |= before | here | after if name == 'rules' else here
     return audit.watched(all_stages, config.audit) if config.audit else all_stages
 
 
-def report(folder, config, notes, copies, stays, document, left, size, mode_of):
+def report(folder, config, stats, duplicates, kept_for, document, left, size, mode_of):
     """Write audit.md, if it is wanted. Return the data card, or None, and what meta.json says about
-    licenses and benchmarks. copies, stays, document: see audit.write(); left: the numbers of the
-    documents that stay; size: the bytes of each document; mode_of(text, path) is clean.py's."""
+    licenses and benchmarks. duplicates, kept_for, document: see audit.write(); left: the numbers of
+    the documents that are kept; size: the bytes of each document; mode_of(text, path) is
+    clean.py's."""
     card = None
     if config['audit']:
-        audit.write(folder, notes, copies, stays, document, config['audit'])
+        audit.write(folder, stats, duplicates, kept_for, document, config['audit'])
     if len(left) and (config['audit'] or config['languages']):
         some = left[::len(left) // 1000 + 1]        # about 1,000
         card = audit.card(map(document, some), size[some], mode_of)
-    meta = {'licenses': dict(notes.get('licenses of documents', {}))}
+    meta = {'licenses': dict(stats.get('licenses of documents', {}))}
     if config['decontaminate']:
         problems = config['decontaminate'].split(',')
         meta['decontaminated'] = {'ngram': NGRAM, 'problems': problems}
@@ -91,7 +92,7 @@ def addresses(url_block, url_allow):
     """Return a stage of clean.py. Files of domains, with their subdomains: to drop, and to keep."""
     blocked, allowed = domains_of(url_block), domains_of(url_allow)
 
-    def check_url(document, notes):
+    def check_url(document, stats):
         url = document['record'].get('url')
         if not isinstance(url, str):
             return None
@@ -129,19 +130,19 @@ OF_PATH = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 
 
 def licenses(wanted, sources):
-    """Return a stage of clean.py that notes the license of each document. wanted: those to keep,
+    """Return a stage of clean.py that stats the license of each document. wanted: those to keep,
     such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}; where there
     are none, a document's source is a path."""
     names = {*re.split('[,;] *', wanted.lower().strip())}
 
-    def check_license(document, notes):
+    def check_license(document, stats):
         path = sources.get(document['source'], document['source'])
         path = path if isinstance(path, str) else path[0]
         license = OF_PATH.get(path) or license_of(document['record'])
         document['license'] = license
         if wanted and not names.issuperset(license.split(', ')):
             return f'license {license}'
-        notes['licenses of documents'][license] += 1
+        stats['licenses of documents'][license] += 1
 
     return check_license
 
@@ -183,7 +184,7 @@ def benchmarks(paths, normalise):
                   f"than {NGRAM} words and can't be found")
     known = np.unique(np.concatenate(known))
 
-    def check_benchmarks(document, notes):
+    def check_benchmarks(document, stats):
         # in order: the search stays in one corner of the memory
         grams = np.sort(grams_of(document['text']))
         places = np.searchsorted(known, grams).clip(max=len(known) - 1)

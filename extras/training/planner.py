@@ -8,7 +8,7 @@ memory for a model.
 """
 import json, math, pathlib, re
 import torch
-from configurator import UserError, require
+from configurator import require
 from model import GPT, GPTConfig
 
 # FLOP/s of dense matrix products in bfloat16 (GeForce: with float32 sums) from the makers' data
@@ -112,10 +112,7 @@ def show(config):
     meta = json.loads(path.read_bytes()) if path.exists() else {}
     sizes = {key: config[key] for key in vars(GPTConfig()).keys() & config.keys()}
     sizes['vocab_size'] = config['vocab_size'] or meta.get('vocab_size', 32768)
-    try:
-        model = sketch(GPTConfig(**sizes))
-    except ValueError as error:         # n_embd and n_head don't fit together
-        raise UserError(error) from None
+    model = sketch(GPTConfig(**sizes))
     width = 4 if config['dtype'] == 'float32' else 2
     if width == 4 and price:
         peak /= 8 if name == 'T4' else 2        # newer GPUs multiply float32 as TF32

@@ -12,7 +12,7 @@ import collections, os, re
 from typing import Literal
 import tiktoken.load
 from configurator import UserError, configure, require
-from files import find_files, mend, read
+from files import find_files, read, replace_invalid_bytes
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def read_documents(source):
             record = document['record']
             name = str(record.get('path') or path).removesuffix('.gz')
             kind = record.get('language') or record.get('source') or os.path.splitext(name)[1]
-            text, _ = mend(document['text'])
+            text, _ = replace_invalid_bytes(document['text'])
             if document['why'] or not text or text.isspace():
                 left_out.append(f'{document["path"]}: {document["why"] or "no text in UTF-8"}')
             else:
