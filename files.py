@@ -333,8 +333,7 @@ def open_results(out_dir, form, names, is_same, overwrite):
     is_ours = meta.get('format') == form or not meta and work.exists()
     others = [name for name in there if not is_ours or not re.fullmatch(names, name)]
     found = others and not is_ours and kind_of(out_dir) or min(others, default='')
-    require(not others, f'{out_dir} has {found}, which this script did not write there; choose '
-            'another --out_dir')
+    require(not others, f'{out_dir} has {found}, not of this script; choose another --out_dir')
     require(overwrite or not meta or is_same(meta), f'{out_dir} has results, of '
             f'{" and ".join(meta.get("sources") or [str(meta.get("source"))])}; --overwrite=True '
             'replaces them, or choose another --out_dir')
