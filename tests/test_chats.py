@@ -519,14 +519,15 @@ def test_a_column_is_never_named_in_vain(tmp_path):
 
 def test_a_filter_that_finds_no_number_ends_it_and_names_the_columns(tmp_path):
     for more, flag, words in (
-            ({}, '--min_score=3', 'no score, which a flag asks for: 9, first & (instruction, response, id)'),
+            ({}, '--min_score=3', 'no score, and --min_score asks for one: 9, first & unused columns, id: 9'),
             ({'rating': [1, 5]}, '--min_score=3', 'rating: 1, 5 (9 records)'),
             ({'rating': [1, 5]}, '--min_score=3 --unused=rating', 'no score'),
             ({'chosen': ['b'], 'rejected': ['c']}, '--min_margin=1 --unused=response', 'no margin')):
         source = write(tmp_path / 'x.jsonl', [beside(more, i) for i in range(9)])
         chats(tmp_path / 'no', source, flag, check=lambda result: mistake(result, *words.split(' & ')))
     out = of_rows(tmp_path, [beside({'score': [1, 5, None]}, i) for i in range(9)], '--min_score=3')
-    assert left_out(out) == {'low score': 3, 'no score, which a flag asks for': 3}
+    assert left_out(out) == {
+        'low score': 3, 'no score, and --min_score asks for one': 3}
 
 
 # --- the columns of public data sets, with records of our own -------------------------------------
@@ -791,7 +792,7 @@ MISTAKES = """
 --source=one.jsonl --prefer => --prefer needs a value: '' or passed
 --source=one.jsonl --min_scores=3 => min_scores & min_score
 --min_score=5 => min_score & --source=FILE
---source=one.jsonl --out_dir=full => full has val.jsonl, which this script did not write & --out_dir
+--source=one.jsonl --out_dir=full => full has val.jsonl, not of this script & --out_dir
 --source=one.jsonl --out_dir=one.jsonl => can't write to one.jsonl
 --source=two.jsonl --out_dir=done => done has results & --overwrite=True
 """
