@@ -55,7 +55,6 @@ MESSAGES = 'messages', 'conversations'
 QUESTION = 'instruction', 'prompt', 'question', 'query'
 ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
-FACTS = 'label', 'score', 'margin', 'agreement'
 LABELS = {'true': True, '1': True, '1.0': True, 'false': False, '0': False, '0.0': False}
 ROLES = {name: role for role, names in {
     'user': 'user human prompter', 'system': 'system developer',
@@ -85,10 +84,11 @@ def without_empty(record):
 def in_known_form(columns):
     """Return the columns of a record in one of the forms above. extras/text/chat_schemas.py reads
     other columns, and messages or whole conversations that are written as one text."""
-    known = {*MESSAGES, *QUESTION, 'input', *ANSWER, *PAIR, *FACTS}
+    known = {*MESSAGES, *QUESTION, 'input', *ANSWER, *PAIR, 'label', 'score', 'margin', 'agreement'}
     more = [name for name, value in columns.items()
             if name not in known and not re.fullmatch(HARMLESS, name)
-            or isinstance(value, str) and re.match(r'\s*(Human:|\[\s*{\s*["\'])', value)]
+            or isinstance(value, str) and name not in ('input', *ANSWER)
+            and re.match(r'\s*(Human:|\[\s*{\s*["\'])', value)]
     if more or isinstance(columns.get('chosen'), list):
         from extras.text import chat_schemas
         columns = chat_schemas.in_known_form(columns)
@@ -198,8 +198,7 @@ def check_rules(messages, answers, facts):
     require(all(map(str.strip, texts)), 'empty message')
     require(len({*map(str.strip, answers.values())}) == len(answers), 'equal answers')
     for name, low in ('score', min_score), ('margin', min_margin), ('agreement', min_agreement):
-        require(name in facts or f'min_{name}' not in explicit, f'no {name}, and --min_{name} asks '
-                'for one')
+        require(name in facts or f'min_{name}' not in explicit, f'no {name} for --min_{name}')
         require(name not in facts or low <= facts[name] < math.inf, f'low {name}')      # also nan
 
 
@@ -295,9 +294,8 @@ for place, row in tqdm(records, 'read', unit=' records', disable=None):
             values[name] |= dict.fromkeys(map(as_json, some))
     first = dict.fromkeys([*+changed, *n_unread], place) | first      # an earlier place wins
 
-unknown = ', '.join(given - {'all', *n_unread})
-require(not unknown, f'--unused={unused}: {unknown} is read, or no record has it; not read: '
-        f'{", ".join(n_unread) or "nothing"}')
+require(given <= {'all', *n_unread}, f'--unused={unused} names more than the columns that are not '
+        f'read: {", ".join(n_unread) or "none"}')
 asked = [name for name in n_unread if not given & {name, 'all'}
          and not re.fullmatch(HARMLESS, name.removeprefix('messages.'))]
 shown = [f'{name}: {", ".join(value[:500 // len(asked) + 9] for value in [*values[name]][:2])} '

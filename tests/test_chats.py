@@ -30,7 +30,7 @@ def line_of(words):
 # the functions above the job, which itself needs a command line
 CHATS = {'__name__': 'chats'}
 exec((ROOT / 'chats.py').read_text('utf-8').split('\nconfig = configure')[0], CHATS)
-CHATS |= {'min_score': 4, 'pii': False}              # as these flags say
+CHATS |= {'min_score': 4, 'pii': False, 'explicit': set()}              # as these flags say
 
 
 def chats(out, source, *flags, check=ok, **how):
@@ -195,7 +195,9 @@ CONVERSATIONS = r'''
 {"messages": "[{'from': 'human', 'value': 'a} {b}\\n{c'}\n {'from': 'gpt', 'value': 'd'}]"}
 -> user: a} {b}\n{c | assistant: d
 {"messages": "[{'from': 'human', 'value': 'a'} {'from': 'gpt', 'value': 'd'}]", "prompt": "a"}
--> refused: messages is a text that is neither JSON nor a list of Python
+-> refused: messages is a text, and neither JSON nor a list of Python
+{"instruction": "Write a chat.", "output": "[{\"role\": \"assistant\", \"content\": \"b\"}]", "context": "c"}
+-> user: Write a chat.\n\nc | assistant: [{"role": "assistant", "content": "b"}]
 {"instruction": "Sort:", "input": "[{\"name\": \"b\"}, {\"name\": \"a\"}]", "output": "a, b"}
 -> user: Sort:\n\n[{"name": "b"}, {"name": "a"}] | assistant: a, b
 {"prompt": "\u001b[1;31merror\u001b[0m 1: N\bNABC\b\b\bA\u001bPq#0\u001b\\\u009b0m", "completion": "b\u0007\u00ad"}
@@ -509,9 +511,10 @@ def test_a_column_is_never_named_in_vain(tmp_path):
     """A misspelled name ends it, and naming the column that is read first leaves the other one."""
     source = write(tmp_path / 'x.jsonl', [beside({'question': ['b?']}, i) | {'question': f'and {i}?'}
                                           for i in range(9)])
-    for flag, words in ('questions', 'questions is read, or no record has it; not read: '), (
-            'question,messages.x', 'messages.x is read'), ('Id,all,x', ': x is read'):
-        chats(tmp_path / 'no', source, f'--unused={flag}', check=lambda result: mistake(result, words))
+    for flag in 'questions', 'question,messages.x', 'Id,all,x':
+        words = f'--unused={flag} names more than the columns that are not read: '
+        chats(tmp_path / 'no', source, f'--unused={flag}', check=lambda result: mistake(
+            result, words))
     chats(tmp_path / 'out', source, '--unused=Instruction')
     assert {row['messages'][0]['content'] for row in kept(tmp_path / 'out')} == {
         f'and {i}?' for i in range(9)}
@@ -519,7 +522,7 @@ def test_a_column_is_never_named_in_vain(tmp_path):
 
 def test_a_filter_that_finds_no_number_ends_it_and_names_the_columns(tmp_path):
     for more, flag, words in (
-            ({}, '--min_score=3', 'no score, and --min_score asks for one: 9, first & unused columns, id: 9'),
+            ({}, '--min_score=3', 'no score for --min_score: 9, first & unused columns, id: 9'),
             ({'rating': [1, 5]}, '--min_score=3', 'rating: 1, 5 (9 records)'),
             ({'rating': [1, 5]}, '--min_score=3 --unused=rating', 'no score'),
             ({'chosen': ['b'], 'rejected': ['c']}, '--min_margin=1 --unused=response', 'no margin')):
@@ -527,7 +530,7 @@ def test_a_filter_that_finds_no_number_ends_it_and_names_the_columns(tmp_path):
         chats(tmp_path / 'no', source, flag, check=lambda result: mistake(result, *words.split(' & ')))
     out = of_rows(tmp_path, [beside({'score': [1, 5, None]}, i) for i in range(9)], '--min_score=3')
     assert left_out(out) == {
-        'low score': 3, 'no score, and --min_score asks for one': 3}
+        'low score': 3, 'no score for --min_score': 3}
 
 
 # --- the columns of public data sets, with records of our own -------------------------------------

@@ -29,6 +29,7 @@ from configurator import require
 MESSAGES = 'messages', 'conversations'
 QUESTION = 'instruction', 'prompt', 'question', 'query', 'input'
 PAIR = 'chosen', 'rejected'
+TEXTS = 'input', 'output', 'response', 'answer'      # a list of messages may be what was asked for
 NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'conversation': 'messages'}
 
 
@@ -37,7 +38,8 @@ def in_known_form(record):
     names."""
     require(not {'outcome', 'task_id', 'completion'} <= record.keys(), 'an answer that eval.py '
             'judged: --prefer=passed, taste or both says what is better')
-    record = {name: from_text(name, value) for name, value in record.items()}
+    record = {name: value if name in TEXTS else from_text(name, value)
+              for name, value in record.items()}
     for old, new in NEW_NAMES.items():
         is_id = old == 'conversation' and not isinstance(record.get(old), list)
         if old in record and new not in record and not is_id:
@@ -57,16 +59,14 @@ def in_known_form(record):
 
 def from_text(name, value):
     """Return messages that a table holds as a text; any other value as it is."""
-    if isinstance(value, str) and re.match(r'\s*\[\s*{\s*["\']', value):
+    if isinstance(value, str) and re.match(r'(?s)\s*\[\s*{.*["\'](role|from)["\']\s*:', value):
         # numpy writes a list without commas; inside of a text, a new line is written as \n
         text = re.sub('}\\s*\n\\s*{', '}, {', value)
         for parse in json.loads, ast.literal_eval:
             with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-                turns = parse(text)
-                if all(isinstance(turn, dict) and turn.keys() & {'role', 'from'} for turn in turns):
-                    return turns
-        require(name not in MESSAGES, f'{name} is a text that is neither JSON nor a list of Python '
-                f'with a role in each message: {value:.40}')
+                return parse(text)
+        require(name not in MESSAGES, f'{name} is a text, and neither JSON nor a list of Python: '
+                f'{value:.40}')
     return value
 
 
