@@ -19,8 +19,12 @@ extras/text/formats.py, if the records look like these; extras/text/chat_schemas
 
 It writes one example a line: messages, a preference pair, or an answer with its label. report.json
 and meta.json say what it did. You should see how many records it kept, and why it left out others.
-A model copies the length, tone and faults of these answers. So chats.py uses each column that would
-change them, or refuses it by name, and it counts the columns that it does not use.
+
+A model copies the length, tone and faults of these answers, and a column that is not read may be a
+verdict on them, or half of the question. So chats.py reads everything, then shows each such column
+with two of its values and ends. If the answers are good without it, add --unused=COLUMN:
+
+    error: these columns are not read: kto_tag: false, true (60 records) ... add --unused=kto_tag
 """
 import collections, hashlib, json, math, pathlib, re, shlex, unicodedata
 from typing import Literal
@@ -39,6 +43,7 @@ pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHON
 min_score: float | None = None  # of a conversation: what a judge gave it
 min_margin = 0.0                # of a pair: score of chosen - score of rejected; 0 keeps ties
 min_agreement = 0.0             # of a pair: fraction of annotators who agree
+unused = ''                     # columns to do without, with commas; all = all that are not read
 # optional features: implemented in extras/ and imported only when switched on
 n_examples = 2000               # without a source: conversations to write; more teach more
 prefer: Literal['', 'passed', 'taste', 'both'] = ''     # what is better of what eval.py judged
@@ -55,87 +60,92 @@ ROLES = {name: role for role, names in {
     'user': 'user human prompter', 'system': 'system developer',
     'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
     'tool': 'tool function observation ipython'}.items() for name in names.split()}
-# these change what is learned, too: extras/text/chat_schemas.py reads or refuses them
-MORE_COLUMNS = set('context history conversation system system_prompt system_message score_chosen '
-                   'score_rejected chosen_score rejected_score chosen_rating rejected_rating '
-                   'outcome image images video videos audio audios weight attachments tool_calls '
-                   'function_call train trainable learn loss loss_mask masked ignore'.split())
+# Columns, and keys of messages, that may stay unread: no value of them can change what should be
+# learned. A user is asked for any other one, so this list need not grow.
+HARMLESS = ('(.*_)?id|idx|index|uuid|hash|source|dataset|origin|subset|split|category|topic|task|'
+            'title|tags|language|lang|model|model_name|generator|author|user|username|url|license|'
+            'date|created_at|updated_at|timestamp|metadata|num_tokens|length')
+
+
+def plain_name(name):
+    """Return the name of a column as --unused has it: 'Is good, 1-5' is 'is good_1_5'."""
+    return re.sub('[-,] *', '_', name.strip().lower()) or 'unnamed'
 
 
 def without_empty(record):
     """Return what has a value in a record or a message, by plain names: {'Question': 'Hi!',
     'Input': ''} becomes {'question': 'Hi!'}."""
-    return {name.lower().replace('-', '_'): value for name, value in record.items()
-            if value not in (None, '', [], {})}
+    full = {name: value for name, value in record.items() if value not in (None, '', [], {})}
+    columns = {plain_name(name): value for name, value in full.items()}
+    require(len(columns) == len(full), f'two columns have the same name: {", ".join(full)}')
+    return columns
 
 
-def in_known_form(record):
+def in_known_form(columns):
     """Return the columns of a record in one of the forms above. extras/text/chat_schemas.py reads
     other columns, and messages or whole conversations that are written as one text."""
-    columns = without_empty(record)
-    is_text = any(re.match(r'\s*(Human:|\[\s*{\s*")', str(columns.get(name)))
-                  for name in MESSAGES + QUESTION + PAIR)
-    if is_text or isinstance(columns.get('chosen'), list) or columns.keys() & MORE_COLUMNS:
+    known = {*MESSAGES, *QUESTION, 'input', *ANSWER, *PAIR, 'label', 'score', 'margin', 'agreement'}
+    more = [name for name, value in columns.items()
+            if name not in known and not re.fullmatch(HARMLESS, name)
+            or isinstance(value, str) and name not in ('input', *ANSWER)
+            and re.match(r'\s*(Human:|\[\s*{\s*["\'])', value)]
+    if more or isinstance(columns.get('chosen'), list):
         from extras.text import chat_schemas
         columns = chat_schemas.in_known_form(columns)
     return columns
 
 
-def shape_of(columns, kind):
-    """Return what a record is: 'conversation', 'preference pair' or 'unpaired label'. kind: of the
-    records before it, or ''."""
+def read_record(columns, kind, changed, unread):
+    """Return the messages of a record, the answers that a pair or a label judges, and facts. kind:
+    of the records before it, or ''. changed, {what: n}, counts what is changed in texts. unread,
+    {name: values}, gets the columns and keys of messages that are not read.
+
+        {'prompt': 'Hi!', 'completion': 'Go!', 'label': 0, 'tone': 'rude'}, 'preference'
+        -> [{'role': 'user', 'content': 'Hi!'}], {'completion': 'Go!'}, {'label': False}
+        unread: {'tone': ['rude']}"""
     label = str(columns.get('label')).lower()
-    if kind != 'sft' and columns.keys() >= {*PAIR}:
-        return 'preference pair'
-    if kind == 'preference' or not kind and 'completion' in columns and label in ('true', 'false'):
-        require(label in LABELS, 'no chosen and rejected, and no label that is true or false')
-        return 'unpaired label'
-    require(kind or label not in LABELS, 'a label that may judge the answer (--kind=preference) or '
-            f'be a class (--kind=sft): {label}')
-    require(label != 'false', 'a label that calls the answer bad, and --kind=sft learns it')
-    return 'conversation'
-
-
-def read_record(columns, shape, changed):
-    """Return the messages of a record, the answers that a pair or a label judges, facts, and the
-    names of what is not used. changed, {what: n}, counts what is changed in texts.
-
-        {'prompt': 'Hi!', 'completion': 'Go!', 'label': 0, 'id': 7}, 'unpaired label'
-        -> [{'role': 'user', 'content': 'Hi!'}], {'completion': 'Go!'}, {'label': False}, {'id'}"""
+    is_pair = kind != 'sft' and columns.keys() >= {*PAIR}
+    is_labeled = not is_pair and label in LABELS and (
+        kind == 'preference' or not kind and 'completion' in columns and label in ('true', 'false'))
+    require(is_pair or is_labeled or kind != 'preference',
+            'no chosen and rejected, and no label that is true or false')
     first = lambda names: [name for name in names if name in columns][:1]
     listed = [name for name in MESSAGES if isinstance(columns.get(name), list | dict)][:1]
     question = listed or first(QUESTION) + first(['input'])
-    answer = PAIR if shape == 'preference pair' else [] if listed else first(ANSWER)
+    answer = PAIR if is_pair else [] if listed else first(ANSWER)
     names = ', '.join(columns)
     require(question, f'no list of messages, and no {", ".join(QUESTION)} or input: {names}')
     require(answer or listed, f'no {", ".join(ANSWER)}: {names}')
-    scores = ['margin', 'agreement'] if answer == PAIR else ['score'] * (min_score is not None)
+    scores = ['margin', 'agreement'] if is_pair else ['score'] * (min_score is not None)
     facts = {name: float(str(columns[name])) for name in scores if name in columns}
-    facts |= {'label': LABELS[str(columns['label']).lower()]} if shape == 'unpaired label' else {}
-    unused = columns.keys() - {*question, *answer, *facts}
+    facts |= {'label': LABELS[label]} if is_labeled else {}
 
-    messages = messages_of('user', [columns[name] for name in question], unused, changed)
-    said = {name: messages_of('assistant', [columns[name]], unused, changed) for name in answer}
+    messages = messages_of('user', [columns[name] for name in question], changed, unread)
+    said = {name: messages_of('assistant', [columns[name]], changed, unread) for name in answer}
     messages += next(iter(said.values()), [])           # of a pair: the chosen answer
-    judged = said if answer == PAIR else {'completion': messages[-1:]} if 'label' in facts else {}
+    texts = [m['content'] for m in messages]
+    for name in [name for name in columns if name not in {*question, *answer, *facts}]:
+        # many data sets repeat the first question in a column of its own
+        may_repeat = name in (*QUESTION, *ANSWER, 'system')
+        if not may_repeat or tidy(str(columns[name]), collections.Counter()) not in texts:
+            unread[name].append(columns[name])
+    judged = said if is_pair else {'completion': messages[-1:]} if is_labeled else {}
     for name, some in judged.items():
         require([m['role'] for m in some] == ['assistant'], f'the {name} is not one answer')
 
     # ShareGPT begins in the middle of a conversation, and some end with a question.
-    roles = [m['role'] for m in messages]
-    begin = [*roles, 'user'].index('user')
-    end = len(roles) - [*roles[::-1], 'assistant'].index('assistant')
+    initials = ''.join(m['role'][0] for m in messages)          # such as 'suaua'
+    begin, end = initials.find('u'), initials.rfind('a') + 1
     messages = [m for m in messages[:begin] if m['role'] != 'assistant'] + messages[begin:end]
-    if len(messages) < len(roles):
-        unused.add('messages before the first question or after the last answer')
-    turns = [m['role'] for m in messages if m['role'] != 'system']
-    repeated = [one for one, two in zip(turns, turns[1:]) if one == two != 'tool']
-    require(turns[:1] == ['user'] and not repeated, 'questions and answers do not alternate')
+    changed['messages outside of questions and answers'] += len(initials) - len(messages)
+    turns = ''.join(m['role'][0] for m in messages if m['role'] != 'system')
+    require(turns[:1] == 'u' and not re.search('uu|aa', turns),
+            'questions and answers do not alternate')
     answers = {name: some[0]['content'] for name, some in judged.items()}
-    return messages[:-1] if answers else messages, answers, facts, unused
+    return messages[:-1] if answers else messages, answers, facts
 
 
-def messages_of(role, values, unused, changed):
+def messages_of(role, values, changed, unread):
     """Return the values of columns as messages: texts, which this role says, or a lone message or
     list of messages. An empty system message is left out.
 
@@ -146,13 +156,19 @@ def messages_of(role, values, unused, changed):
     messages = []
     for turn in values[0] if isinstance(values[0], list) and len(values) == 1 else values:
         require(isinstance(turn, dict), f'neither a text nor messages: {turn!r:.40}')
-        others = without_empty(turn)
-        name = str(others.pop('role', others.pop('from', None))).lower()
-        require(name in ROLES, f'a message has an unknown role: {name}')
-        role, content = ROLES[name], others.pop('content', others.pop('value', ''))
-        if others or not isinstance(content, str):
+        keys = without_empty(turn)
+        take = lambda *names: next((keys.pop(name) for name in names if name in keys), '')
+        name, content = str(take('role', 'from')).lower(), take('content', 'value', 'text')
+        require(name in ROLES, f'a message has an unknown role: {name or "none"}')
+        role = ROLES[name]
+        for key, value in keys.items():
+            # Questions are never learned, and answers are: these flags say only that.
+            flag = LABELS.get(str(value).lower())
+            if flag is not (role == 'assistant') or flag and key not in ('train', 'weight'):
+                unread[f'messages.{key}'].append(value)
+        if not isinstance(content, str):
             from extras.text import chat_schemas
-            content = chat_schemas.text_of(content, others, unused)
+            content = chat_schemas.text_of(content, unread)
         if content.strip() or role != 'system':
             messages.append({'role': role, 'content': tidy(content, changed)})
     return messages
@@ -182,6 +198,7 @@ def check_rules(messages, answers, facts):
     require(all(map(str.strip, texts)), 'empty message')
     require(len({*map(str.strip, answers.values())}) == len(answers), 'equal answers')
     for name, low in ('score', min_score), ('margin', min_margin), ('agreement', min_agreement):
+        require(name in facts or f'min_{name}' not in explicit, f'no {name} for --min_{name}')
         require(name not in facts or low <= facts[name] < math.inf, f'low {name}')      # also nan
 
 
@@ -238,40 +255,56 @@ skipped = sum((collections.Counter(others) for _, others in found), collections.
 work, lock = open_results(out, meta['format'], RESULTS, lambda meta: False, overwrite)
 
 # 1. read
-left_out, changed, unused = (collections.Counter() for _ in range(3))
+left_out, changed, n_unread = (collections.Counter() for _ in range(3))
 # examples: {line: the two texts of split_texts()}; first: {name in a counter: its first place}
-examples, first, n_labels, bytes_left_out = {}, {}, 0, 0
-asked = {name for name in ('score', 'margin', 'agreement') if f'min_{name}' in explicit}
-records = (entry[:2] for paths, _ in found for path in paths for entry in entries(path))
+examples, first, bytes_left_out = {}, {}, 0
+# values: {what is not read: two different values of it, as JSON}; given: what may be unread
+values = collections.defaultdict(dict)
+given = {plain_name(name) for name in unused.split(',') if name}
+as_json = lambda value: json.dumps(value, ensure_ascii=False, default=str)
+records = (entry for paths, _ in found for path in paths for entry in entries(path))
 if prefer:
     from extras.text import preference_pairs
     records = preference_pairs.with_records(records, kind != 'sft', prefer)
-for place, row in tqdm(records, 'read', unit=' records', disable=None):
-    text = ''
+for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
+    text, unread = '', collections.defaultdict(list)
     try:
-        require(not isinstance(row, Exception), row)
-        text = json.dumps(row, ensure_ascii=False, default=str)
+        require(isinstance(row, dict), row if isinstance(row, Exception) else 'no record of JSON')
+        text = as_json(row)
         mended, n_odd = replace_invalid_bytes(text)
         require(mended, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         changed['undecodable bytes'] += n_odd
-        columns = in_known_form(json.loads(mended) if n_odd else row)
-        shape = shape_of(columns, kind)
-        messages, answers, facts, names = read_record(columns, shape, changed)
-        kind = kind or ('sft' if shape == 'conversation' else 'preference')    # as the first record
-        unused.update(names | {f'--min_{name}, for want of a {name}' for name in asked - {*facts}})
+        columns = without_empty(json.loads(mended) if n_odd else row)
+        unread |= {name: [columns.pop(name)] for name in given & columns.keys()}
+        columns = in_known_form(columns)
+        messages, answers, facts = read_record(columns, kind, changed, unread)
+        kind = kind or ('preference' if answers else 'sft')         # as the first record
         check_rules(messages, answers, facts)
         line = line_of(messages, answers, facts)
         require(line not in examples, 'exact duplicate')
         examples[line] = split_texts(messages, answers, line)
-        n_labels += shape == 'unpaired label'
     except (ValueError, RecursionError) as error:
         why, _, words = str(error).partition(': ')
         first.setdefault(why, f'{place} ({words:.80})' if words else place)
         left_out[why] += 1
-        bytes_left_out += len(text.encode('utf-8', 'replace'))
-    first = dict.fromkeys([*+changed, *unused], place) | first      # an earlier place wins
+        bytes_left_out += lost or len(text.encode('utf-8', 'replace'))
+    for name, some in unread.items():
+        n_unread[name] += 1
+        if len(values[name]) < 2:
+            values[name] |= dict.fromkeys(map(as_json, some))
+    first = dict.fromkeys([*+changed, *n_unread], place) | first      # an earlier place wins
 
-counted = {'passed_over': skipped, 'changed': +changed, 'unused_columns': unused,
+require(given <= {'all', *n_unread}, f'--unused={unused} names more than the columns that are not '
+        f'read: {", ".join(n_unread) or "none"}')
+asked = [name for name in n_unread if not given & {name, 'all'}
+         and not re.fullmatch(HARMLESS, name.removeprefix('messages.'))]
+shown = [f'{name}: {", ".join(value[:500 // len(asked) + 9] for value in [*values[name]][:2])} '
+         f'({n_unread[name]:,} records)' for name in asked]
+require(not asked, 'these columns are not read, and could change what should be learned: '
+        f'{"; ".join(shown)}. If the answers are good without them, add '
+        f'{shlex.quote("--unused=" + ",".join(asked))} (or --unused=all). --kind=preference reads '
+        'a label, --min_score a score; chats.py --help has the other names that are read')
+counted = {'passed_over': skipped, 'changed': +changed, 'unused_columns': n_unread,
            'left_out': left_out}
 notes = [f'{title.replace("_", " ")}, {name}: {n:,}, first {first.get(name, source)}'
          for title, some in counted.items() for name, n in some.items()]
@@ -285,7 +318,11 @@ if source:
     n = len({*examples.values()})
     require(n > 1, '; '.join([*notes, f'{source} has {n} different questions to learn from, and '
                               'at least two are needed, because one is held out: add some']))
-    in_val = validation_texts(examples.values(), val_fraction)
+    # a prompt with a bad answer is split among its like: kto needs both kinds in both splits
+    bad = {text for line, text in examples.items() if line.endswith(' false}\n')}
+    groups = [[text for text in examples.values() if (text in bad) == is_bad]
+              for is_bad in (True, False)]
+    in_val = set().union(*(validation_texts(group, val_fraction) for group in groups if group))
 else:
     from extras.tasks import problems
     for split, n in ('train', n_examples), ('validation', 300):
@@ -294,6 +331,9 @@ else:
     in_val = {'validation'}
 train = [line for line, text in examples.items() if text not in in_val]
 val = [line for line, text in examples.items() if text in in_val]
+ends = [{line[-7:-2] for line in lines} for lines in (train, val)]
+require(not any(ends_of in ({' true'}, {'false'}, set()) for ends_of in ends), 'kto needs good and '
+        'bad answers, to two prompts each, because one is held out: add some')
 
 # 3. report
 report = {'read': len(examples) + left_out.total(), 'kept': len(examples), **counted,
@@ -304,7 +344,8 @@ for name, text in {'train.jsonl': ''.join(train), 'report.json': json.dumps(repo
                    'val.jsonl': ''.join(val), 'meta.json': json.dumps(meta, indent=1)}.items():
     (work / 'new' / name).write_text(text, 'utf-8')
 publish(out, RESULTS)
-script = 'dpo.py --loss_type=kto' if n_labels else 'dpo.py' if kind == 'preference' else 'sft.py'
+script = ('dpo.py --loss_type=kto' if ends[0] & {' true', 'false'} else
+          'dpo.py' if kind == 'preference' else 'sft.py')
 print(f'{report["read"]:,} records, {left_out.total():,} left out ({bytes_left_out:,} bytes); '
       f'{len(train):,} to train on, {len(val):,} held out', *notes,
       f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

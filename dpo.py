@@ -193,8 +193,8 @@ data_hash = hashlib.sha256()            # of what a run reads, which cannot chan
 
 def read_pairs(path):
     """Return the pairs of a file, two rows each: (prompt, answer), ids."""
-    require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
-            'chats.py --kind=preference --source=FILE --out_dir=NEW, and give --data_dir=NEW')
+    require(os.path.exists(path), f'{path} is missing: needs pairs, not tokens or text; see config '
+            'or chats.py --kind=preference --source=FILE --out_dir=NEW, and give --data_dir=NEW')
     content = pathlib.Path(path).read_bytes()
     data_hash.update(content)
     lines = content.strip().splitlines()
@@ -212,7 +212,8 @@ def read_pairs(path):
                 record = {names[0]: record['completion']}
             answers = [[*tokenizer.encode(record[name]), end] for name in names]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f'{path}, line {number}: {error!r:.200}; see dpo.py --help') from None
+            raise UserError(f'{path}, line {number}, is no pair ({error!r:.200}; conversations are '
+                            f'for sft.py, labels for kto): {line[:60]}; see --help') from None
         if len(prompt) + max(map(len, answers)) <= T:
             for name, answer in zip(names, answers):    # arrays take a tenth of the memory of lists
                 rows[name].append((np.array(prompt, np.int32), np.array(answer, np.int32)))

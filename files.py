@@ -335,8 +335,8 @@ def open_results(out_dir, form, names, is_same, overwrite, keep=None):
     is_ours = meta.get('format') == form or not meta and owners == {form}
     others = [name for name in there if not is_ours or not re.fullmatch(names, name)]
     others += owners - {form}           # a run of another script that was killed
-    require(not others, f'{out_dir} has {min(others, default="")}, which this script did not write '
-            'there; choose another --out_dir')
+    found = others and not is_ours and kind_of(out_dir) or min(others, default='')
+    require(not others, f'{out_dir} has {found}, not of this script; choose another --out_dir')
     whose = ' and '.join(meta.get('sources') or ['an earlier run'])
     require(overwrite or not meta or is_same(meta), f'{out_dir} has results, of {whose}; '
             '--overwrite=True replaces them, or choose another --out_dir')

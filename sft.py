@@ -139,8 +139,8 @@ data_hash = hashlib.sha256()            # of what a run reads, which cannot chan
 
 def read_conversations(path):
     """Return the conversations of a file, (ids, mask) each; the mask says which ids are trained."""
-    require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
-            'chats.py --source=FILE --out_dir=NEW, and give --data_dir=NEW')
+    require(os.path.exists(path), f'{path} is missing: needs chats, not tokens or text; see your '
+            'config, or run: python chats.py --source=FILE --out_dir=NEW, and give --data_dir=NEW')
     rows, content = [], pathlib.Path(path).read_bytes()
     data_hash.update(content)
     lines = content.strip().splitlines()
@@ -148,7 +148,8 @@ def read_conversations(path):
         try:
             ids, mask = fit(json.loads(line)['messages'], tokenizer.render, T)
         except (ValueError, LookupError, TypeError) as error:
-            raise UserError(f'{path}, line {number}: {error!r:.200}; see sft.py --help') from None
+            raise UserError(f'{path}, line {number}, is no conversation ({error!r:.200}; pairs and '
+                            f'labels are for dpo.py): {line[:60]}; see sft.py --help') from None
         if ids:                         # arrays take a tenth of the memory of lists
             rows.append((np.array(ids, np.int32), np.array(mask, bool)))
     if rank == 0:

@@ -72,7 +72,8 @@ rl.py --init_from=sft --reward=problems --out_dir=no => rewards
 # the usual forms of conversations
 USUAL = '''[{"messages": [{"role": "user", "content": "q1"}, {"role": "assistant", "content": "a"}]},
 {"conversations": [{"from": "human", "value": "q2"}, {"from": "gpt", "value": "a"}]},
-{"instruction": "q3", "input": "x", "output": "a"}, {"prompt": "q4", "completion": "a"}]'''
+{"instruction": "q3", "input": "x", "output": "a"}, {"prompt": "q4", "completion": "a",
+"prompt_id": 4, "source": "web"}]'''
 
 
 def copied(folder, *files):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 
 import pytest
@@ -29,7 +30,7 @@ def line_of(words):
 # the functions above the job, which itself needs a command line
 CHATS = {'__name__': 'chats'}
 exec((ROOT / 'chats.py').read_text('utf-8').split('\nconfig = configure')[0], CHATS)
-CHATS |= {'min_score': 4, 'pii': False}              # as these flags say
+CHATS |= {'min_score': 4, 'pii': False, 'explicit': set()}              # as these flags say
 
 
 def chats(out, source, *flags, check=ok, **how):
@@ -59,8 +60,8 @@ def left_out(out):
     return {why: n for why, (n, _) in read_json(out / 'report.json')['left_out'].items()}
 
 
-# A record, and what chats.py makes of it, with the columns and parts that it counts as not used; or
-# why it refuses the record.
+# A record, and what chats.py makes of it, with the columns that may stay unread, and those that it
+# asks about; or why it refuses the record.
 CONVERSATIONS = r'''
 {"instruction": "a", "input": "b", "output": "c"}
 -> user: a\n\nb | assistant: c
@@ -75,24 +76,24 @@ CONVERSATIONS = r'''
 {"question": "a", "answer": ["b", "B"]}
 -> refused: neither a text nor messages
 {"instruction": "a", "question": "q", "response": "b"}
--> user: a | assistant: b | unused: question
+-> user: a | assistant: b | asked: question
 {"conversations": [{"from": "system", "value": ""}, {"from": "gpt", "value": "x"},
  {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
--> user: a | assistant: b | unused: messages before the first question or after the last answer
+-> user: a | assistant: b
 {"messages": [{"role": "system", "content": "s"}, {"role": "assistant", "content": "x"},
  {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
--> system: s | user: a | assistant: b | unused: messages before the first question or after the last answer
+-> system: s | user: a | assistant: b
 {"prompt": "a", "completion": "b", "label": true}
--> user: a | assistant: b | unused: label
+-> user: a | assistant: b | asked: label
 {"prompt": "a", "completion": "b", "label": false}
--> refused: a label that calls the answer bad
+-> user: a | assistant: b | asked: label
 {"conversations": [{"from": "developer", "value": "s"}, {"from": "Human", "value": "a"},
  {"from": "gpt", "value": "b"}]}
 -> system: s | user: a | assistant: b
 {"conversation": [{"role": "prompter", "content": "a"}, {"role": "Bing", "content": "b"}]}
 -> user: a | assistant: b
 {"conversation": "id-7", "instruction": "a", "output": "b"}
--> user: a | assistant: b | unused: conversation
+-> user: a | assistant: b | asked: conversation
 {"conversation": [{"human": "a", "assistant": "b"}]}
 -> refused: unknown role: none
 {"id": "0", "data": ["a", "b", "c", "d"]}
@@ -102,7 +103,7 @@ CONVERSATIONS = r'''
 -> system: s | user: a | assistant: b
 {"messages": [{"role": "user", "name": "Ann", "content": [{"type": "text", "text": "a"}, "b"]},
  {"role": "assistant", "content": "c"}]}
--> user: a\nb | assistant: c | unused: messages.name
+-> user: a\nb | assistant: c | asked: messages.name
 {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"},
  {"role": "assistant", "content": "c"}]}
 -> refused: do not alternate
@@ -111,58 +112,55 @@ CONVERSATIONS = r'''
 -> user: a | assistant: b | tool: t | assistant: c
 {"system": "x", "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"},
  {"role": "assistant", "content": "b"}]}
--> system: s | user: a | assistant: b | unused: system
+-> system: s | user: a | assistant: b | asked: system
 {"system": "s", "messages": [{"role": "assistant", "content": "x"},
  {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
  {"role": "user", "content": "c"}]}
--> system: s | user: a | assistant: b | unused: messages before the first question or after the last answer
+-> system: s | user: a | assistant: b
 {"messages": [], "instruction": null, "prompt": "a", "output": null, "answer": "b", "data": "2024"}
--> user: a | assistant: b | unused: data
-{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "",
+-> user: a | assistant: b | asked: data
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b",
  "tool_calls": [{"id": 1}]}]}
--> refused: this has tool_calls
+-> user: a | assistant: b | asked: messages.tool_calls
 {"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}]}
 -> refused: unknown role: function_call
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}
--> refused: weight 0
-{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": false}]}
--> refused: train false
-{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "loss": false}]}
--> refused: loss false
-{"conversations": [{"from": "human", "value": "a", "masked": true}, {"from": "gpt", "value": "b"}]}
--> refused: masked true
-{"messages": [{"role": "user", "content": "a", "loss_mask": 0}, {"role": "assistant", "content": "b"}]}
--> refused: loss_mask 0
+-> user: a | assistant: b | asked: messages.weight
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}]}
--> refused: weight 0.5
+-> user: a | assistant: b | asked: messages.weight
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": "False"}]}
+-> user: a | assistant: b | asked: messages.train
+{"conversations": [{"from": "human", "value": "a", "masked": true}, {"from": "gpt", "value": "b"}]}
+-> user: a | assistant: b | asked: messages.masked
+{"messages": [{"role": "user", "content": "a", "train": true}, {"role": "assistant", "content": "b"}]}
+-> user: a | assistant: b | asked: messages.train
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "No-Grad": true}]}
--> refused: no_grad true
-{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "target": "false"}]}
--> refused: target false
-{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "ignore": "yes"}]}
--> refused: ignore yes
-{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "learn": "no"}]}
--> refused: learn no
-{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "Trainable": "Off"}]}
--> refused: trainable off
-{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "train": false}
--> refused: train false
-{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "masked": true}
--> refused: masked true
-{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "weight": 0}
--> refused: weight 0
-{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "loss": false}
--> refused: loss false
+-> user: a | assistant: b | asked: messages.no_grad
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "Loss-Mask": "0.0"}
--> refused: loss_mask 0.0
-{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "lang": "no"}], "weight": 0.5, "loss": 1, "train": "web"}
--> user: a | assistant: b | unused: loss, messages.lang, train, weight
+-> user: a | assistant: b | asked: loss_mask
+{"messages": [{"role": "system", "content": "s", "weight": "0", "shown": false},
+ {"role": "user", "content": "a", "loss_mask": 0, "learn": "False"},
+ {"role": "assistant", "content": "b", "train": true, "weight": 1.0}]}
+-> system: s | user: a | assistant: b
 {"messages": [{"role": "user", "content": "a", "loss_mask": [1, 0]},
- {"role": "assistant", "content": "b"}]}
--> refused: loss_mask [1, 0]
-{"messages": [{"role": "user", "content": "a", "masked": false, "id": 0, "turn": 1},
- {"role": "assistant", "content": "b", "train": true, "loss_mask": 1.0, "toxic": false, "lang": "en"}]}
--> user: a | assistant: b | unused: messages.id, messages.lang, messages.toxic, messages.turn
+ {"role": "assistant", "content": "b", "train_detail": [{"begin_offset": 0, "train": false}]}]}
+-> user: a | assistant: b | asked: messages.loss_mask, messages.train_detail
+{"messages": [{"role": "user", "content": "a", "id": 7, "idx": 0, "turn": 1, "Title": "no"},
+ {"role": "assistant", "content": "b", "idx": 1, "lang": "en", "msg-id": "x"}]}
+-> user: a | assistant: b | unused: messages.id, messages.idx, messages.lang, messages.msg_id, messages.title | asked: messages.turn
+{"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cut": true, "note": null}]},
+ {"role": "assistant", "text": "b", "content": null, "refusal": "no"}]}
+-> user: a | assistant: b | asked: messages.content.cut, messages.refusal
+{"messages": [{"from": "human", "role": "user", "value": "b", "content": "a", "text": "c"},
+ {"from": "gpt", "text": "d"}]}
+-> user: a | assistant: d | asked: messages.from, messages.text, messages.value
+{"prompt": "a", "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+ "response": "b", "system": "s", "tag": "a"}
+-> system: s | user: a | assistant: b | asked: tag
+{"Prompt": "a", "prompt": "b", "completion": "c"}
+-> refused: two columns have the same name: Prompt, prompt
+{"prompt": "a", "completion": "b", "": 3, "Is good, 1-5": 4, "chosen": "c"}
+-> user: a | assistant: b | asked: chosen, is good_1_5, unnamed
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
  {"role": "assistant", "content": "c"}]}
 -> refused: do not alternate
@@ -191,18 +189,26 @@ CONVERSATIONS = r'''
 {"messages": "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]"}
 -> user: a | assistant: b
 {"messages": "[{'role': 'user'}]"}
--> refused: no list of messages, and no instruction
+-> refused: do not alternate
+{"messages": "[{'from': 'human', 'value': 'a \"it\\'s\\n\"'}, {\"from\": \"gpt\", 'value': \"b\"}]"}
+-> user: a "it's\n" | assistant: b
+{"messages": "[{'from': 'human', 'value': 'a} {b}\\n{c'}\n {'from': 'gpt', 'value': 'd'}]"}
+-> user: a} {b}\n{c | assistant: d
+{"messages": "[{'from': 'human', 'value': 'a'} {'from': 'gpt', 'value': 'd'}]", "prompt": "a"}
+-> refused: messages is a text, and neither JSON nor a list of Python
+{"instruction": "Write a chat.", "output": "[{\"role\": \"assistant\", \"content\": \"b\"}]", "context": "c"}
+-> user: Write a chat.\n\nc | assistant: [{"role": "assistant", "content": "b"}]
+{"instruction": "Sort:", "input": "[{\"name\": \"b\"}, {\"name\": \"a\"}]", "output": "a, b"}
+-> user: Sort:\n\n[{"name": "b"}, {"name": "a"}] | assistant: a, b
 {"prompt": "\u001b[1;31merror\u001b[0m 1: N\bNABC\b\b\bA\u001bPq#0\u001b\\\u009b0m", "completion": "b\u0007\u00ad"}
 -> user: error 1: NA | assistant: b
 {"prompt": [{"role": "user", "content": "a"}], "input": "x", "completion": "b"}
 -> refused: neither a text nor messages
 {"prompt": "a", "completion": "b", "label": 0}
--> user: a | assistant: b | unused: label
+-> user: a | assistant: b | asked: label
 {"messages": [{"role": "user", "content": "a", "attachments": ["x.pdf"]},
- {"role": "assistant", "content": "b"}]}
--> refused: this has attachments
-{"prompt": "a", "completion": "b", "images": ["x.png"]}
--> refused: this has images
+ {"role": "assistant", "content": "b"}], "images": ["x.png"]}
+-> user: a | assistant: b | asked: images, messages.attachments
 {"messages": [{"role": "user", "content": "a"}]}
 -> refused: do not alternate
 {"name": "Ann", "messages": [{"id": 1, "from": "Ann", "text": "a"}]}
@@ -254,6 +260,8 @@ PAIRS = r'''
 -> user: a | chosen: b | rejected: c | margin: 2.0
 {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_score": 4, "rejected_score": 5}
 -> refused: low margin
+{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_score": 4, "rejected_rating": 5}
+-> user: a | chosen: b | rejected: c | asked: chosen_score, rejected_rating
 {"prompt": "Human: a\n\nAssistant:", "completion": "b", "label": true}
 -> user: a | completion: b | label: true
 {"conversations": [{"from": "human", "value": "a"}], "chosen": {"from": "gpt", "value": "b"},
@@ -269,7 +277,7 @@ PAIRS = r'''
 {"chosen": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "a"},
  {"role": "assistant", "content": "b"}], "rejected": [{"role": "assistant", "content": "x"},
  {"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]}
--> user: a | chosen: b | rejected: c | unused: messages before the first question or after the last answer
+-> user: a | chosen: b | rejected: c
 {"system": "s", "prompt": [{"role": "system", "content": ""}, {"role": "user", "content": "a"}],
  "chosen": "b", "rejected": "c"}
 -> system: s | user: a | chosen: b | rejected: c
@@ -280,13 +288,13 @@ PAIRS = r'''
  {"role": "assistant", "content": "b"}], "chosen": [{"role": "user", "content": "a"},
  {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "a"},
  {"role": "assistant", "content": "c"}], "score_chosen": 8, "score_rejected": 5.5}
--> user: a | chosen: b | rejected: c | margin: 2.5 | unused: prompt, prompt_id
+-> user: a | chosen: b | rejected: c | margin: 2.5 | unused: prompt_id
 {"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 8, "score_rejected": 5,
  "margin": 0, "agreement": 0.75}
--> user: a | chosen: b | rejected: c | margin: 0.0 | agreement: 0.75 | unused: score_chosen, score_rejected
+-> user: a | chosen: b | rejected: c | margin: 0.0 | agreement: 0.75 | asked: score_chosen, score_rejected
 {"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 8, "margin": null,
  "agreement": null}
--> user: a | chosen: b | rejected: c | unused: score_chosen
+-> user: a | chosen: b | rejected: c | asked: score_chosen
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
  "label": "false"}
 -> user: a | completion: b | label: false
@@ -296,7 +304,7 @@ PAIRS = r'''
 {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_rating": 5, "rejected_rating": "4"}
 -> user: a | chosen: b | rejected: c | margin: 1.0
 {"prompt": "a", "chosen": "b", "rejected": "c", "margin": "", "score_chosen": "", "score_rejected": 1}
--> user: a | chosen: b | rejected: c | unused: score_rejected
+-> user: a | chosen: b | rejected: c | asked: score_rejected
 {"prompt": "q", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
  "chosen": "a", "rejected": "b"}
 -> refused: do not alternate
@@ -341,20 +349,23 @@ PAIRS = r'''
 @pytest.mark.parametrize('kind, table', [('sft', CONVERSATIONS), ('preference', PAIRS)])
 def test_each_form_keeps_its_meaning_or_is_refused_by_name(kind, table):
     for record, words in re.findall(r'(?s:({.*?))\n-> (.*)', table):
+        words, _, asked = words.partition(' | asked: ')
         words, _, unused = words.partition(' | unused: ')
         row, before = json.loads(record), json.loads(record)
         try:
-            columns = CHATS['in_known_form'](row)
-            shape = CHATS['shape_of'](columns, kind)
-            *example, names = CHATS['read_record'](columns, shape, collections.Counter())
+            columns, unread = CHATS['without_empty'](row), collections.defaultdict(list)
+            columns = CHATS['in_known_form'](columns)
+            example = CHATS['read_record'](columns, kind, collections.Counter(), unread)
             CHATS['check_rules'](*example)
-            result = json.loads(CHATS['line_of'](*example)), ', '.join(sorted(names))
+            may = [name for name in unread if re.fullmatch(CHATS['HARMLESS'], name.removeprefix('messages.'))]
+            result = (json.loads(CHATS['line_of'](*example)), ', '.join(sorted(may)),
+                      ', '.join(sorted(unread.keys() - may)))
         except ValueError as error:
             result = f'refused: {error}'
         if words.startswith('refused: '):
             assert words.removeprefix("refused: ") in str(result), (record, result)
         else:
-            assert result == (line_of(words), unused), record
+            assert result == (line_of(words), unused, asked), record
         assert row == before
 
 
@@ -362,12 +373,13 @@ def test_no_record_makes_it_fail_but_a_fault_of_ours_does(tmp_path):
     """Columns and messages of other kinds than they should have are counted."""
     odd = [None, '', [], {}, 0, True, 1e400, 10 ** 400, 'x\ud800', ['a'], [[1, 2]], [None], [{}],
            {'text': ['z']}, {'messages': 3}, '[{"role": "user"}]', '\n\nHuman: a\n\nAssistant:']
-    rows = [{'prompt': f'q{i}', 'completion': 'a', 'label': True} for i in range(9)]
+    rows = [{'prompt': f'q{i}', 'completion': 'a', 'label': i > 4} for i in range(9)]
     records = map(json.loads, re.findall(r'(?s:({.*?))\n-> .*', CONVERSATIONS + PAIRS))
     for row in {(*row,): row for row in records}.values():          # one of each set of columns
         rows += [{**row, name: value} for name in row for value in odd]
     for kind in 'sft', 'preference':
-        made = read_json(of_rows(tmp_path, rows, f'--kind={kind}', '--pii=False') / 'report.json')
+        made = read_json(of_rows(tmp_path, rows, f'--kind={kind}', '--pii=False',
+                                   '--unused=all') / 'report.json')
         assert made['read'] == len(rows) and 9 <= made['kept'] < len(rows)
     broken = run('chats.py', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/no',
                  before="import unicodedata\nunicodedata.normalize = {}['ours']")
@@ -379,22 +391,207 @@ KINDS = """
 {"completion": "b"} -> next: python sft.py --data_dir=
 {"chosen": "b", "rejected": "c"} -> next: python dpo.py --data_dir=
 {"completion": "b", "label": false} -> next: python dpo.py --loss_type=kto --data_dir=
-{"completion": "b", "label": 3} -> next: python sft.py --data_dir=
-{"completion": "b", "label": 0} -> judge the answer (--kind=preference) or be a class (--kind=sft)
-{"output": "b", "label": true} -> judge the answer (--kind=preference) or be a class (--kind=sft)"""
+{"completion": "b", "label": 3} -> label: 3 (10 records) & --unused=label
+{"completion": "b", "label": 0} -> label: 0, 1 (10 records) & --kind=preference reads a label
+{"output": "b", "label": true} -> label: true, false (10 records) & --kind=preference reads a label"""
 
 
 @pytest.mark.parametrize('line', KINDS.strip().split('\n'))
 def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is_asked_for(
         line, tmp_path):
     row, said = line.split(' -> ')
-    rows = [{'title': 'no question'}, *({'prompt': f'q{i}', **json.loads(row)} for i in range(9))]
+    row, other = json.loads(row), {False: True, True: False}       # also of 0 and 1
+    rows = [{'title': 'no question'}, *({'prompt': f'q{i}', **row} for i in range(10))]
+    for changed in rows[2::2]:
+        if row.get('label') in other:
+            changed['label'] = type(row['label'])(other[row['label']])
     source, out = write(tmp_path / 'x.jsonl', rows), tmp_path / 'out'
     if 'next' in said:
         assert chats(out, source).splitlines()[-1] == f'{said}{out}'
     else:
-        chats(out, source, check=lambda result: mistake(result, said, 'x.jsonl:2'))
+        chats(out, source, check=lambda result: mistake(result, *said.split(' & ')))
         assert not [*out.glob('[!.]*')]
+
+
+def test_both_splits_have_good_and_bad_answers_or_it_ends(tmp_path):
+    labels = lambda n, bad: [{'prompt': f'q{i}', 'completion': 'a', 'label': i >= bad} for i in range(n)]
+    for rows in labels(60, 3), labels(60, 57), labels(400, 2), labels(4, 2):
+        out = of_rows(tmp_path, rows)
+        for name in 'train.jsonl', 'val.jsonl':
+            assert {row['label'] for row in read_rows(out / name)} == {True, False}, (len(rows), name)
+    for rows in labels(60, 1), labels(60, 0), labels(9, 9), labels(2, 1):
+        chats(tmp_path / 'no', write(tmp_path / 'x.jsonl', rows), check=lambda result: mistake(
+            result, 'kto needs good and bad answers'))
+        assert not [*tmp_path.glob('no/[!.]*')]
+
+
+# --- it asks about what it does not read ----------------------------------------------------------
+# what is beside instruction, response and id, in turn of the records => what is shown of it
+ASKED = r"""
+{"kto_tag": [false, true]} => kto_tag: false, true (12 records) & --unused=kto_tag
+{"Is-Safe": [true, true, false]} => is_safe: true, false (12 records) & --unused=is_safe
+{"verdict": ["bad", "good"], "grade": [1, -1]} => verdict: "bad", "good" (12 & grade: 1, -1 (12 & --unused=verdict,grade
+{"flagged": [null, "", [], {}, 0, 0]} => flagged: 0 (4 records)
+{"article": ["one LONG", "two LONG"], "options": [["x", "y"], ["z"]]} => article: "one xxx & options: ["x", "y"], ["z"]
+{"question": ["And 1?", "And 2?"]} => question: "And 1?", "And 2?"
+{"prompt": ["what is 0?", "what is 1?"]} => prompt: "what is 0?", "what is 1?" (10 records)
+{"reviews": [[{"good": false}], [{"good": true}]], "metadata": [{"n": 1}]} => reviews: [{"good": false}], [{"good": true}] (12
+{"score": [1, 2, 3]} => score: 1, 2 (12 records) & --min_score a score
+{"label": [0, 1]} => label: 0, 1 (12 records) & --kind=preference reads a label
+{"": ["0", "1"], "How good, 1-5": [5]} => unnamed: "0", "1" & '--unused=unnamed,how good_1_5'
+{"output": ["a"], "chosen": ["c"]} => chosen: "c" (12 & --unused=chosen"""
+
+
+def beside(more, i):
+    """Record i with these columns, whose values it takes in turn."""
+    return {'instruction': f'what is {i}?', 'response': 'a', 'id': i} | {
+        name: values[i % len(values)] for name, values in more.items()}
+
+
+@pytest.mark.parametrize('line', ASKED.strip().split('\n'))
+def test_a_column_that_is_not_read_is_shown_with_two_values_until_its_flag_is_given(line, tmp_path):
+    more, said = line.replace('LONG', 'x' * 9999).split(' => ')
+    source = write(tmp_path / 'x.jsonl', [beside(json.loads(more), i) for i in range(12)])
+    result = chats(tmp_path / 'out', source, check=lambda result: result)
+    mistake(result, *said.split(' & '))
+    assert len(result.stderr.splitlines()[-1]) < 2000 and not [*tmp_path.glob('out/[!.]*')]
+    [pasted] = shlex.split(re.search(r'add (.*) \(or --unused=all\)', result.stderr)[1])
+    for flag in '--unused=all', pasted:
+        chats(tmp_path / 'out', source, flag)
+        assert as_text(kept(tmp_path / 'out')) == as_text(
+            line_of(f'user: what is {i}? | assistant: a') for i in range(12))
+    counted = read_json(tmp_path / 'out/report.json')['unused_columns']
+    assert counted.keys() - {'id', 'metadata'} == {*pasted.removeprefix('--unused=').split(',')}
+
+
+# columns of messages, of the question / of the answer => what is shown; nothing: it is read
+FLAGS = r"""
+{"weight": 0} {"weight": 1} =>
+{"weight": 0.0} {"weight": 1.0} =>
+{"train": false, "masked": "false"} {"train": true} =>
+{"idx": 0} {"idx": 1, "Author": "me"} =>
+{"weight": 1} {"weight": 1} => messages.weight: 1 (12 records)
+{} {"weight": 0} => messages.weight: 0 (12 records) & --unused=messages.weight
+{"loss": 0} {"loss": 1} => messages.loss: 1 (12 records)
+{"ignore": false} {"ignore": true} => messages.ignore: true (12 records)
+{} {"train_detail": [{"begin_offset": 0, "train": false}]} => messages.train_detail: [{"begin_offset": 0, "train": false}]
+{"name": "Ann"} {"name": "Bob"} => messages.name: "Ann", "Bob" (12 records)
+{} {"refusal": "I will not.", "tool_calls": [{"id": 1}]} => messages.refusal: "I will not." & messages.tool_calls: [{"id": 1}]"""
+
+
+@pytest.mark.parametrize('line', FLAGS.strip().split('\n'))
+def test_a_flag_of_a_message_says_what_is_done_or_is_asked_about(line, tmp_path):
+    flags, said = line.split(' =>')
+    one, two = map(json.loads, flags.replace('} {', '}\n{').split('\n'))
+    source = write(tmp_path / 'x.jsonl', [{'messages': [
+        say('user', f'what about {i}') | one, say('assistant', 'a') | two]} for i in range(12)])
+    if said:
+        result = chats(tmp_path / 'out', source, check=lambda result: result)
+        mistake(result, *said.strip().split(' & '))
+        flags = re.findall('--unused=[^ ]+', result.stderr)[:1]
+        for flag in flags + ['--unused=all']:
+            chats(tmp_path / 'out', source, flag)
+            assert len(kept(tmp_path / 'out')) == 12
+    else:
+        chats(tmp_path / 'out', source)
+        assert len(kept(tmp_path / 'out')) == 12
+
+
+def test_an_answer_that_has_no_text_is_left_out_after_it_was_asked_about(tmp_path):
+    rows = [{'messages': [say('user', f'what about {i}'), {'role': 'assistant', 'content': None,
+                                                           'refusal': 'no'}]} for i in range(3)]
+    rows += [line_of(f'user: what is {i}? | assistant: a') for i in range(3)]
+    source = write(tmp_path / 'x.jsonl', rows)
+    chats(tmp_path / 'out', source, check=lambda result: mistake(
+        result, 'messages.refusal: "no" (3 records)'))
+    assert left_out(of_rows(tmp_path, rows, '--unused=messages.refusal')) == {'empty message': 3}
+
+
+def test_a_column_is_never_named_in_vain(tmp_path):
+    """A misspelled name ends it, and naming the column that is read first leaves the other one."""
+    source = write(tmp_path / 'x.jsonl', [beside({'question': ['b?']}, i) | {'question': f'and {i}?'}
+                                          for i in range(9)])
+    for flag in 'questions', 'question,messages.x', 'Id,all,x':
+        words = f'--unused={flag} names more than the columns that are not read: '
+        chats(tmp_path / 'no', source, f'--unused={flag}', check=lambda result: mistake(
+            result, words))
+    chats(tmp_path / 'out', source, '--unused=Instruction')
+    assert {row['messages'][0]['content'] for row in kept(tmp_path / 'out')} == {
+        f'and {i}?' for i in range(9)}
+
+
+def test_a_filter_that_finds_no_number_ends_it_and_names_the_columns(tmp_path):
+    for more, flag, words in (
+            ({}, '--min_score=3', 'no score for --min_score: 9, first & unused columns, id: 9'),
+            ({'rating': [1, 5]}, '--min_score=3', 'rating: 1, 5 (9 records)'),
+            ({'rating': [1, 5]}, '--min_score=3 --unused=rating', 'no score'),
+            ({'chosen': ['b'], 'rejected': ['c']}, '--min_margin=1 --unused=response', 'no margin')):
+        source = write(tmp_path / 'x.jsonl', [beside(more, i) for i in range(9)])
+        chats(tmp_path / 'no', source, flag, check=lambda result: mistake(result, *words.split(' & ')))
+    out = of_rows(tmp_path, [beside({'score': [1, 5, None]}, i) for i in range(9)], '--min_score=3')
+    assert left_out(out) == {
+        'low score': 3, 'no score for --min_score': 3}
+
+
+# --- the columns of public data sets, with records of our own -------------------------------------
+SETS = r"""
+Alpaca {"instruction": "qN", "input": "", "output": "a", "text": "Below is ... qN"} => text
+Alpaca, cleaned {"instruction": "qN", "input": "x", "output": "a"} =>
+Dolly {"instruction": "qN", "context": "c", "response": "a", "category": "closed_qa"} =>
+OpenOrca {"id": "cot.N", "system_prompt": "s", "question": "qN", "response": "a"} =>
+SlimOrca {"conversations": [{"from": "system", "value": "s", "weight": null}, {"from": "human", "value": "qN", "weight": 0.0}, {"from": "gpt", "value": "a", "weight": 1.0}]} =>
+OpenHermes-2.5 {"custom_instruction": null, "topic": null, "model_name": null, "model": null, "skip_prompt_formatting": false, "category": "orca", "conversations": [{"from": "human", "value": "qN", "weight": null}, {"from": "gpt", "value": "a", "weight": null}], "views": null, "language": null, "id": null, "title": null, "idx": null, "hash": null, "avatarUrl": null, "system_prompt": null, "source": "airoboros2.2"} => skip_prompt_formatting
+UltraChat-200k {"prompt": "qN", "prompt_id": "f0N", "messages": [{"content": "qN", "role": "user"}, {"content": "a", "role": "assistant"}]} =>
+no_robots {"prompt": "qN", "prompt_id": "c1N", "messages": [{"content": "s", "role": "system"}, {"content": "qN", "role": "user"}, {"content": "a", "role": "assistant"}], "category": "Chat"} =>
+Tulu-3-sft {"id": "oasst1_N", "messages": [{"content": "qN", "role": "user"}, {"content": "a", "role": "assistant"}], "source": "ai2-adapt-dev/oasst1_converted"} =>
+smoltalk {"messages": [{"content": "qN", "role": "user"}, {"content": "a", "role": "assistant"}], "source": "smol-magpie-ultra"} =>
+smoltalk, magpie {"conversation_tokens": 9, "messages": [{"content": "qN", "role": "user"}, {"content": "a", "role": "assistant"}], "quality": "good", "reward_model_score": -0.5, "category": "math", "difficulty": "easy", "task": "t"} => conversation_tokens,quality,reward_model_score,difficulty
+LMSYS {"conversation_id": "9N", "model": "vicuna", "conversation": [{"content": "qN", "role": "user"}, {"content": "a", "role": "assistant"}], "turn": 1, "language": "English", "openai_moderation": [{"flagged": false}], "redacted": false} => turn,openai_moderation,redacted
+OASST1 {"message_id": "6aN", "parent_id": null, "user_id": "c3", "created_date": "2023", "text": "qN", "role": "prompter", "lang": "en", "review_count": 3, "deleted": false} => refused: no list of messages
+Guanaco {"text": "### Human: qN### Assistant: a"} => refused: no list of messages
+OASST2 flattened {"conversation": [{"role": "prompter", "text": "qN"}, {"role": "assistant", "text": "a"}]} =>
+LLaMA-Factory kto {"messages": [{"content": "qN", "role": "user"}, {"content": "a", "role": "assistant"}], "label": ODD} => label
+LLaMA-Factory kto, alpaca {"instruction": "qN", "input": "", "output": "a", "kto_tag": ODD} => kto_tag
+LLaMA-Factory sharegpt {"conversations": [{"from": "human", "value": "qN"}, {"from": "gpt", "value": "a"}], "system": "s", "tools": "[]"} => tools
+axolotl {"messages": [{"role": "user", "content": "qN", "train": false}, {"role": "assistant", "content": "a", "train": ODD}]} => messages.train
+axolotl, details {"messages": [{"role": "user", "content": "qN"}, {"role": "assistant", "content": "a", "train_detail": [{"begin_offset": 0, "end_offset": 0, "train": false}]}]} => messages.train_detail
+axolotl, segments {"segments": [{"label": false, "text": "qN"}, {"label": true, "text": "a"}]} => refused: no list of messages
+OpenAI {"messages": [{"role": "user", "content": "qN"}, {"role": "assistant", "content": "a", "weight": 1}]} =>
+UltraFeedback {"prompt": "qN", "prompt_id": "1N", "chosen": [{"content": "qN", "role": "user"}, {"content": "a", "role": "assistant"}], "rejected": [{"content": "qN", "role": "user"}, {"content": "b", "role": "assistant"}], "messages": [{"content": "qN", "role": "user"}, {"content": "a", "role": "assistant"}], "score_chosen": 8.5, "score_rejected": 7.0} =>
+orca_dpo_pairs {"system": "", "question": "qN", "chosen": "a", "rejected": "b"} =>
+orca_dpo_pairs, distilabel {"system": "", "input": "qN", "chosen": "a", "rejected": "b", "generations": ["a", "b"], "order": ["chosen", "rejected"], "rating": [9.0, 8.0], "rationale": "r", "status": "unchanged", "chosen_score": 9.0, "in_gsm8k_train": false} => generations,order,rating,rationale,status,chosen_score,in_gsm8k_train
+hh-rlhf {"chosen": "\n\nHuman: qN\n\nAssistant: a", "rejected": "\n\nHuman: qN\n\nAssistant: b"} =>
+trl, kto {"prompt": "qN", "completion": "a", "label": ODD} =>"""
+
+
+@pytest.mark.parametrize('line', SETS.strip().split('\n'), ids=lambda line: line.split(' {')[0])
+def test_public_data_sets_are_read_or_asked_about_once_or_refused_and_nothing_false_is_learned(
+        line, tmp_path):
+    text, asked = line[line.index('{'):].split(' =>')
+    rows = [json.loads(text.replace('qN', f'what is {i}?').replace('N', str(i)).replace(
+        'ODD', 'false true'.split()[i % 2])) for i in range(5)]
+    source, asked, flags = write(tmp_path / 'x.jsonl', rows), asked.strip(), []
+    if asked:
+        words = f'(or --unused=all)& --unused={asked} '.split('&')
+        result = chats(tmp_path / 'out', source, check=lambda result: result)
+        mistake(result, *([asked.removeprefix('refused: ')] if 'refused' in asked else words))
+        flags = [f'--unused={asked}']
+    if 'refused' not in asked:
+        chats(tmp_path / 'out', source, *flags)
+        found = kept(tmp_path / 'out')
+        shown = json.dumps(found)
+        assert len(found) == 5 and all(f'what is {i}?' in shown for i in range(5))
+        assert {answer_in(row) for row in found} == {'a'}
+        for word in 's', 'c', 'x':      # a system message, a context, an input
+            assert (f'"{word}"' in text) <= bool(re.search(rf'"content": "{word}"|\\n{word}"', shown))
+        assert all(row.get('rejected', 'b') == 'b' for row in found)
+
+
+def answer_in(row):
+    """What is learned as good, or judged by a label."""
+    return row.get('chosen') or row.get('completion') or row['messages'][-1]['content']
+
+
 
 
 # pairs, and why they are left out; copies of what stands before
@@ -413,16 +610,16 @@ def test_pairs_are_left_out_for_their_reasons_and_compared_behind_the_masks(tmp_
     rows = [line_of(f'user: q{i} | chosen: yes | rejected: no | margin: {i / 10} | '
                     f'agreement: {1 - i / 50}') for i in range(20)]
     table = [line_of(line.partition(' -> ')[0]) for line in PAIR_REASONS.strip().split('\n')]
-    out = of_rows(tmp_path, rows + table, '--min_margin=0.5', '--min_agreement=0.7')
+    out = of_rows(tmp_path, rows, '--min_margin=0.5', '--min_agreement=0.7')
+    assert as_text(kept(out)) == as_text(rows[5:16])
+    assert left_out(out) == {'low margin': 5, 'low agreement': 4}
+    out = of_rows(tmp_path, rows + table)
     masked = re.sub(r'\w+@uni.edu', '<EMAIL>', json.dumps(table[:-2]))
-    assert as_text(kept(out)) == as_text(rows[5:16] + json.loads(masked))
-    assert left_out(out) == {
-        'low margin': 5, 'low agreement': 4, 'exact duplicate': 1, 'equal answers': 1}
+    assert as_text(kept(out)) == as_text(rows + json.loads(masked))
+    assert left_out(out) == {'exact duplicate': 1, 'equal answers': 1}
     made = read_json(out / 'report.json')
     assert made['read'] == made['kept'] + sum(left_out(out).values()) == len(rows + table)
     assert made['changed'] == {'email': 5}
-    assert made['unused_columns'] == {
-        f'--min_{name}, for want of a {name}': 8 for name in ('margin', 'agreement')}
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -474,7 +671,7 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(ou
     (folder / 'link').symlink_to(folder)
     (folder / 'lost.jsonl').symlink_to('nowhere')
     os.mkfifo(folder / 'pipe.jsonl')
-    said = chats(out, folder, '--pii=False', before=CLOSED)
+    said = chats(out, folder, '--pii=False', '--unused=n', before=CLOSED)
     made = read_json(tmp_path / 'out/report.json')
     asked = [row['messages'][0]['content'] for row in kept(out)]
     questions = {text for text in asked if not text.startswith('cut')}
@@ -598,7 +795,7 @@ MISTAKES = """
 --source=one.jsonl --prefer => --prefer needs a value: '' or passed
 --source=one.jsonl --min_scores=3 => min_scores & min_score
 --min_score=5 => min_score & --source=FILE
---source=one.jsonl --out_dir=full => full has val.jsonl, which this script did not write & --out_dir
+--source=one.jsonl --out_dir=full => full has val.jsonl, not of this script & --out_dir
 --source=one.jsonl --out_dir=one.jsonl => can't write to one.jsonl
 --source=two.jsonl --out_dir=done => done has results & --overwrite=True
 """

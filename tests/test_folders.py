@@ -136,6 +136,26 @@ def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, 
             assert files(out) != before
 
 
+def test_a_script_names_what_a_folder_has_that_it_does_not_replace(place):
+    for kind, words in ('cleaned', 'cleaned text'), ('tokens', 'tokens'), ('run', 'a run'), (
+            'hf', 'a model of Hugging Face'):
+        mistake(run('chats.py', '--source=other_chats.jsonl', f'--out_dir={kind}', '--overwrite', cwd=place),
+                f'{kind} has {words}, not of this script; choose another --out_dir')
+
+
+def test_a_trainer_says_what_is_no_data_for_it(place):
+    """Conversations, pairs, tokens and text: what the folder has, and whose it is."""
+    words = {'sft.py': ('no conversation', 'pairs and labels are for dpo.py', '"prompt": ', '"chosen": '),
+             'dpo.py': ('no pair', 'conversations are for sft.py', '"messages": ')}
+    for line, other in (COMMANDS[4], 'pairs'), (COMMANDS[5], 'chats'):
+        script, _, *flags = line.split()
+        result = run(script, *flags, f'--data_dir={other}', '--out_dir=new', cwd=place)
+        mistake(result, f'{other}/train.jsonl, line 1, is', *words[script])
+        for other in 'cleaned', 'tokens':
+            result = run(script, *flags, f'--data_dir={other}', '--out_dir=new', cwd=place)
+            mistake(result, f'{other}/train.jsonl is missing', 'not tokens or text')
+
+
 def test_advice_leads_to_no_folder_of_others(place):
     for line in COMMANDS[3:]:
         script, _, *flags = line.split()
@@ -157,7 +177,7 @@ def test_what_a_killed_run_has_left_is_refused_by_the_other_scripts_and_stays(tm
             (work / name).touch()
         for command in {*scripts.values()} - {begun}:
             mistake(run(*command.split(), f'--out_dir={owner} --overwrite', cwd=tmp_path),
-                    f'has {owner}, which this script did not write there')
+                    'has unfinished results, not of this script')
             assert (work / 'shard/half').exists()
         ok(run(*begun.split(), f'--out_dir={owner}', cwd=tmp_path))
 

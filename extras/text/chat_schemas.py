@@ -6,7 +6,7 @@ Layouts of conversations and preference pairs that chats.py doesn't know become 
                      {'role': 'user', 'content': 'Hi!'}], 'answer': 'Hello.'}
 
     {"conversation": [{"role": "user", "content": "Hi!"}, ...]}         LMSYS
-    {"messages": "[{\\"role\\": \\"user\\", ...}]"}                     JSON as a text, in a table
+    {"messages": "[{'role': 'user', ...}]"}     in a table: JSON, or a list as Python writes it
 
 More columns, and what they add:
 
@@ -20,27 +20,17 @@ Each of these becomes {"prompt": "Hi!", "chosen": "Hey.", "rejected": "Go!"}
     {"chosen": "\\n\\nHuman: Hi!\\n\\nAssistant: Hey.", "rejected": ...}    hh-rlhf: all as a text
     {"chosen": [{"role": "user", "content": "Hi!"}, ...], "rejected": [...]}
 
-text_of() reads messages with more than a role and a text. chats.py leaves a record out, and counts
-it, for which this raises a UserError.
+text_of() reads a message whose content is no text. chats.py leaves a record out, and counts it, for
+which this raises a UserError; of columns that neither file reads, it asks.
 """
-import contextlib, json, re
+import ast, contextlib, json, re
 from configurator import require
 
 MESSAGES = 'messages', 'conversations'
 QUESTION = 'instruction', 'prompt', 'question', 'query', 'input'
 PAIR = 'chosen', 'rejected'
-NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'conversation': 'messages',
-             **{f'{side}_{score}': f'score_{side}'
-                for side in PAIR for score in ('score', 'rating')}}
-NO_TEXT = set('image images image_url video videos audio audios attachments tool_calls '
-              'function_call'.split())
-# flags of a message or a record, as they are where it is learned; and names of what is no flag, but
-# may be 1, true or no
-FLAGS = {**dict.fromkeys('train trainable learn loss loss_mask weight'.split(), True),
-         'masked': False, 'ignore': False}
-NO_FLAGS = set('id name index turn turn_identifier round rank toxic redacted lang language'.split())
-VALUES = {**dict.fromkeys('true yes on 1 1.0'.split(), True),
-          **dict.fromkeys('false no off 0 0.0'.split(), False)}
+TEXTS = 'input', 'output', 'response', 'answer'      # a list of messages may be what was asked for
+NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'conversation': 'messages'}
 
 
 def in_known_form(record):
@@ -48,15 +38,17 @@ def in_known_form(record):
     names."""
     require(not {'outcome', 'task_id', 'completion'} <= record.keys(), 'an answer that eval.py '
             'judged: --prefer=passed, taste or both says what is better')
-    check_names(record)
-    record = {name: from_json(value) for name, value in record.items()}
+    record = {name: value if name in TEXTS else from_text(name, value)
+              for name, value in record.items()}
     for old, new in NEW_NAMES.items():
         is_id = old == 'conversation' and not isinstance(record.get(old), list)
         if old in record and new not in record and not is_id:
             record[new] = record.pop(old)
-    if record.keys() >= {'score_chosen', 'score_rejected'} and 'margin' not in record:
-        better, worse = (float(str(record.pop(f'score_{side}'))) for side in PAIR)
-        record['margin'] = better - worse
+    for form in 'score_{}', '{}_score', '{}_rating':
+        scores = [form.format(side) for side in PAIR]
+        if record.keys() >= {*scores} and 'margin' not in record:
+            better, worse = (float(str(record.pop(name))) for name in scores)
+            record['margin'] = better - worse
     if record.keys().isdisjoint(MESSAGES):
         with_more_of_the_question(record)
     if record.keys() >= {*PAIR}:
@@ -65,19 +57,16 @@ def in_known_form(record):
     return {name: value for name, value in record.items() if value not in (None, '', [], {})}
 
 
-def check_names(record):
-    """Refuse a record or a message that is more than a text, or that a flag takes out."""
-    others = ', '.join(sorted(record.keys() & NO_TEXT))
-    require(not others, f'only texts are learned, and this has {others}')
-    for name, flag in ((name, str(record[name]).lower()) for name in FLAGS if name in record):
-        require(VALUES.get(flag) in (None, FLAGS[name]), f'{name} {flag}, and all is learned')
-
-
-def from_json(value):
-    """Return messages that a table holds as a text of JSON; any other value as it is."""
-    if isinstance(value, str) and re.match(r'\s*\[\s*{\s*"(role|content|from|value)"', value):
-        with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(value)
+def from_text(name, value):
+    """Return messages that a table holds as a text; any other value as it is."""
+    if isinstance(value, str) and re.match(r'(?s)\s*\[\s*{.*["\'](role|from)["\']\s*:', value):
+        # numpy writes a list without commas; inside of a text, a new line is written as \n
+        text = re.sub('}\\s*\n\\s*{', '}, {', value)
+        for parse in json.loads, ast.literal_eval:
+            with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return parse(text)
+        require(name not in MESSAGES, f'{name} is a text, and neither JSON nor a list of Python: '
+                f'{value:.40}')
     return value
 
 
@@ -107,6 +96,8 @@ def with_prompt_of_the_answers(record):
     if all(isinstance(turns, list) and len(turns) > 1 for turns in both):
         prompt, other = (turns[:-1] for turns in both)
         require(prompt == other, 'chosen and rejected answer different prompts')
+        require(record.get('messages', prompt) in (prompt, *both),
+                'chosen and messages are different conversations')
         record |= {'messages': prompt, 'chosen': both[0][-1], 'rejected': both[1][-1]}
 
 
@@ -127,17 +118,16 @@ def turns_of(text):
             for name, words in zip(parts[::2], parts[1::2])]
 
 
-def text_of(content, others, unused):
-    """Return the text of a message, [{'type': 'text', 'text': 'Hi!'}] or ['Hi!']. others, its
-    further names and values, must not say that it isn't learned; the set `unused` gets the names
-    of those that say nothing of that."""
-    check_names(others)
-    for name, value in others.items():
-        flag = VALUES.get(str(value).lower())           # None: it is no flag
-        require(name in NO_FLAGS or flag is FLAGS.get(name),
-                f'a message has {name} {str(value).lower()}, and all messages are learned')
-    unused |= {f'messages.{name}' for name in others.keys() - FLAGS.keys()}
-    parts = [part.get('text') if isinstance(part, dict) and part.get('type', 'text') == 'text'
-             else part for part in (content if isinstance(content, list) else [content])]
-    require(all(isinstance(part, str) for part in parts), 'a message is not text')
+def text_of(content, unread):
+    """Return the text of a message, [{'type': 'text', 'text': 'Hi!'}] or ['Hi!']. unread, {name:
+    values}, gets what else a part has."""
+    parts = []
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, dict) and part.get('type', 'text') == 'text':
+            for name, value in part.items():
+                if name not in ('type', 'text') and value not in (None, '', [], {}):
+                    unread[f'messages.content.{name}'].append(value)
+            part = part.get('text')
+        require(isinstance(part, str), f'a message is not text: {part!r:.40}')
+        parts.append(part)
     return '\n'.join(parts)
