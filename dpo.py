@@ -155,7 +155,7 @@ def indices_of(step, lengths, batch_size, seed):
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
     # 32 batches at a time are sorted by length. The steps visit the batches in random order.
     b = shuffled(per_epoch)[i]
-    batches = np.array_split(shuffled(len(lengths)), per_epoch)[b - b % 32:][:32]   # b is among them
+    batches = np.array_split(shuffled(len(lengths)), per_epoch)[b - b % 32:][:32]     # b is in them
     group = np.concatenate(batches)
     order = np.argsort(lengths[group], kind='stable')
     return np.array_split(group[order], len(batches))[b % 32]
