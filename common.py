@@ -132,7 +132,7 @@ def resume_or_start(config, explicit, fixed, again=''):
         elif config[name] != saved[name]:
             require(name not in fixed.split(),
                     f'{name} cannot change on resume (this run uses {saved[name]!r})')
-            changed.append(f'{name} {saved[name]} -> {config[name]}')
+            changed.append(f'{name.replace("_hash", " edited:")} {saved[name]} -> {config[name]}')
     return source, state, sorted(changed)
 
 

@@ -140,7 +140,7 @@ RESUMED = [('sft', '--lora=4 --optimizer=muon --replay=2 --base_dir=HERE/BASE --
 def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(trainer, more, updates,
                                                                            pairs, tmp_path):
     """Killed before its first interval, while saving, and later. The model that it began with may
-    be gone by then, unless it is the reference of a KL."""
+    be gone by then."""
     base_text(tmp_path / 'BASE', 300)
     mixed_with_thumbs(pairs, tmp_path / 'THUMBS')
     start = shutil.copytree(trainer.start, tmp_path / 'start')
@@ -149,8 +149,7 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(train
     ok(trainer.begin(straight, more))
     killed = [trainer.begin(out, more, before=accident('kill', updates))]
     assert state(out)['step'] == 0                      # the first save comes before the first step
-    if trainer.name != 'rl':
-        shutil.rmtree(start)
+    shutil.rmtree(start)
     killed += [trainer.goes_on(out, before=killed_while_saving(8)),
                trainer.goes_on(out, before=accident('kill', 5 * updates))]
     assert [result.returncode for result in killed] == [-signal.SIGKILL] * 3, killed
