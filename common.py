@@ -31,31 +31,41 @@ def load_model(path, made_by='train.py', scores=False, **changes):
     require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
             f'it, or make one: python {made_by}')
     model = GPT.load(path, **changes)
-    saved = model.saved
-    trained = saved.get('config', {})           # the settings of the run
-    tokenizer = Tokenizer.load(folder_of(path) / 'tokenizer.json', saved.get('tokenizer_hash'))
+    trained = model.saved.get('config', {})     # the settings of the run
+    saved_hash = model.saved.get('tokenizer_hash')
+    tokenizer = Tokenizer.load(folder_of(path) / 'tokenizer.json', saved_hash)
     is_clm = model.config.causal and trained.get('objective', 'clm') == 'clm'
-    require(is_clm and (scores or 'reward_head' not in saved), f'{path} continues no text: it is a '
-            'reward model, which scores answers, or fills gaps (--objective=mlm or span: python -m '
-            'extras.models.fill)')
+    require(is_clm and (scores or 'reward_head' not in model.saved), f'{path} continues no text: '
+            'it is a reward model, or fills gaps (mlm, span: python -m extras.models.fill)')
     if made_by == 'sft.py' and 'stage' not in trained and is_first():
         print(f'note: {path} is a base model, which has not learned to answer; sft.py teaches it')
     return model, tokenizer
 
 
+# how many processes torchrun, Slurm's srun or an mpirun has started
+STARTED = 'WORLD_SIZE', 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'
+
+
 def is_first():
-    """Whether this is the only process, or the first of those that torchrun has started."""
+    """Whether this is the only process, or the first of several. Several that have not been told
+    how to meet are refused: each would train a model of its own."""
+    n = max(int(os.environ.get(name, 1)) for name in STARTED)
+    can_meet = {'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'} <= os.environ.keys()
+    require(can_meet or n == 1 and 'RANK' not in os.environ, f'one of {n} processes, which meet by '
+            'RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT: set them, or let torchrun do it, such '
+            'as srun --ntasks-per-node=1 torchrun ... (docs/training.md)')
     return os.environ.get('RANK', '0') == '0'
 
 
 def init_device(device, dtype, one_length=False):
     """Return what this process computes with, such as 'cuda', 'cuda:1' and 'bfloat16', its rank,
     and the number of processes. torchrun starts one for each device, and tells each its rank: then
-    they meet here. On a GPU also choose the device, TF32 for products that stay float32, and
-    cuDNN's attention only if all texts have one length, because it plans anew for each length."""
+    they meet here. Without LOCAL_RANK, process 9 takes device 1 of 8. On a GPU also choose TF32 for
+    products that stay float32, and cuDNN's attention only if all texts have one length, because it
+    plans anew for each length."""
     world = int(os.environ.get('WORLD_SIZE', 1))
-    rank, local_rank = (int(os.environ[name]) if world > 1 else 0
-                        for name in ('RANK', 'LOCAL_RANK'))
+    rank = int(os.environ.get('RANK', 0))
+    local_rank = int(os.environ.get('LOCAL_RANK', rank % max(1, torch.cuda.device_count())))
     mps = torch.backends.mps.is_available() and world == 1      # no backend joins several
     here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
     device_type = here[-1] if device == 'auto' else device
@@ -122,7 +132,7 @@ def resume_or_start(config, explicit, fixed, again=''):
         elif config[name] != saved[name]:
             require(name not in fixed.split(),
                     f'{name} cannot change on resume (this run uses {saved[name]!r})')
-            changed.append(f'{name} {saved[name]} -> {config[name]}')
+            changed.append(f'{name.replace("_hash", " edited:")} {saved[name]} -> {config[name]}')
     return source, state, sorted(changed)
 
 
@@ -144,21 +154,17 @@ def lock_out_dir(out):
 
     atexit.register(unlock)
     # an error may end the process at once, without what atexit knows
-    report_error = sys.excepthook
-    sys.excepthook = lambda *error: (unlock(), report_error(*error))
+    sys.excepthook = lambda *error, report=sys.excepthook: (unlock(), report(*error))
 
 
 def check_folder(out, source, overwrite):
     """Refuse a folder for a new run that holds text, tokens or a model of others, the model that
     the run begins with, or another run, unless --overwrite is given."""
-    others = [path.name for mark in ('meta.json', 'train.jsonl', '*.bin', '*.safetensors')
-              for path in out.glob(mark)]
-    require(not others, f'{out} contains {min(others, default="")}, so it is not a run\'s folder; '
-            'choose another --out_dir')
+    for mark in 'meta.json', 'train.jsonl', '*.bin', '*.safetensors':
+        require(not [*out.glob(mark)], f'{out} has {mark}, not a run; choose another --out_dir')
     require(source == 'scratch' or out.resolve() != folder_of(source).resolve(),
             f'{out} has the model that this run begins with; choose another --out_dir')
-    has_run = any((out / name).exists() for name in ('last.pt', 'last-1.pt', 'best.pt'))
-    require(overwrite or not has_run,
+    require(overwrite or not any((out / name).exists() for name in RESULTS[:3]),    # its weights
             f'{out} has a run: --init_from=resume resumes it, or --overwrite deletes it')
     require(not overwrite or os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') == '0',
             'leave --overwrite out: after a crash, torchrun would begin anew and delete this run')
@@ -170,9 +176,8 @@ def init_out_dir(config, source, tokenizer):
     eval.py."""
     out, data = pathlib.Path(config['out_dir']), folder_of(source) / 'data.json'
     out.mkdir(parents=True, exist_ok=True)
-    if config['overwrite']:
-        for name in RESULTS:
-            (out / name).unlink(missing_ok=True)
+    for name in RESULTS if config['overwrite'] else []:
+        (out / name).unlink(missing_ok=True)
     if source == out / 'last-1.pt':     # the damaged last.pt must not become last-1.pt
         (out / 'last.pt').unlink(missing_ok=True)
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')

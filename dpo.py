@@ -148,17 +148,17 @@ def log_p(model, x, y):
 
 
 def indices_of(step, lengths, batch_size, seed):
-    """Return the indices of a step's pairs, (batch_size,), of about the same length, so that little
-    is padded. They follow from step and seed; an epoch has each pair once, as in sft.py."""
-    per_epoch = max(1, len(lengths) // batch_size)
+    """Return the indices of a step's pairs, of about the same length, so that little is padded.
+    They follow from step and seed; an epoch has each pair once, as in sft.py."""
+    per_epoch = math.ceil(len(lengths) / batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
-    batches = np.resize(shuffled(len(lengths)), (per_epoch, batch_size))
     # 32 batches at a time are sorted by length. The steps visit the batches in random order.
     b = shuffled(per_epoch)[i]
-    group = batches[b - b % 32:][:32].flatten()
+    batches = np.array_split(shuffled(len(lengths)), per_epoch)[b - b % 32:][:32]     # b is in them
+    group = np.concatenate(batches)
     order = np.argsort(lengths[group], kind='stable')
-    return group[order].reshape(-1, batch_size)[b % 32]
+    return np.array_split(group[order], len(batches))[b % 32]
 
 
 explicit = set()            # the settings that config files and flags set
@@ -233,7 +233,7 @@ train = read_pairs(f'{data_dir}/train.jsonl')
 pairs = train + read_pairs(f'{data_dir}/val.jsonl')[:512]   # enough for a loss to two digits
 lengths = np.array([max(sum(map(len, row)) for row in pair) for pair in pairs])         # (n,)
 
-per_epoch = max(1, len(train) // batch_size)                                            # steps
+per_epoch = math.ceil(len(train) / batch_size)                                          # steps
 max_steps = config['steps'] = max_steps or max(1, round(epochs * per_epoch))
 eval_interval = eval_interval or per_epoch
 micro_batch_size = micro_batch_size or batch_size

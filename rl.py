@@ -32,7 +32,7 @@ these two fall to 0 before the reward rises, lower the learning rate. If reward 
 samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. Compare with
 bench/random_reward.py, which teaches nothing.
 """
-import hashlib, json, math, os, pathlib, random, runpy, shlex, sys, time
+import hashlib, json, math, os, pathlib, random, shlex, sys, time, types
 from typing import Literal
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices,
 updates = 1                     # of the weights, with the answers of a step
 micro_batch_size = 0            # prompts per device that are answered or trained at once; 0 = all
 clip = 0.2                      # the ratio is clipped below 1 - clip and above 1 + clip
-kl_coef = 0.0                   # pull towards the first model; above 0 it stays in memory
+kl_coef = 0.0                   # pull towards the first model, which stays in memory and last.pt
 warmup_steps: int | float = 0.05  # steps of the rise; below 1: this fraction of max_steps
 grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 # watching
@@ -139,7 +139,6 @@ source, state, changed = resume_or_start(
 globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
 model, tokenizer = load_model(source, 'sft.py', dropout=0.0)    # so sampling and training agree
-tokenizer.render([])                    # refuses a tokenizer without tokens for chat
 
 device_type, device, dtype, rank, world = init_device(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
@@ -154,14 +153,21 @@ def summed(*values):
 
 
 # --- data: prompts, and judge(prompts, texts), which says what answers to them earn ---------------
-require(reward, '--reward says what answers earn, see --help; pass it on resume, too')
 if reward.endswith('.py'):
-    require(os.path.exists(reward), f'{reward=} does not exist')
-    sys.path.append(os.path.dirname(os.path.abspath(reward)))   # it may import what is beside it
-    program = runpy.run_path(reward)
-    require({'prompts', 'reward'} <= program.keys(), f'{reward} must define prompts() and reward()')
-    asked, held_out = [*program['prompts']()], [*program.get('held_out', list)()]
-    judge = lambda prompts, texts: map(program['reward'], prompts, texts)
+    # It may import what is beside it, and start processes, which find its functions by its name. If
+    # they are not forks, they run the main script again, unless it has no file.
+    sys.path.append(os.path.dirname(os.path.abspath(reward)))
+    program = types.ModuleType(pathlib.Path(reward).stem)
+    program.__file__ = reward
+    sys.modules.setdefault(program.__name__, program)
+    del __file__
+    exec(compile(content, reward, 'exec'), vars(program))
+    require({'prompts', 'reward'} <= vars(program).keys(),
+            f'{reward} does not exist, or must define prompts() and reward()')
+    # to_ids() refuses what is no list, where a text would become its letters
+    asked, held_out = ([(some,)] if isinstance(some, str | dict | None) else [*some] for some in
+                       (program.prompts(), getattr(program, 'held_out', list)()))
+    judge = lambda prompts, texts: map(program.reward, prompts, texts)
 else:           # tests of programs, lines with answers, a reward model
     from extras.tasks.rewards import open_reward
     asked, held_out, judge = open_reward(reward, eval_prompts, allow_code_execution, tokenizer,
@@ -174,6 +180,8 @@ def to_ids(prompts):
     """Return {ids: prompt}, each once, of those that leave room for an answer."""
     prompt_of = {}
     for prompt in prompts:
+        require(isinstance(prompt, str | list), f'{reward}: prompts() and held_out() return lists '
+                f'of texts, or of lists of messages, but here is {prompt!r:.200}')
         messages = prompt if isinstance(prompt, list) else [{'role': 'user', 'content': prompt}]
         ids, _ = tokenizer.render(messages, add_generation_prompt=True)
         if len(ids) <= longest:
@@ -183,10 +191,9 @@ def to_ids(prompts):
 
 train, val = to_ids(asked), to_ids(held_out)
 prompt_of = train | val
-val = [*val] or random.Random(0).sample([*train], math.ceil(len(train) / 10))
-held = {*val}
-train = [ids for ids in train if ids not in held]
-val = val[:eval_prompts]
+val = val or dict.fromkeys(random.Random(0).sample([*train], math.ceil(len(train) / 10)))
+train = [ids for ids in train if ids not in val]
+val = [*val][:eval_prompts]
 data_hash = hashlib.sha256(repr(train).encode()).hexdigest()
 require(train and val, f'{reward=}, prompts of at most {longest} tokens: {len(val)} to evaluate '
         f'on, {len(train)} others to train on; give more, or lower --max_new_tokens')
@@ -197,11 +204,10 @@ warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_st
 
 # --- optimizer ------------------------------------------------------------------------------------
 model.to(device)
-reference = None
-if kl_coef:         # the model that the run began with, which stays as it is
-    reference = GPT.load(init_from).eval().requires_grad_(False).to(device)
-    # Other devices sum in another order: six digits are the same on all.
-    data_hash += f' {sum(p.double().sum().item() for p in reference.parameters()):.6g}'
+# the model that the run began with, which stays as it is
+reference = GPT(model.config).eval().requires_grad_(False).to(device) if kl_coef else None
+if reference:
+    reference.load_state_dict(state.get('reference') or model.state_dict())
 model.grad_checkpoint = grad_checkpoint
 params = [*model.parameters()]
 gradient = torch.zeros(sum(p.numel() for p in params), device=device)
@@ -214,7 +220,7 @@ if optimizer == 'muon':
     opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, -math.inf
 if state:
-    require(state['data'] == data_hash, f'the prompts of {reward=} or the first model have changed')
+    require(state['data'] == data_hash, f'the prompts of {reward=} have changed')
     opt.load_state_dict(state['optimizer'])
     step, best_val = state['step'], state['best_val']
 require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
@@ -228,9 +234,9 @@ if rank == 0:
 def save(name):
     """Write a checkpoint for GPT.load. last.pt also has what resuming needs."""
     if rank == 0:
-        more = {'optimizer': opt.state_dict()} if name == 'last.pt' else {}
+        more = {'optimizer': opt.state_dict(), 'reference': reference and reference.state_dict()}
         model.save(out / name, config=config, step=step, best_val=best_val, data=data_hash,
-                   tokenizer_hash=tokenizer.hash, **more)
+                   tokenizer_hash=tokenizer.hash, **more if name == 'last.pt' else {})
 
 
 def write_answers(asked, temperature, seeds=()):
@@ -257,15 +263,12 @@ def judge_all(answers):
     texts = [tokenizer.decode([id for id in a['ids'] if id not in tokenizer.stop]) for a in answers]
     rewards = judge([prompt_of[a['prompt']] for a in answers], texts)
     for a, earned in zip(answers, map(float, rewards)):
-        require(math.isfinite(earned), f'{reward=} must give finite numbers, not {earned}')
+        require(abs(earned) < 1e9, f'{reward=} must give finite numbers below 1e9, not {earned}')
         a['reward'] = earned
-    n, n_tokens, total, n_passed, n_cut, nats = summed(
-        len(answers),
-        sum(len(a['ids']) for a in answers),
-        sum(a['reward'] for a in answers),
-        sum(a['reward'] >= 1 for a in answers),
-        sum(a['ids'][-1] not in tokenizer.stop for a in answers),
-        sum(-sum(a['log_p']) for a in answers))
+    figures = np.array([(1, len(a['ids']), a['reward'], a['reward'] >= 1,
+                         a['ids'][-1] not in tokenizer.stop, -sum(a['log_p'])) for a in answers])
+    # a process may have no answers
+    n, n_tokens, total, n_passed, n_cut, nats = summed(*figures.reshape(-1, 6).sum(0))
     return {'reward': total / n, 'pass_rate': n_passed / n, 'length': n_tokens / n,
             'truncated': n_cut / n, 'entropy': nats / n_tokens}, n_tokens
 

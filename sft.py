@@ -99,19 +99,18 @@ def collate(rows):
 
 
 def indices_of(step, lengths, batch_size, seed):
-    """Return the indices of a step's conversations, (batch_size,), of about the same length, so
-    that little is padded. They follow from step and seed: a resumed run has the same batches. An
-    epoch has each conversation once, except the few that would not fill a batch. If all are fewer
-    than a batch, some come twice."""
-    per_epoch = max(1, len(lengths) // batch_size)
+    """Return the indices of a step's conversations, of about the same length, so that little is
+    padded. They follow from step and seed: a resumed run has the same batches. An epoch has each
+    conversation once: with a batch_size of 32, 63 of them make two batches, of 31 and 32."""
+    per_epoch = math.ceil(len(lengths) / batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
-    batches = np.resize(shuffled(len(lengths)), (per_epoch, batch_size))        # cuts or repeats
     # 32 batches at a time are sorted by length. The steps visit the batches in random order.
     b = shuffled(per_epoch)[i]
-    group = batches[b - b % 32:][:32].flatten()         # the 32 that batch b belongs to
+    batches = np.array_split(shuffled(len(lengths)), per_epoch)[b - b % 32:][:32]     # b is in them
+    group = np.concatenate(batches)
     order = np.argsort(lengths[group], kind='stable')
-    return group[order].reshape(-1, batch_size)[b % 32]
+    return np.array_split(group[order], len(batches))[b % 32]
 
 
 explicit = set()            # the settings that config files and flags set
@@ -167,7 +166,7 @@ if base_dir or replay:
     base = Base(base_dir, tokenizer, T, model.config.block_size, replay, seed)
     data_hash.update(base.hash)
 
-per_epoch = max(1, len(train) // batch_size)                                            # steps
+per_epoch = math.ceil(len(train) / batch_size)                                          # steps
 max_steps = config['steps'] = max_steps or max(1, round(epochs * per_epoch))
 eval_interval = eval_interval or per_epoch
 micro_batch_size = micro_batch_size or batch_size

@@ -13,6 +13,7 @@ save = torch:save
 rename = os:replace
 seed = torch:manual_seed
 forward = model:GPT.forward
+read = model:GPT.backbone
 compile = torch:compile
 shard = extras.training.sharding:shard
 clean a shard = pathlib:Path.rename

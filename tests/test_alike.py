@@ -2,6 +2,7 @@
 What train.py, sft.py, dpo.py and rl.py promise alike: a run goes on bit for bit, nothing is lost or
 replaced, early ends are sentences, several processes are one, mistakes are named.
 """
+import collections
 import pathlib
 import re
 import shutil
@@ -11,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from accidents import SHORT_SAMPLES, accident, killed_while_saving
+from accidents import SHORT_SAMPLES, accident, before, killed_while_saving
 from conftest import PAID, RUN_FILES, base_text, contents, each_is_a_mistake, expect_same_run, fill, lift
 from conftest import make_sft
-from conftest import metrics, mistake, ok, run, save_run, series, state
+from conftest import metrics, mistake, ok, read_rows, run, save_run, series, state, write
 from test_model import lively
 from test_streaming import BYTES, mixed_with_thumbs
 
@@ -139,7 +140,7 @@ RESUMED = [('sft', '--lora=4 --optimizer=muon --replay=2 --base_dir=HERE/BASE --
 def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(trainer, more, updates,
                                                                            pairs, tmp_path):
     """Killed before its first interval, while saving, and later. The model that it began with may
-    be gone by then, unless it is the reference of a KL."""
+    be gone by then."""
     base_text(tmp_path / 'BASE', 300)
     mixed_with_thumbs(pairs, tmp_path / 'THUMBS')
     start = shutil.copytree(trainer.start, tmp_path / 'start')
@@ -148,8 +149,7 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(train
     ok(trainer.begin(straight, more))
     killed = [trainer.begin(out, more, before=accident('kill', updates))]
     assert state(out)['step'] == 0                      # the first save comes before the first step
-    if trainer.name != 'rl':
-        shutil.rmtree(start)
+    shutil.rmtree(start)
     killed += [trainer.goes_on(out, before=killed_while_saving(8)),
                trainer.goes_on(out, before=accident('kill', 5 * updates))]
     assert [result.returncode for result in killed] == [-signal.SIGKILL] * 3, killed
@@ -218,13 +218,61 @@ def test_another_run_is_not_resumed_as_this_one(trainer, done, tmp_path):
 # --- which examples make up a step ----------------------------------------------------------------
 @pytest.mark.parametrize('script', ['sft.py', 'dpo.py'])
 def test_an_epoch_visits_each_row_once_in_batches_of_about_one_length(script):
-    """And another epoch in another order."""
+    """Whatever the batch size, also above the number of rows; another epoch in another order. So in
+    any number of steps, no row comes twice more often than another."""
     indices_of = lift(script, 'indices_of')
-    lengths = np.random.default_rng(0).lognormal(4, 1, 2000).astype(int) + 2
-    rows = np.array([indices_of(i, lengths, 8, 1) for i in range(250)])
-    assert sorted(rows.ravel()) == [*range(2000)]
-    assert 8 * lengths[rows].max(1).sum() < 1.2 * lengths.sum()             # 2.2 in any order
-    assert {*indices_of(250, lengths, 8, 1)} != {*rows[0]}
+    dice = np.random.default_rng(0)
+    lengths = dice.lognormal(4, 1, 2005).astype(int) + 2
+    for n, batch_size in [(1, 1), (1, 9), (3, 4), (33, 32), (63, 32), (64, 32), (65, 1), (96, 95),
+                          (1023, 16), (1025, 8), (2005, 31), *dice.integers(1, 200, (20, 2))]:
+        per_epoch = -(-n // batch_size)
+        batches = [indices_of(i, lengths[:n], batch_size, 1) for i in range(3 * per_epoch)]
+        sizes = {len(batch) for batch in batches}
+        assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1, (n, batch_size)
+        seen = np.zeros(n, int)
+        for i, batch in enumerate(batches, 1):
+            np.add.at(seen, batch, 1)
+            assert {*seen} <= {(i - 1) // per_epoch, -(-i // per_epoch)}, (n, batch_size, i)
+        assert {*seen} == {3}, (n, batch_size)
+    epoch = [[indices_of(i + first, lengths, 8, 1) for i in range(251)] for first in (0, 251)]
+    assert sum(len(rows) * lengths[rows].max() for rows in epoch[0]) < 1.2 * lengths.sum()  # 2.2 in
+    assert {*epoch[0][0]} != {*epoch[1][0]}                                         # any order
+
+
+# what a model reads in training, without the padding
+SEEN = before('read', """
+    for ids in arguments[1].tolist() if torch.is_grad_enabled() else []:
+        print('seen:', bytes(min(id, 255) for id in ids).rstrip(bytes(1)))""")
+# rows, batch_size, epochs, processes => steps, and how often a row is read, at least and at most
+EPOCHS = """
+13 4 1 1 => 4 1 1
+13 12 1 2 => 2 1 1
+13 64 3 4 => 3 3 3
+13 5 1.5 1 => 4 1 2
+13 1 0.5 2 => 6 0 1
+2 4 1 3 => 1 1 1
+3 4 20 1 => 20 20 20"""
+
+
+@pytest.mark.parametrize('trainer', ['sft', 'dpo'], indirect=True)
+def test_a_run_reads_each_row_as_often_as_its_epochs_say(trainer, tmp_path):
+    """Counted in the model's input, in all processes; of a pair, both answers. The last line is
+    about fewer rows than a batch has."""
+    rows = read_rows(trainer.data / 'train.jsonl')
+    shutil.copy(trainer.data / 'val.jsonl', fill(tmp_path, {}))
+    for line in EPOCHS.strip().splitlines():
+        n, batch_size, epochs, processes, _, steps, least, most = line.split()
+        write(tmp_path / 'train.jsonl', rows[:int(n)])
+        out = tmp_path / line
+        printed = ok(trainer.begin(
+            out, f'--data_dir={tmp_path} --batch_size={batch_size} --max_steps=0 '
+            f'--epochs={epochs} --micro_batch_size=3 --eval_interval=1000',
+            processes=int(processes), before=SEEN))
+        seen = collections.Counter(re.findall('seen: (.*)', printed))
+        assert {*seen.values()} == {*range(int(least), int(most) + 1)} - {0}, line
+        if least != '0':
+            assert len(seen) == int(n) * (2 if trainer.name == 'dpo' else 1)
+        assert series(out, 'step')[-1] == int(steps)
 
 
 # --- it ends early --------------------------------------------------------------------------------

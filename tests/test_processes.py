@@ -133,6 +133,34 @@ def test_what_cannot_be_shared_is_refused(train, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+# What srun and mpirun tell each of two processes, or a cluster that forgets something
+UNTOLD = """SLURM_PROCID=0 SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=2
+SLURM_PROCID=1 SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=2 WORLD_SIZE=2 RANK=1 MASTER_PORT=29500
+OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=1
+PMI_SIZE=2 PMI_RANK=0
+WORLD_SIZE=2
+RANK=0
+RANK=0 WORLD_SIZE=1 MASTER_ADDR=127.0.0.1"""
+
+
+def env_of(words):
+    return dict(word.split('=') for word in words.split())
+
+
+def test_processes_that_cannot_meet_are_refused_and_others_meet_also_without_local_rank(train, tmp_path):
+    """One of several that knows nothing of the others would train a model of its own. Of a job of
+    several tasks, the batch script and an interactive step are one process."""
+    for line in UNTOLD.splitlines():
+        mistake(train(tmp_path / 'run', env=env_of(line)), 'torchrun', 'srun', 'MASTER_ADDR')
+    assert not (tmp_path / 'run').exists()
+    for line in 'SLURM_PROCID=0 SLURM_NTASKS=2', 'SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=1':
+        assert 'processes: 1 ' in ok(train(tmp_path / line, '--max_steps=1', env=env_of(line)))
+    slurm = {'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2'}
+    forget = 'import os; del os.environ["LOCAL_RANK"]\n'
+    printed = ok(train(tmp_path / 'two', '--max_steps=1', processes=2, env=slurm, before=forget))
+    assert 'processes: 2 (cpu, ' in printed
+
+
 def test_of_two_runs_that_begin_in_one_folder_one_writes_and_after_kill_9_it_is_resumed(
         numbers, train, out):
     """Two commands at once, as a user types them, and others while the one still runs."""

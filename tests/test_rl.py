@@ -3,12 +3,14 @@ with answers or tests, a reward model. What it promises like sft.py and dpo.py i
 that rows are drawn alone is in test_model.py."""
 import contextlib
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from conftest import PAID, ROOT, fill, lift, make_sft, mistake, ok, read_rows, refused, run, series
-from conftest import write
+from accidents import accident
+from conftest import PAID, ROOT, expect_same_run, fill, lift, make_sft, mistake, ok, read_rows, refused
+from conftest import run, series, write
 from pytest import approx
 from test_streaming import BYTES
 
@@ -87,11 +89,25 @@ def test_no_answer_has_a_token_that_only_prompts_have(rl, out, tmp_path):
 def test_a_reward_that_was_edited_is_said_and_the_pull_stays(rl, out, tmp_path):
     ok(rl('--max_steps=2'))
     again = f'--out_dir={out} --init_from=resume --reward={tmp_path}/paid.py --max_steps='
-    assert 'reward_hash' not in ok(run('rl.py', f'{again}3'))
+    assert 'reward edited' not in ok(run('rl.py', f'{again}3'))
     with open(tmp_path / 'paid.py', 'a') as f:
         f.write('# an edit\n')
-    assert re.search('reward_hash .* -> ', ok(run('rl.py', f'{again}4')))
+    assert re.search('reward edited: .* -> ', ok(run('rl.py', f'{again}4')))
     mistake(run('rl.py', f'{again}5 --kl_coef=0.1'), 'kl_coef cannot change on resume')
+
+
+def test_the_model_of_the_pull_is_in_the_checkpoint(rl, sft_model, out, tmp_path):
+    """So its folder may be moved. best.pt, which is for use, has it not."""
+    start = shutil.copytree(sft_model, tmp_path / 'start')
+    begin = lambda *more: ok(rl(f'--init_from={start} --kl_coef=1 --log_interval=1', *more))
+    begin('--out_dir=' + str(tmp_path / 'straight'), '--max_steps=4 --save_interval=2')
+    killed = rl(f'--init_from={start} --kl_coef=1 --log_interval=1 --max_steps=4 --save_interval=2',
+                before=accident('kill', 3))
+    assert killed.returncode == -9
+    start.rename(tmp_path / 'moved')
+    ok(run('rl.py', f'--out_dir={out} --init_from=resume --reward={tmp_path}/paid.py'))
+    expect_same_run(out, tmp_path / 'straight')
+    assert 'reference' not in torch.load(out / 'best.pt', weights_only=True)
 
 
 def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
@@ -141,9 +157,62 @@ def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it(
     ok(rl('--max_steps=1', paid=f'import rule, torch\n{code}'))
 
 
+# Functions and a class of its own cross to processes that are forks, and to such as are not. Both
+# are named after the file, and one has a name that Python's library has, too.
+POOL = PAID.replace('return sum', 'return [*pool.map(points, [Text(completion)])][0]; sum') + """
+import concurrent.futures, dataclasses, multiprocessing, pathlib
+assert pathlib.Path(__file__).name in ('paid.py', 'json.py') and __name__ != '__main__'
+
+@dataclasses.dataclass
+class Text:
+    text: 'str'
+
+def points(text):
+    return float(text.text.count('e'))
+"""
+
+
+@pytest.mark.parametrize('pool', ["multiprocessing.Pool(2)", "multiprocessing.get_context('spawn').Pool(1)",
+                                  "concurrent.futures.ProcessPoolExecutor(2)"])
+def test_a_reward_may_use_processes_of_its_own(rl, out, pool):
+    """A process that is no fork must not run rl.py again."""
+    start = f"""
+def prompts_and_pool():
+    global pool
+    pool = {pool}
+    return real()
+real, prompts = prompts, prompts_and_pool
+"""
+    printed = ok(rl('--max_steps=1 --batch_size=2', paid=POOL + start))
+    assert printed.count('parameters: ') == 1 and series(out, 'step')[-1] == 1
+
+
+WRONG_PROMPTS = """'What is 2 + 2?'
+None
+{'prompt': ['a', 'b']}
+[{'prompt': 'a', 'answer': '4'}]
+[{'role': 'user', 'content': 'a'}]
+[5]
+[('a', 'b')]"""
+
+
+def test_prompts_are_texts_or_lists_of_messages_and_others_are_shown(rl, tmp_path):
+    """Of a text, each letter would be a prompt. A generator is fine, and so are names of modules."""
+    for wrong in WRONG_PROMPTS.splitlines():
+        for name in 'prompts', 'held_out':
+            mistake(rl(paid=f'{PAID}\ndef {name}(): return {wrong}'), 'prompts() and held_out() return',
+                    'texts', 'lists of messages', wrong.strip('[]'))
+    mistake(rl(paid=PAID + "\ndef prompts(): return [[{'role': 'user', 'content': 5}]]"), "'content': 5")
+    asked = "def prompts(): yield from (['a', 'b', [{'role': 'user', 'content': 'c'}]])"
+    (tmp_path / 'json.py').write_text(f'{PAID}\n{asked}')
+    assert 'prompts: 2, held out: 1' in ok(rl(f'--max_steps=1 --reward={tmp_path}/json.py'))
+
+
 def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
-    mistake(rl(paid=PAID.replace('return sum', 'return float("nan"); sum')), 'finite', 'nan')
-    mistake(rl(paid='def prompts(): return []'), 'paid.py must define', 'reward()')
+    for value in 'float("nan")', '1e30', '-1e9', 'float("inf")':
+        mistake(rl(paid=PAID.replace('return sum', f'return {value}; sum')), 'reward=', 'below 1e9',
+                str(eval(value)))
+    mistake(rl(paid='def prompts(): return []'), 'paid.py', 'must define', 'reward()')
     result = rl('--overwrite', paid=PAID.replace('return sum', 'raise KeyError("a"); sum'))
     assert result.returncode == 1 and "KeyError: 'a'" in result.stderr
 
