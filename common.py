@@ -141,7 +141,7 @@ def lock_out_dir(out):
     until this process ends, also by kill -9. Otherwise nothing of it stays behind."""
     from files import WORK, lock_folder
     new = [folder for folder in (out, *out.parents) if not folder.exists()]
-    lock = lock_folder(out)
+    lock, report_error = lock_folder(out), sys.excepthook
 
     def unlock():
         sys.excepthook = report_error       # the lock must not outlive Python's modules
@@ -154,7 +154,7 @@ def lock_out_dir(out):
 
     atexit.register(unlock)
     # an error may end the process at once, without what atexit knows
-    sys.excepthook = lambda *error, report=sys.excepthook: (unlock(), report(*error))
+    sys.excepthook = lambda *error: (unlock(), report_error(*error))
 
 
 def check_folder(out, source, overwrite):
