@@ -233,8 +233,7 @@ useless = explicit - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
 meta = {**config, 'format': 'nanoparrot-chats-1'}
 out = pathlib.Path(out_dir)
-found = [find_files(name, LINES + TABLES, out) for name in source.split(',') if name]
-skipped = sum((collections.Counter(others) for _, others in found), collections.Counter())
+paths, skipped = find_files(source, LINES + TABLES, out) if source else ([], {})
 work, lock = open_results(out, meta['format'], RESULTS, lambda meta: False, overwrite)
 
 # 1. read
@@ -242,7 +241,7 @@ left_out, changed, unused = (collections.Counter() for _ in range(3))
 # examples: {line: the two texts of split_texts()}; first: {name in a counter: its first place}
 examples, first, n_labels, bytes_left_out = {}, {}, 0, 0
 asked = {name for name in ('score', 'margin', 'agreement') if f'min_{name}' in explicit}
-records = (entry[:2] for paths, _ in found for path in paths for entry in entries(path))
+records = (entry[:2] for path in paths for entry in entries(path))
 if prefer:
     from extras.text import preference_pairs
     records = preference_pairs.with_records(records, kind != 'sft', prefer)

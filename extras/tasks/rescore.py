@@ -15,7 +15,7 @@ The results go to the folder `scored` next to --completions, or to --out. No fil
 ever replaced.
 """
 import functools, json, math, os, pathlib, re
-from configurator import configure, require
+from configurator import configure, find_paths, require
 from extras.tasks import answers, grading, questions, sandbox
 from extras.tasks.compare import mean
 
@@ -82,7 +82,7 @@ if __name__ == '__main__':
     samples_path = out.with_name('samples.jsonl')
     require(out.suffix == '.json', f'--out={out} must end with .json')
     written = {*map(os.path.abspath, [out, samples_path] if asking else [out])}
-    require(written.isdisjoint(map(os.path.abspath, [*split(data), completions])),
+    require(written.isdisjoint(map(os.path.abspath, [*find_paths(data), completions])),
             f'--out={out} would replace a file that is read; choose another --out')
 
     given = grading.read_answers(completions, *['completion'] if asking else ['prompt', 'outcome'])
