@@ -31,8 +31,7 @@ def load_model(path, made_by='train.py', scores=False, **changes):
     require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
             f'it, or make one: python {made_by}')
     model = GPT.load(path, **changes)
-    saved = model.saved
-    trained = saved.get('config', {})           # the settings of the run
+    saved, trained = model.saved, model.saved.get('config', {})     # a checkpoint, its settings
     tokenizer = Tokenizer.load(folder_of(path) / 'tokenizer.json', saved.get('tokenizer_hash'))
     is_clm = model.config.causal and trained.get('objective', 'clm') == 'clm'
     require(is_clm and (scores or 'reward_head' not in saved), f'{path} continues no text: it is a '
@@ -114,7 +113,8 @@ def resume_or_start(config, explicit, fixed, again=''):
             f'model: --init_from={out}, and another --out_dir')
     require(saved.keys() <= config.keys(), f'{source} has settings that this {ours}.py lacks: '
             f'{sorted(saved.keys() - config.keys())}; resume it with the version that wrote it')
-    require(not config['overwrite'], f'leave --overwrite out: it deletes {out}, which you resume')
+    require(not config['overwrite'], f'--init_from=resume resumes {out}, and overwrite=True '
+            'deletes it: end the command with --overwrite=False, or name another --init_from')
     changed = []
     for name in saved.keys() - {'out_dir', 'overwrite'}:
         if name not in {*explicit, *again.split()} or name == 'init_from':
