@@ -9,7 +9,7 @@ on all problems and on each kind of them, and the problems that the second model
 problem that only one of the models answered is left out. A score is the fraction of the answers
 that passed, or a judge's grades, 1 to 10, as fractions of that scale.
 """
-import argparse, json, os, pathlib, sys
+import argparse, json, pathlib, sys
 import numpy as np
 from configurator import report_error, require
 from extras.tasks import grading
@@ -52,7 +52,7 @@ def worth(row):
 def read(path):
     """Return {problem: its rows} of a samples.jsonl, or of the one in a folder, without answers
     that have no verdict."""
-    path = f'{path}/samples.jsonl' if os.path.isdir(path) else path
+    path = path if path.endswith('.jsonl') else f'{path}/samples.jsonl'
     return grading.by_problem(grading.read_answers(path, 'outcome'))
 
 
