@@ -250,8 +250,7 @@ useless = explicit - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
 meta = {**config, 'format': 'nanoparrot-chats-1'}
 out = pathlib.Path(out_dir)
-found = [find_files(name, LINES + TABLES, out) for name in source.split(',') if name]
-skipped = sum((collections.Counter(others) for _, others in found), collections.Counter())
+paths, skipped = find_files(source, LINES + TABLES, out) if source else ([], {})
 work, lock = open_results(out, meta['format'], RESULTS, lambda meta: False, overwrite)
 
 # 1. read
@@ -262,7 +261,7 @@ examples, first, bytes_left_out = {}, {}, 0
 values = collections.defaultdict(dict)
 given = {plain_name(name) for name in unused.split(',') if name}
 as_json = lambda value: json.dumps(value, ensure_ascii=False, default=str)
-records = (entry for paths, _ in found for path in paths for entry in entries(path))
+records = (entry for path in paths for entry in entries(path))
 if prefer:
     from extras.text import preference_pairs
     records = preference_pairs.with_records(records, kind != 'sft', prefer)

@@ -260,7 +260,7 @@ def normalization(config):
     is the ending of its file, or the setting."""
     try:
         from extras.text import markup
-    except ModuleNotFoundError:
+    except ImportError:
         markup = None
         print('extras/text/markup.py is missing: HTML, LaTeX and wrong letters stay as they are')
 
@@ -514,8 +514,8 @@ def clean(config):
                            if name not in HARMLESS})
     # A file or a package that an option lacks ends the run here, before the work begins.
     _, stages = make_stages(settings)
-    lists = [find_files(given)[0] for name in LISTS for given in vars(config)[name].split(',')
-             if given]                          # files and folders that settings name
+    # files and folders that settings name
+    lists = [find_files(vars(config)[name])[0] for name in LISTS if vars(config)[name]]
     state = state_of(settings, itertools.chain(*lists, *(paths for _, paths in shards)))
     paths_of = lambda some: [os.path.normpath(source['path']) for source in some.values()]
     is_same = lambda meta: paths_of(meta['sources']) == paths_of(sources)

@@ -124,7 +124,8 @@ def resume_or_start(config, explicit, fixed, again=''):
             f'model: --init_from={out}, and another --out_dir')
     require(saved.keys() <= config.keys(), f'{source} has settings that this {ours}.py lacks: '
             f'{sorted(saved.keys() - config.keys())}; resume it with the version that wrote it')
-    require(not config['overwrite'], f'leave --overwrite out: it deletes {out}, which you resume')
+    require(not config['overwrite'], f'--init_from=resume resumes {out}, and overwrite=True '
+            'deletes it: end the command with --overwrite=False, or name another --init_from')
     changed = []
     for name in saved.keys() - {'out_dir', 'overwrite'}:
         if name not in {*explicit, *again.split()} or name == 'init_from':

@@ -8,8 +8,10 @@ call of configure(). They apply from left to right, so the last one wins.
 
 A config file is Python. Unknown names are an error, so a typo can't silently train for days with a
 default. Prefix helper variables with _. Functions, classes and modules need no prefix.
+
+    find_paths('out/lr[1e-3], wd=0')    # a folder of this name, or else: 'out/lr[1e-3]' and 'wd=0'
 """
-import ast, contextlib, difflib, os, pathlib, re, sys, time, traceback, typing
+import ast, contextlib, difflib, glob, os, pathlib, re, sys, time, traceback, typing
 
 
 class UserError(ValueError):
@@ -41,7 +43,7 @@ def configure(script, bounds=(), explicit=None):
             name, equals, text = argument[2:].partition('=')
             where, new = '--', {name: text if equals else True}         # --overwrite is True
         else:
-            where, new = f'{argument}: ', settings_in(argument)
+            where, new = f'{argument}: ', settings_in(argument, config)
             preset = os.path.basename(argument)
         for name, value in new.items():
             [closest] = difflib.get_close_matches(name.lower(), config, 1) or ['none, see --help']
@@ -53,8 +55,9 @@ def configure(script, bounds=(), explicit=None):
     return {**config, 'preset': preset}
 
 
-def settings_in(path):
-    """Return {name: value} of a config file."""
+def settings_in(path, config):
+    """Return {name: value} of a config file. A function, a class or a module helps, unless it has
+    the name of a setting in config: then convert() refuses it."""
     require(path.endswith('.py') and os.path.isfile(path),
             f'{path} is no config file; a flag looks like --name=value')
     names = {}
@@ -65,20 +68,24 @@ def settings_in(path):
         where = f'{path}, line {inside.tb_lineno}' if inside else path
         raise UserError(f'{where}: {type(error).__name__}: {error}') from None
     return {name: value for name, value in names.items()
-            if name[0] != '_' and not hasattr(value, '__name__')}
+            if name[0] != '_' and (name in config or not hasattr(value, '__name__'))}
 
 
 def convert(script, bounds, where, name, given):
     """Return the value that was given in the type of its setting: for int | None, '1e3' is 1000 and
     'None' is None. where: 'my.py: ' or '--', for what is said of a wrong one."""
     annotations = sys.modules[script['__name__']].__annotations__
-    types, value = typing.get_args(annotations.get(name)) or [type(script[name])], given
+    types = typing.get_args(annotations.get(name)) or [type(script[name])]
+    value = os.fspath(given) if isinstance(given, os.PathLike) else given
+    # a number of numpy
+    value = value.tolist() if isinstance(getattr(value, 'shape', None), tuple) else value
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
     # The shell leaves --ckpt=~/a,~/b as it is, and people type 'a, b'. Texts stay as they are.
     if isinstance(value, str) and not re.search('prompt|system|stop_at|text_field', name):
-        value = ','.join(os.path.expanduser(part.strip()) for part in value.split(','))
+        # out and out_dir are one path, which need not exist
+        value = os.path.expanduser(value) if name[:3] == 'out' else ','.join(split_paths(value))
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))           # nan is refused: nan >= 0 is false
         require(low <= value <= high, f'{where}{name}={value} must be from {low:g} to {high:g}')
@@ -93,6 +100,21 @@ def convert(script, bounds, where, name, given):
     return value
 
 
+def split_paths(text):
+    """Return the paths in the text of a setting: all of it if a file or folder has this name, or
+    else the parts between commas, without blanks around them, and with ~ as the home folder."""
+    parts = [text] if os.path.exists(os.path.expanduser(text)) else map(str.strip, text.split(','))
+    return [os.path.expanduser(part) for part in parts if part]
+
+
+def find_paths(text, inside=''):
+    """Return split_paths(text), and in place of a part that does not exist the paths that it
+    matches as a glob, sorted. A part that matches nothing stays, so you can say what is missing.
+    inside: a file in each folder, such as '/metrics.jsonl'."""
+    return [path for part in split_paths(text) for path in
+            not os.path.exists(part) and sorted(glob.glob(part + inside)) or [part + inside]]
+
+
 def report_error(error_type, error, trace):
     """Python calls this for an error that nothing caught: a UserError is one sentence, exit code 2.
     Others are bugs, or the machine's: they keep their traceback, exit code 1."""
@@ -101,8 +123,10 @@ def report_error(error_type, error, trace):
         time.sleep(3)               # rank 0 may say the same first; then torchrun ends this process
     # model.py and tokenizer.py import nothing of ours: each has a UserError of its own
     is_user_error = error_type.__name__ == 'UserError'
-    if error_type is ModuleNotFoundError and (error.name or '').startswith('extras'):
-        # Python names the first folder that is missing, and the line of the import the file.
+    if issubclass(error_type, ImportError) and re.match(r'extras\b', error.name or '') and (
+            os.path.basename(error.path or '__init__.py') == '__init__.py'):
+        # Python names a folder, and the line of the import the file that is missing in it. Where
+        # the file is there, error.path names it: what is missing in a file is a bug.
         line = traceback.extract_tb(trace)[-1].line             # from extras.training import muon
         is_user_error, error = True, f'{error}; copy extras, too: {line}'
     if is_user_error:

@@ -25,12 +25,12 @@ answer is saved as soon as the model has written it, so if eval.py is interrupte
 command again to resume. python -m extras.tasks.compare A B compares two samples.jsonl, and
 python -m extras.tasks.rescore scores answers that exist already.
 """
-import functools, glob, json, math, os, pathlib, re
+import functools, json, math, os, pathlib, re
 from typing import Literal
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import configure, require
+from configurator import configure, find_paths, require
 from common import folder_of, load_model, init_device
 from model import GPT
 
@@ -182,8 +182,7 @@ require(re.fullmatch('[1-9][0-9]*(,[1-9][0-9]*)*', k),
 ks = sorted({1, *map(int, split(k))})                   # always with 1: the interval is pass@1's
 require(not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs at least {ks[-1]} answers to a question: --num_samples={ks[-1]}')
-paths = [os.path.normpath(path) for pattern in split(ckpt)
-         for path in sorted(glob.glob(pattern)) or [pattern]]
+paths, folders = [*map(os.path.normpath, find_paths(ckpt))], find_paths(data_dir)
 for path in paths:
     require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
             'it; for a first one, run: python clean.py && python prepare.py && python train.py')
@@ -191,13 +190,15 @@ out = pathlib.Path(out or folder_of(paths[0]) / 'eval.json')
 samples_path = out.with_name('samples.jsonl')
 require(out.suffix == '.json', f'--out={out} must end with .json')
 written = {*map(os.path.abspath, [out, samples_path])}
-require(written.isdisjoint(map(os.path.abspath, split(data))),
+require(written.isdisjoint(map(os.path.abspath, find_paths(data))),
         f'--out={out} would replace a file that is read; choose another --out')
-if 'loss' in all_tasks and not data_dir:
-    known = ','.join(sorted({*map(own_data, paths)} - {''}))
-    data_dir = config['data_dir'] = known or 'data/quickstart'
+if 'loss' in all_tasks and not folders:
+    known = sorted({*map(own_data, paths)} - {''})
+    folders = known or ['data/quickstart']
+    config['data_dir'] = ','.join(folders)
     why = '' if known else f', because no data.json next to {ckpt} names the text of its base model'
-    print(f'the loss is measured on {data_dir}{why}; choose other text with --data_dir=FOLDER')
+    print(f'the loss is measured on {config["data_dir"]}{why}; choose other text with '
+          '--data_dir=FOLDER')
 
 losses = {}         # {name of a model and its text: {'nats': ...}}
 samples = []        # every scored answer, of all checkpoints and tasks
@@ -218,7 +219,7 @@ if asking:
     # First, functions that do nothing: if one passes its tests, there is no score. Then the known
     # solutions: a question whose own solution fails is removed.
     report |= grading.check_tasks(questions_of, run)        # adds 'left_out', their task_ids
-held_out = {folder: open_data(folder) for folder in split(data_dir) if 'loss' in all_tasks}
+held_out = {folder: open_data(folder) for folder in folders if 'loss' in all_tasks}
 out.parent.mkdir(parents=True, exist_ok=True)
 if asking:
     if overwrite:

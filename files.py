@@ -2,7 +2,7 @@ r"""
 Read text files as documents; write folders of results atomically. clean.py, prepare.py and chats.py
 do both through these functions, so they read a file alike, and a kill leaves old results or new.
 
-    paths, skipped = find_files('web/*.jsonl.gz')       # a file, a folder or a glob
+    paths, skipped = find_files('web/*.jsonl.gz')       # a file, a folder or a glob, or several
     for document in read(paths[0]):
         print(document['text'], document['path'], document['why'])
 
@@ -17,7 +17,7 @@ are read by extras/text/.
 """
 import bz2, codecs, collections, contextlib, functools, glob, gzip, io, itertools, json, lzma, math
 import os, pathlib, re, shutil, sysconfig, zlib
-from configurator import UserError, require
+from configurator import UserError, require, split_paths
 import filelock
 
 # --- find -----------------------------------------------------------------------------------------
@@ -32,11 +32,10 @@ TABLES = '.json', '.parquet', '.csv', '.tsv', '.ipynb'      # extras/text/format
 TEXTS = (*PROSE, '.py', *OTHER_CODE, *LINES)
 # what a folder is that a command wrote, by the format in its meta.json or a file in it
 WORK = '.nanoparrot'            # in a folder of results: what is not done
-CLEANED = 'cleaned text'
-KINDS = {CLEANED: 'nanoparrot-text-1', 'tokens': 'nanoparrot-data-2', 'chats': 'nanoparrot-chats-1',
-         'a run': 'last.pt last-1.pt best.pt', 'a model of Hugging Face': 'tokenizer_config.json '
-         'model.safetensors model.safetensors.index.json pytorch_model.bin',
-         'unfinished results': WORK}
+KINDS = {'cleaned text': 'nanoparrot-text-1', 'tokens': 'nanoparrot-data-2',
+         'chats': 'nanoparrot-chats-1', 'a run': 'last.pt last-1.pt best.pt',
+         'a model of Hugging Face': 'tokenizer_config.json model.safetensors '
+         'model.safetensors.index.json pytorch_model.bin', 'unfinished results': WORK}
 # folders of packages and of what is made from code
 PACKAGES = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
 
@@ -60,31 +59,35 @@ def kind_of(folder):
     return next((kind for kind, some in KINDS.items() if marks & {*some.split()}), '')
 
 
-def find_files(source, endings=TEXTS + TABLES, out_dir=None, max_files=None):
+def find_files(source, endings=TEXTS + TABLES, out_dir=None, max_files=None, packages=PACKAGES):
     """Return the files of a folder, a glob or a name, sorted, so that the same files give the same
     text everywhere, and {what is skipped: how many}. A file or a glob that is named may have any
-    ending. Results of our commands are no text: folders of them are skipped, and so is out_dir."""
+    ending. Results of our commands are no text: folders of them are skipped, and so is out_dir. Of
+    several sources, 'a.txt, b', return the files of one after the other, each file once."""
+    source, *more = split_paths(source) or ['']
+    if more:
+        found = [find_files(each, endings, out_dir, max_files) for each in (source, *more)]
+        paths = dict.fromkeys(path for paths, _ in found for path in paths)
+        return [*paths], sum((collections.Counter(n) for _, n in found), collections.Counter())
+    if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
+        tests, top = {'test', 'tests', 'idle_test'}, sysconfig.get_paths()['stdlib']
+        return find_files(top, ['.py'], None, max_files, packages | tests)[0], {}
     if re.match('hf:|shakespeare$|codeparrot$', source):
         from extras.text import hub
         return [hub.fetch(*file) for file in hub.find_files(source, 'data/raw')[:max_files]], {}
-    top, packages, named = source, PACKAGES, os.path.splitext(source)[1] or '\0'
-    if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
-        top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
-        packages = packages | {'test', 'tests', 'idle_test'}
     # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
-    top, _, pattern = top.partition('**')
+    top, _, pattern = (source, '', '') if os.path.exists(source) else source.partition('**')
     require('**' not in pattern, f'{source!r} has more than one **: give one at a time')
     top, pattern = top or '.', pattern.strip('/') or '*'
     found, skipped = [top] if os.path.exists(top) else glob.glob(top), collections.Counter()
-    require(found, f'{source} does not exist; it can be stdlib, shakespeare, codeparrot, '
-            'hf:OWNER/NAME, or a file, folder or glob')
-    base = os.path.dirname(re.split('[*?[]', top)[0])           # the folder that is named
+    require(found, f'{source} does not exist; give a file, folder or glob, hf:OWNER/NAME or stdlib')
     if os.path.isdir(top):
         kind = kind_of(top)
-        require(kind in ('', CLEANED),
+        require(kind in ('', 'cleaned text'),
                 f'{source} has {kind}, and --source must be text; or name a file in it')
-        top = os.path.join(top, 'shards') if kind else top      # the text in cleaned text
-        found, base = [], os.path.dirname(os.path.join(top, ''))
+        found, top = [], os.path.join(top, 'shards' if kind else '', '')    # the text in it
+    # the folder that is named
+    base = os.path.dirname(top if os.path.exists(top) else re.split('[*?[]', top)[0])
     unread = lambda error: skipped.update(["folders that can't be read"])
     for folder, inner, names in () if found else os.walk(top, onerror=unread):
         skipped['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
@@ -100,12 +103,12 @@ def find_files(source, endings=TEXTS + TABLES, out_dir=None, max_files=None):
         is_base = folder in (base, os.path.dirname(folder))
         return '' if is_base else kind_of(folder) or kind_above(os.path.dirname(folder))
 
-    paths, results = [], os.path.realpath(out_dir or '') + os.sep
+    paths, named = [], os.path.splitext(source)[1] or '\0'      # an ending that was named
     for path in sorted(found):
         kind = kind_above(os.path.dirname(path))
         if not os.path.isfile(path):                            # or a pipe
             skipped['folders' if os.path.isdir(path) else 'links without a target'] += 1
-        elif out_dir and os.path.realpath(path).startswith(results):
+        elif out_dir and os.path.realpath(path).startswith(os.path.realpath(out_dir) + os.sep):
             skipped['files in --out_dir'] += 1
         elif kind:
             skipped[f'files of {kind}'] += 1
@@ -113,10 +116,9 @@ def find_files(source, endings=TEXTS + TABLES, out_dir=None, max_files=None):
             paths.append(path)
         else:
             skipped[os.path.splitext(path)[1] or 'no ending'] += 1
-    skipped = {} if source == 'stdlib' else +skipped
-    require(paths, f'no text at {source}, which has {shown(skipped)}; text is '
+    require(paths, f'no text at {source}, which has {shown(+skipped)}; text is '
             f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
-    return paths[:max_files], skipped
+    return paths[:max_files], +skipped          # without zeros
 
 
 # --- read -----------------------------------------------------------------------------------------

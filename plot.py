@@ -14,9 +14,9 @@ You should see a loss that falls ever slower, and a speed that stays. find_troub
 common failures in the losses and prints a sentence about each; docs/trouble.md says what to do,
 under "While it trains". Copy this file with configurator.py; it needs numpy and matplotlib.
 """
-import glob, json, math, os, pathlib, re, warnings
+import json, math, os, pathlib, re, warnings
 import numpy as np
-from configurator import configure, require
+from configurator import configure, find_paths, require
 
 # --- settings -------------------------------------------------------------------------------------
 runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
@@ -131,16 +131,11 @@ configure(globals())
 require(out.endswith(('.png', '.svg', '.pdf')), f'{out=} must end with .png, .svg or .pdf')
 
 # --- read, and say what is seen -------------------------------------------------------------------
-folders = []
-for pattern in runs.split(','):
-    logs = sorted(glob.glob(f'{pattern}/metrics.jsonl'))
-    require(logs, f"{pattern}/metrics.jsonl is missing; --runs='out/*' shows the runs that are "
-            'there; for a first one, run: python clean.py && python prepare.py && python train.py')
-    folders += [pathlib.Path(path).parent for path in logs]
-
 all_runs = []                       # what is drawn of each
-for folder in dict.fromkeys(folders):
-    rows = read_rows(folder / 'metrics.jsonl')
+for log in dict.fromkeys(map(pathlib.Path, find_paths(runs, '/metrics.jsonl'))):
+    require(log.exists(), f"{log} is missing; --runs='out/*' shows the runs that are there; for a "
+            'first one, run: python clean.py && python prepare.py && python train.py')
+    folder, rows = log.parent, read_rows(log)
     if not rows:
         print(f'{folder}: no step is logged yet')
         continue

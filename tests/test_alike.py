@@ -98,9 +98,16 @@ def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(traine
     before = contents(done)
     mistake(trainer.begin(done), '--init_from=resume', '--overwrite')
     mistake(trainer.begin(done, '--overwrite', trainer.given('nowhere')), 'nowhere')
+    config = tmp_path / 'mine.py'
+    config.write_text('overwrite = True\n')
+    for how in 'resume', 'auto':
+        both = trainer.begin(done, config, f'--init_from={how}')
+        mistake(both, '--init_from=resume resumes', 'overwrite=True deletes', '--overwrite=False')
     mistake(trainer.begin(done, f'--init_from={done}/last.pt --overwrite'), 'another --out_dir')
     assert contents(done) == before
     out = shutil.copytree(done, tmp_path / 'run')
+    ok(trainer.goes_on(out, config, '--max_steps=13 --overwrite=False'))
+    assert len(series(out, 'loss')) == 13
     # the last three are about the old run
     fill(out, dict.fromkeys(['notes.md', 'lasting.pt', 'eval.json', 'samples.jsonl', 'compare.json'], ''))
     ok(trainer.begin(out, '--overwrite --max_steps=1'))

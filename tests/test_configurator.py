@@ -5,7 +5,9 @@ import re
 import shutil
 
 import pytest
-from conftest import FORGET, ROOT, each_is_a_mistake, mistake, ok, run, table
+from conftest import FORGET, ROOT, each_is_a_mistake, fill, mistake, ok, run, table
+
+from configurator import find_paths, split_paths
 
 HEAD = '''"""A throw-away script.
 
@@ -19,6 +21,7 @@ rate = 0.5                  # >= 11: [0, 9**9**9], open(x)
 name = 'base'               # what # the run is called
 flag = False
 sample_prompt = ''
+out = ''
 seed: int | None = None     # None = the clock
 note: str | None = None
 warmup: int | float = 0.1
@@ -103,17 +106,42 @@ VALUES = '''--rate=2 => 2.0
 --name=~/a, ~/b , c => 'HOME/a,HOME/b,c'
 --sample_prompt=~/x, y => '~/x, y'
 --sample_prompt=~ => '~'
+--out=~/a, b  => 'HOME/a, b '
 --sweep=0,0.5 => [0, 0.5]'''
 
 
 def test_a_value_takes_the_type_of_its_setting(play):
     """A tilde in front of a path, or behind a comma, is the home folder, and the parts of a list have
-    no blanks around them. A prompt stays as it was typed."""
+    no blanks around them. A prompt and the name of what is written stay as they were typed."""
     defaults = result(play())
     for flag, value in table(VALUES.replace('HOME', os.path.expanduser('~'))):
         got, key = result(play(flag)), re.match('--([a-z_]+)', flag)[1]
         assert repr(got[key]) == value, flag
         assert got == defaults | {key: got[key], 'typed': [key]}
+
+
+# Names of files: what a comma, a glob, a shell, a URL or a flag would make something else of.
+NAMES = ['x [1], y', 'lr[1e-3]', 'lr=1e-3,wd=0.1', ' a ', 'b?,*', 'a**b', ',', "it's, \"so\"", '-x, -y', 'é, 漢', '#1; $a']
+
+
+def test_a_path_that_exists_is_one_path_whatever_is_in_its_name(play, tmp_path, monkeypatch):
+    """Beside it are files that its parts and its pattern would match."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for name in 'x', 'x [1]', 'y', 'x 1, y', 'lr1', 'lr=1e-3', 'wd=0.1', 'a', 'b1,2', 'ab':
+        fill(tmp_path, {f'{name}/in.txt': ''})
+    for name in NAMES:
+        fill(tmp_path, {f'{name}/in.txt': ''})
+        for path in name, f'{tmp_path}/{name}', f'./{name}', f'{name}/in.txt':
+            assert split_paths(path) == find_paths(path) == [path]
+        assert find_paths(name, '/in.txt') == [f'{name}/in.txt']
+        assert split_paths(f'~/{name}') == find_paths(f'~/{name}') == [f'{tmp_path}/{name}']
+        assert result(play(f'--name={name}'))['name'] == name
+    # what doesn't exist is parts; what isn't there of these is a pattern, and stays if it matches nothing
+    assert find_paths('y, x [[]1], ~/x*, ,gone/*') == [
+        'y', 'x [1]', *(f'{tmp_path}/{name}' for name in ('x', 'x 1, y', 'x [1]', 'x [1], y')), 'gone/*']
+    assert find_paths('lr?, y', '/in.txt') == ['lr1/in.txt', 'y/in.txt']
+    assert find_paths('') == split_paths(' , ') == []
 
 
 def test_a_config_file_is_python(play):
@@ -128,6 +156,22 @@ except ZeroDivisionError as error: sweep = 0, 1"""
     got = result(play('a.py', a=text))
     assert (got['sources'], got['steps'], got['sweep']) == ({'pi': 3.14}, 3, [0, 1])
     assert got['name'] == os.path.expanduser('~/a')
+
+
+def test_a_config_file_may_set_numbers_of_numpy_and_paths(play):
+    text = """import numpy as np
+from pathlib import Path
+rate = 3e-4 * np.sqrt(4)
+steps = np.int64(7)
+warmup = np.float32(0.5)
+flag = np.bool_(True)
+name = Path("~") / "a"
+seed = np.array(2)
+kind = np.str_("big")"""
+    got = result(play('a.py', a=text))
+    assert [got[key] for key in ('rate', 'steps', 'warmup', 'flag', 'seed', 'kind')] == [6e-4, 7, 0.5, True, 2, 'big']
+    assert got['name'] == os.path.expanduser('~/a')
+    one_line(play('a.py', a=f'{text}\nsteps = np.float64(7.5)'), 'a.py: steps=np.float64(7.5) must be int')
 
 
 # Flags => words of the line that refuses them.
@@ -157,7 +201,9 @@ steps=3 => steps=3 is no config file'''
 # Config file => words of what it sets, or of what Python says of it.
 FILES = {'for _ in (1, 2): stepz = _': 'stepz: no setting has this name; closest: steps',
          'z_loss = 1': 'z_loss: no setting & closest: none', 'name = 5': 'must be str', 'steps = True': 'steps=True must be int',
-         'rate = float("nan")': 'rate=nan must be', 'steps = = 2': 'SyntaxError: invalid & line 1',
+         'rate = float("nan")': 'rate=nan must be', 'import json\nkind = json.JSONDecoder': "kind=<class & must be none or big",
+         'def steps(n): return n': 'steps=<function & must be int', 'import math as rate': 'rate=<module & must be float',
+         'import numpy\nsteps = numpy.ones(2)': 'steps=array([1., 1.]) must be int', 'steps = = 2': 'SyntaxError: invalid & line 1',
          '\nimport nowhere': "line 2: ModuleNotFoundError: No module named 'nowhere'",
          'def half(n):\n  return n / 0\n\nsteps = half(3)': 'line 4: ZeroDivisionError',
          'if 1:\nsteps = 2': 'IndentationError & line 2', 'rate = "0.1': 'SyntaxError & line 1',
@@ -181,6 +227,7 @@ rate = 0.5                  # >= 11: [0, 9**9**9], open(x)
 name = 'base'               # what # the run is called
 flag = False
 sample_prompt = ''
+out = ''
 seed: int | None = None     # None = the clock
 ''' in said and '_hidden' not in said and 'later' not in said
 
@@ -200,8 +247,11 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
     refusing = {'model': 'class UserError(ValueError): pass\nraise UserError("no even number")', 'before': FORGET}
     for body, words in MISTAKES.items():
         one_line(play(body=body, **refusing), words)
-    (tmp_path / 'extras/training').mkdir(parents=True)           # the door alone is missing; then there is one
-    one_line(play(body='from extras.training.muon import Muon'), 'copy extras, too: from extras.training.muon')
+    (tmp_path / 'extras/training').mkdir(parents=True)           # the file alone is missing; then there is one
+    for _ in range(2):
+        for line in 'from extras.training.muon import Muon', 'from extras.training import muon':
+            one_line(play(body=line), f'muon & copy extras, too: {line}')
+        fill(tmp_path, {'extras/__init__.py': '', 'extras/training/__init__.py': ''})
     (tmp_path / 'extras/training/muon.py').write_text('')
     for body, name in BUGS.items():
         process = play('--note=', body=body)        # an empty value names no file
@@ -210,6 +260,30 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
     for slip in 'a, b = 1, 2, 3', 'raise ValueError("odd")':        # of whoever edits model.py
         process = play(body='import model', before=FORGET, model=slip)
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), slip
+
+
+def test_a_copied_model_py_says_what_is_wrong_under_any_name(play):
+    gptx = (ROOT / 'model.py').read_text('utf-8')
+    for body, words in {'GPTConfig(n_embd=30, n_head=12)': 'head_dim=2.5 must be even', 'GPT.load("gone.pt")': 'gone.pt'}.items():
+        one_line(play(body=f'from gptx import GPT, GPTConfig\n{body}', gptx=gptx), words)
+
+
+IMPORTS = """import sys
+state = lambda: (sys.excepthook, sys.stdout.errors, sys.stderr.errors, sys.stdout.encoding, [*sys.argv])
+before = state()
+import clean, files, dedup, model, tokenizer, common, configurator
+import extras.text.filters, extras.tasks.compare, extras.tasks.questions, extras.models.export
+assert state() == before
+tokenizer.Tokenizer.load('gone.json')
+"""
+
+
+def test_importing_a_script_changes_nothing_of_an_interactive_python(tmp_path):
+    """An error is a traceback there, and the session lives."""
+    (tmp_path / 'session.py').write_text(IMPORTS)
+    result = run(tmp_path / 'session.py', before=f'{FORGET}\nsys.path.insert(1, {str(ROOT)!r})')
+    assert result.returncode == 1 and result.stderr.startswith('Traceback'), result.stderr
+    assert 'gone.json' in result.stderr.splitlines()[-1] and 'AssertionError' not in result.stderr
 
 
 # --- the chain ------------------------------------------------------------------------------------

@@ -172,8 +172,9 @@ def test_languages_are_recognized_and_what_is_too_short_or_of_none_stays():
     refused('must be among ar,de', text_quality.language, 'en,klingon')
     for names in 'en;de', 'En de', 'en, de,':
         check = text_quality.language(names)
-        assert check({'mode': 'prose', 'text': SENTENCES['fr']}, {}) == 'language fr'
-        assert not check({'mode': 'prose', 'text': SENTENCES['de']}, {})
+        stats = collections.defaultdict(collections.Counter)
+        assert check({'mode': 'prose', 'text': SENTENCES['fr']}, stats) == 'language fr'
+        assert not check({'mode': 'prose', 'text': SENTENCES['de']}, stats)
 
 
 def test_models_of_good_and_bad_text_are_stages(out, tmp_path):
@@ -249,13 +250,33 @@ LISTED = """
 {"url": "ok.casino.net"}
 {"url": "https://www.essex.ac.uk/a"}
 {"url": "popcorn.com"}
+{"metadata": {"url": "https://spam.com/a"}} -> blocked domain
+{"warc_headers": {"warc-record-id": "7", "WARC-Target-URI": "http://b.spam.com"}} -> blocked domain
+{"page_url": "spam.com", "meta": {"image_url": "a.org"}} -> blocked domain
+{"image_url": "spam.com", "meta": {"pageURL": "a.org"}}
+{"url": 7, "meta": {"url": "sex.com"}} -> spam domain
+{"url": "https://www.Index.com/Index.html?a=b#c"} -> blocked domain
+{"url": "index.com/"}
+{"url": "index.com/index.htm"}
+{"url": "https://sites.host.org/bad/page"} -> blocked domain
+{"url": "http://sites.host.org:80/bad/page/more?x#y"} -> blocked domain
+{"url": "a.sites.host.org/bad/page/"} -> blocked domain
+{"url": "sites.host.org/bad/pages"}
+{"url": "sites.host.org/bad"}
+{"url": "host.org/bad/page"}
+{"url": "sites.host.org/bad/page/of/ann"}
+{"url": "sites.host.org/q?id=3&x"}
+{"url": "sites.host.org/q?id=3"} -> blocked domain
 {"license": ["MIT", "BSD"], "licence": ["MIT"]}
 {"license": null, "max_stars_repo_licenses": ["BSD"]}
 {"license": ["MIT", "GPL"]} -> license mit, gpl
 {"license": []} -> license unknown
+{"license": null, "meta": {"licence": "MIT"}}
+{"license": null, "repo": {"license": "GPL"}} -> license gpl
 """
-LISTS = {'block': '\ufeffhttps://www.Spam.com/index.html\nboth.com # and a comment\nxn--bcher-kva.example\n',
-         'allow': 'good.spam.com\nok.casino.net\nboth.com\n',
+LISTS = {'block': '\ufeffhttps://www.Spam.com\nboth.com # and a comment\nxn--bcher-kva.example\n'
+                  'http://index.com/index.html\nsites.host.org/Bad/page/\nsites.host.org/q?id=3\n',
+         'allow': 'good.spam.com\nok.casino.net\nboth.com\nsites.host.org/bad/page/of/ann\n',
          'adblock': 'bad.com\n||ads.example^\n', 'foreign': 'bücher.de\n', 'empty': '# nothing yet\n\n'}
 
 
@@ -278,7 +299,7 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(out, tmp_
     source = write_records(tmp_path / 'x.jsonl', [row for row, _ in rows])
     flags = ['--languages=en', '--max_repetition=0', '--licenses=mit; BSD', '--audit=1',
              f'--url_allow={tmp_path}/allow']
-    left = cleaned(out, source, *flags, f'--url_block={tmp_path}/block')
+    left = cleaned(out, source, *flags, f'--url_block={tmp_path}/block, {tmp_path}/block')
     assert dropped(out) == collections.Counter(reason for _, reason in rows if reason)
     assert left == sorted(row['text'].strip() for row, reason in rows if not reason)
     licenses = read_json(tmp_path / 'out/meta.json')['licenses']
@@ -288,6 +309,53 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(out, tmp_
     assert page.count('\n## ') == 1 + len(dropped(out))
     each_is_a_mistake(BAD_LISTS, lambda flag: run(
         'clean.py', f'--source={source}', '--out_dir=no', flag, cwd=tmp_path))
+
+
+# flags => what of it is said, without a document that the filter could judge
+BLIND = """
+--url_block=block --source=none.jsonl => --url_block or url_allow could judge no document & columns of the first document: text, link, meta, id, site
+--url_allow=block --source=none.jsonl => needs an address & leave it out
+--url_block=block --source=a.txt => columns of the first document: none
+--licenses=mit --source=none.jsonl => --licenses could judge no document & license, licence or & text, link
+--licenses=unknown,mit --source=a.txt => --licenses could judge no document
+--languages=en --source=none.jsonl --mode=raw => --languages could judge no document & prose
+--languages=en --source=short.jsonl => --languages could judge no document & 20 letters
+--decontaminate=problems.csv --source=short.jsonl => --decontaminate could judge no document & 13 words
+--languages=en --url_block=block --source=none.jsonl => --url_block
+"""
+
+
+def test_a_filter_that_was_asked_for_and_could_judge_nothing_is_an_error_with_the_columns(out, tmp_path):
+    """One document is enough, and the report counts those that it could judge."""
+    fill(tmp_path, {'block': 'spam.com', 'a.txt': PROSE[0], 'problems.csv': f'q\n{prose(1, 20)}\n'})
+    blind = [{'text': text, 'link': 'https://a.org', 'meta': {'id': 3, 'site': 'a.org'}} for text in PROSE[:3]]
+    write_records(tmp_path / 'none.jsonl', blind)
+    write_records(tmp_path / 'short.jsonl', [{'text': '1 2 3'}])
+    each_is_a_mistake(BLIND, lambda *flags: run(
+        'clean.py', '--out_dir=no', '--num_workers=1', '--min_words=0', *flags, cwd=tmp_path))
+    assert not (tmp_path / 'no/report.md').exists()
+    one = {'text': PROSE[4], 'meta': {'url': 'a.org', 'license': 'mit'}}
+    source = write_records(tmp_path / 'one.jsonl', [*blind, one])
+    cleaned(out, source, f'--url_block={tmp_path}/block', '--languages=en', '--licenses=mit,unknown')
+    judged = read_json(out / 'report.json')['counts']['documents judged']
+    assert judged == {'licenses': 1, 'url_block or url_allow': 1, 'languages': 4}
+
+
+def test_an_address_in_a_struct_of_parquet_is_seen(out, tmp_path):
+    fill(tmp_path, {'block': 'spam.com'})
+    rows = [{'text': text, 'meta': {'url': url, 'bytes': b'\xff'}} for text, url in zip(PROSE, ('spam.com/x', 'a.org'))]
+    left = cleaned(out, parquet(tmp_path / 'a.parquet', rows), f'--url_block={tmp_path}/block')
+    assert left == [PROSE[1].strip()]
+
+
+@pytest.mark.parametrize('head', ['', 'question,answer\n'])
+def test_the_first_line_of_a_table_of_problems_counts_with_and_without_a_header(out, tmp_path, head):
+    problems = [prose(1000 + i, 20) for i in range(3)]
+    table = head + ''.join(f'"{problem}",{i}\n' for i, problem in enumerate(problems))
+    fill(tmp_path, {'b/p.csv': table, 'b/p.tsv': table.replace('"', '').replace(',', '\t').replace('\t ', ', ')})
+    source = write(tmp_path / 'files', [*(f'{PROSE[i]} {problem}' for i, problem in enumerate(problems)), PROSE[9]])
+    for name in 'p.csv', 'p.tsv', '*':          # a pattern, too
+        assert cleaned(out, source, f'--decontaminate={tmp_path}/b/{name}') == [PROSE[9].strip()], name
 
 
 # --- samples --------------------------------------------------------------------------------------

@@ -48,6 +48,81 @@ def place(sft_model, tmp_path_factory):
     return base
 
 
+# Commands that read paths: NAME is one with all that a comma, a glob or a flag would make another of.
+READING = """
+clean.py --source=NAMEtext --min_words=0 --num_workers=1 --out_dir=NAMEclean
+clean.py --source=NAMEtext/a.jsonl --min_words=0 --num_workers=1 --out_dir=c1 FILTERS
+prepare.py --source=NAMEclean --tokenizer=byte --out_dir=NAMEtokens
+chats.py --source=NAMEchats.jsonl --out_dir=NAMEchats
+tokenizer.py --input=NAMEtext --vocab_size=330 --out=NAMEtok.json
+-m extras.training.tokenizer_report --input=NAMEtext --load=NAMEtok.json --against=NAMEtok.json
+train.py --data_dir=NAMEtokens --n_layer=1 --n_head=2 --n_embd=16 --block_size=64 STEPS --out_dir=NAMErun
+train.py --data_dir=NAMEtokens --block_size=64 --streaming=NAMEclean/shards --init_from=NAMErun STEPS --out_dir=r1
+sft.py --init_from=NAMErun --data_dir=NAMEchats STEPS --out_dir=NAMEsft
+eval.py --ckpt=NAMErun --data_dir=NAMEtokens
+eval.py --ckpt=NAMErun/best.pt --tasks=own --data=NAMEq.jsonl --max_new_tokens=4 --out=NAMEown/eval.json
+-m extras.tasks.rescore --completions=NAMEown/samples.jsonl
+-m extras.tasks.compare NAMEown NAMEown/samples.jsonl
+plot.py --runs=NAMErun --out=NAMEplot.svg
+-m extras.models.export --ckpt=NAMErun --to=html --out=NAMEpage.html
+"""
+
+
+FILTERS = ('--url_block=NAMEhosts --url_allow=NAMEhosts --decontaminate=NAMEproblems.csv --min_bits=0 --max_bits=0 '
+           '--perplexity_reference=NAMEtext --quality_good=NAMEtext --quality_bad=NAMEhosts')
+
+
+def test_a_path_that_exists_is_one_path_in_every_script(tmp_path):
+    """Its parts and what its pattern would match are there, too, and are not read."""
+    name = ' a [1], b=2* '
+    write(tmp_path / f'{name}text/a.jsonl', [
+        {'text': f'{i} times {i} is {i * i}, a sum of many and of so few and so on.', 'url': 'a.org'} for i in range(60)])
+    write(tmp_path / f'{name}chats.jsonl', [{'prompt': f'what about {i}', 'completion': 'a'} for i in range(30)])
+    write(tmp_path / f'{name}q.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in ('so', 'no')])
+    (tmp_path / f'{name}hosts').write_text('spam.com\nshop.net')
+    (tmp_path / f'{name}problems.csv').write_text('question,n\n' + 'one two ' * 9 + ',2\n')
+    for kind in 'text', 'text/a.jsonl', 'clean', 'tokens', 'run':
+        for decoy in 'a [1]', f'b=2* {kind}', f' a 1, b=2 {kind}':
+            (tmp_path / decoy.strip()).mkdir(parents=True, exist_ok=True)
+    for line in READING.replace('STEPS', STEPS).replace('FILTERS', FILTERS).strip().split('\n'):
+        script = line.split(' --')[0] if line.startswith('-m') else line.split()[0]
+        script, *positional = script.removeprefix('-m ').split()
+        flags = [flag.replace('NAME', name) for flag in line.split() if flag.startswith('--')]
+        result = run(script, *[flag.replace('NAME', name) for flag in positional], *flags, cwd=tmp_path)
+        assert result.returncode == 0, (line, result.stderr)
+    assert [read_json(tmp_path / folder / 'report.json')['documents'] for folder in (f'{name}clean', 'c1')] == [60, 60]
+    assert 'loss' in read_json(tmp_path / f'{name}run/eval.json')['tasks']
+
+
+def test_a_list_of_paths_has_parts_and_patterns_and_what_matches_nothing_is_a_sentence(
+        tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    for path in 'a.txt', 'b/c.md', 'b/d.csv', 'b/e.png', 'home/f.txt', 'g[1]/h.txt', 'g[1]/i/j.txt', 'g1/k.txt':
+        write(tmp_path / path, [{}])
+    paths, skipped = find_files('b, a.*,a.txt , ~/*.txt')
+    assert paths == ['b/c.md', 'b/d.csv', 'a.txt', f'{tmp_path}/home/f.txt'] and skipped == {'.png': 1}
+    assert find_files('a.txt,b', max_files=1)[0] == ['a.txt', 'b/c.md']         # of each
+    for source, found in {'g[1]': ['g[1]/h.txt', 'g[1]/i/j.txt'], 'g[1]/h.txt': ['g[1]/h.txt'],
+                          'g[[]1]/*.txt': ['g[[]1]/h.txt'], 'g[12]': [], 'g[12]/*': ['g1/k.txt']}.items():
+        if source == 'g[12]':
+            refused('no text at', find_files, source)
+        else:
+            assert find_files(source)[0] == [path.replace('[[]', '[') for path in found], source
+    # a file in a folder of results, whose name is a pattern, is read because it is named
+    write(tmp_path / 'r[1]/last.pt', [])
+    write(tmp_path / 'r[1]/more/x.jsonl', [{}])
+    assert find_files('r[1]/more/x.jsonl')[0] == find_files('r[1]/more')[0] == ['r[1]/more/x.jsonl']
+    refused('r.1. has a run', find_files, 'r[1]')
+    refused('gone/. does not exist', find_files, 'a.txt, gone/*')
+    write(tmp_path / 'in/metrics.jsonl', [])
+    for command in 'plot.py --runs=in,no/*', 'eval.py --ckpt=no/*', 'train.py --streaming=no/*', 'clean.py --source=no/*', \
+            '-m extras.models.export --ckpt=no/*', 'clean.py --decontaminate=no/*', 'clean.py --url_block=no/*':
+        script, flag = command.removeprefix('-m ').split(maxsplit=1)
+        result = run(script, flag, '--out=no.html' if 'export' in script else '', cwd=tmp_path)
+        assert result.returncode == 2 and 'Traceback' not in result.stderr, (command, result.stderr)
+
+
 def test_a_folder_that_a_command_wrote_is_no_source_of_text_and_is_named(place, tmp_path):
     out = f'--out_dir={tmp_path}/out'
     for kind, words in [('tokens', 'tokens'), ('chats', 'chats'), ('run', 'a run'),

@@ -12,8 +12,8 @@ An export knows no changes of model.py: if you change what it computes, change t
 import base64, json, os, pathlib, re, shutil
 from typing import Literal
 import torch
-from common import load_model
-from configurator import configure, require
+from common import folder_of, load_model
+from configurator import configure, find_paths, require
 from extras.models import hf_model
 from extras.tasks import answers, grading, questions, sandbox
 
@@ -139,9 +139,9 @@ def rounded(weight):
 
 if __name__ == '__main__':
     configure(globals())
-    models = {path: load_model(path) for path in ckpt.split(',')}
+    models = {path: load_model(path) for path in find_paths(ckpt)}
     require(to == 'html' or len(models) == 1, f'--to={to} takes one --ckpt, not {ckpt}')
-    folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt) or '.'
+    folder = folder_of(next(iter(models)))
     model, tokenizer = next(iter(models.values()))
     if to == 'hf':
         print(publish_hf(out or os.path.join(folder, 'hf'), folder, model, tokenizer))

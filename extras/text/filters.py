@@ -10,7 +10,7 @@ A stage is a function check(document, stats), which returns why a document is dr
 """
 import os, pathlib, re
 import numpy as np
-from configurator import require
+from configurator import find_paths, require
 from dedup import ngrams, words_of
 from extras.text import audit, markup, text_quality
 from files import entries, find_files, read, replace_invalid_bytes
@@ -44,7 +44,7 @@ def with_options(stages, config, mode_of, normalise):
     if config.decontaminate:
         after['benchmarks'] = benchmarks(config.decontaminate, normalise)
     all_stages = {}     # found, read, normalization, BEFORE, rules, AFTER, personal data
-    for name, check in stages.items():
+    for name, check in {**stages, 'found': note_columns}.items():
         here = {name: check}
         all_stages |= before | here | after if name == 'rules' else here
     return audit.watched(all_stages, config.audit) if config.audit else all_stages
@@ -55,7 +55,10 @@ def report(folder, config, stats, duplicates, kept_for, document, left, size, mo
     licenses and benchmarks. duplicates, kept_for, document: see audit.write(); left: the numbers of
     the documents that are kept; size: the bytes of each document; mode_of(text, path) is
     clean.py's."""
-    card = None
+    card, columns = None, ', '.join(stats.pop('columns', ())) or 'none'
+    for flag, n in stats.get('documents judged', {}).items():
+        require(n or not config.get(flag, True), f'--{flag} could judge no document, because it '
+                f'needs {NEEDS[flag]} (columns of the first document: {columns}); leave it out')
     if config['audit']:
         audit.write(folder, stats, duplicates, kept_for, document, config['audit'])
     if len(left) and (config['audit'] or config['languages']):
@@ -63,65 +66,87 @@ def report(folder, config, stats, duplicates, kept_for, document, left, size, mo
         card = audit.card(map(document, some), size[some], mode_of)
     meta = {'licenses': dict(stats.get('licenses of documents', {}))}
     if config['decontaminate']:
-        problems = config['decontaminate'].split(',')
-        meta['decontaminated'] = {'ngram': NGRAM, 'problems': problems}
+        meta['decontaminated'] = {'ngram': NGRAM, 'problems': find_paths(config['decontaminate'])}
     return card, meta
 
 
-def lines_of(path):
-    """Return the entries of a list, a file with one on each line, in lower case; # begins a
-    comment. The set is empty for ''."""
-    if not path:
-        return set()
-    require(os.path.isfile(path), f'{path} is no file')
-    text = pathlib.Path(path).read_text('utf-8-sig', 'replace')
-    require('\ufffd' not in text, f'{path} is not UTF-8: iconv -f ENCODING -t utf-8 makes it so')
-    lines = text.lower().splitlines()
-    entries = {line.split('#')[0].strip() for line in lines} - {''}
-    require(entries, f'{path} has no entries; write one on each line, or leave the flag out')
-    return entries
+# --- what a filter needs --------------------------------------------------------------------------
+# A filter that could judge no document did nothing, and whoever asked for it should know.
+NEEDS = {'url_block or url_allow': 'an address in a column whose name ends with url or uri',
+         'licenses': 'a license in a column license, licence or max_stars_repo_licenses',
+         'languages': 'prose with 20 letters or more', 'decontaminate': 'a text of 13 words'}
 
 
-# --- addresses: only records that have a `url` are looked at --------------------------------------
+def parts_of(record):
+    """Return a record and the dicts in it, where many data sets have an address or a license:
+    {'text': 'abc', 'meta': {'url': 'a.org'}}."""
+    return [record, *(value for value in record.values() if isinstance(value, dict))]
+
+
+def note_columns(document, stats):
+    """Note the columns of the first document: the first stage of clean.py."""
+    if not stats['columns']:
+        stats['columns'].update(name for part in parts_of(document['record']) for name in part)
+
+
+# --- addresses of pages ---------------------------------------------------------------------------
 # Words count only as whole parts of a name: essex.ac.uk is a university.
 SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viagra|cialis|pills|'
                         r'payday|torrent|warez|crack|keygen)s?(?=$|[.\-])|porn')
 
 
 def addresses(url_block, url_allow):
-    """Return a stage of clean.py. Files of domains, with their subdomains: to drop, and to keep."""
-    blocked, allowed = domains_of(url_block), domains_of(url_allow)
+    """Return a stage of clean.py. Files of domains, with their subdomains, and of paths below one:
+    to drop, and to keep."""
+    blocked, allowed = listed(url_block), listed(url_allow)
 
     def check_url(document, stats):
-        url = document['record'].get('url')
-        if not isinstance(url, str):
-            return None
-        host = host_of(url)
+        url = url_of(document['record'])
+        stats['documents judged']['url_block or url_allow'] += bool(url)
+        host, path = host_and_path(url)
         names = host.split('.')
-        domains = {'.'.join(names[i:]) for i in range(len(names))}      # uk, ac.uk, essex.ac.uk
-        if domains.isdisjoint(allowed):
+        # of essex.ac.uk/a/b also ac.uk/a/b, essex.ac.uk/a, essex.ac.uk, ...
+        ends = [match.start() for match in re.finditer('[/?#]|$', path)]
+        places = {'.'.join(names[i:]) + path[:end] for i in range(len(names)) for end in ends}
+        if places.isdisjoint(allowed):
             spam = 'spam domain' if SPAM_WORDS.search(host) else None
-            return spam if domains.isdisjoint(blocked) else 'blocked domain'
+            return spam if places.isdisjoint(blocked) else 'blocked domain'
 
     return check_url
 
 
-def host_of(url):
-    """Return 'a.org' for https://me@www.a.org:80/x."""
-    url = url.lower().strip()
-    parts = re.match(r'(?:(?:[a-z][a-z0-9+.-]*:)?//)?(?:[^/?#]*@)?(?:www\.)?([^/?#:]*)', url)
-    return parts[1].strip('.')
+def url_of(record):
+    """Return the address of a record's page, or ''. Of several, the shortest name tells: url is
+    surer than image_url."""
+    found = [(name, value) for part in parts_of(record) for name, value in part.items()
+             if isinstance(value, str) and re.search('ur[il]$', name, re.I)]    # WARC-Target-URI
+    return min(found, key=lambda pair: len(pair[0]), default=('', ''))[1]
 
 
-def domains_of(path):
-    """Return the set of domains in a file, a domain or an address on each line."""
-    lines = lines_of(path)
+def host_and_path(url):
+    """Return ('a.org', '/x') for https://me@www.a.org:80/x/, at most 2,000 characters."""
+    parts = re.match(r'(?:(?:[a-z][a-z0-9+.-]*:)?//)?(?:[^/?#]*@)?(?:www\.)?([^/?#:]*)[^/?#]*(.*)',
+                     url[:2000].lower().strip(), re.S)
+    return parts[1].strip('.'), parts[2].rstrip('/')
+
+
+def listed(paths):
+    """Return the places in files, 'a,b', which have one on each line, a domain or a path below one;
+    # begins a comment: {'spam.com', 'sites.org/bad/page'}."""
     # in a url, bücher.de is xn--bcher-kva.de
-    domain = re.compile(r'(https?://)?[\w.-]+(/.*)?', re.ASCII)
-    odd = sorted(line for line in lines if not domain.fullmatch(line))
-    require(not odd, f'{path} must have a domain on each line, such as example.org, and not '
-            f'{"".join(odd[:1])}')
-    return {*map(host_of, lines)}
+    place = re.compile(r'(https?://)?[\w.-]+(/.*)?', re.ASCII)
+    places = set()
+    for path in find_paths(paths):
+        require(os.path.isfile(path), f'{path} is no file')
+        text = pathlib.Path(path).read_text('utf-8-sig', 'replace')
+        require('\ufffd' not in text, f'{path} is not UTF-8; use iconv -f ENCODING -t utf-8')
+        lines = {line.split('#')[0].strip() for line in text.lower().splitlines()} - {''}
+        require(lines, f'{path} has no entries; write one on each line, or leave the flag out')
+        odd = sorted(line for line in lines if not place.fullmatch(line))
+        require(not odd, f'{path} must have a domain on each line, such as example.org, and not '
+                f'{"".join(odd[:1])}')
+        places |= {''.join(host_and_path(line)) for line in lines}
+    return places
 
 
 # --- licenses -------------------------------------------------------------------------------------
@@ -140,6 +165,7 @@ def licenses(wanted, sources):
         path = path if isinstance(path, str) else path[0]
         license = OF_PATH.get(path) or license_of(document['record'])
         document['license'] = license
+        stats['documents judged']['licenses'] += license != 'unknown'
         if wanted and not names.issuperset(license.split(', ')):
             return f'license {license}'
         stats['licenses of documents'][license] += 1
@@ -149,7 +175,8 @@ def licenses(wanted, sources):
 
 def license_of(record):
     """Return the license that a record names, in lower case, or 'unknown'."""
-    value = next((record[name] for name in LICENSE_NAMES if record.get(name) is not None), '')
+    value = next((part[name] for part in parts_of(record) for name in LICENSE_NAMES
+                  if part.get(name) is not None), '')
     if isinstance(value, list):
         value = ', '.join(map(str, value))
     return value.lower() if isinstance(value, str) and value else 'unknown'
@@ -167,7 +194,7 @@ def benchmarks(paths, normalise):
         return ngrams(words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
 
     known = []
-    for path in paths.split(','):
+    for path in find_paths(paths):
         require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
                                       'benchmarks')
         lengths = []
@@ -187,6 +214,7 @@ def benchmarks(paths, normalise):
     def check_benchmarks(document, stats):
         # in order: the search stays in one corner of the memory
         grams = np.sort(grams_of(document['text']))
+        stats['documents judged']['decontaminate'] += len(grams) > 0
         places = np.searchsorted(known, grams).clip(max=len(known) - 1)
         if (known[places] == grams).any():
             return 'in a benchmark'
@@ -195,11 +223,12 @@ def benchmarks(paths, normalise):
 
 
 def strings_in(value):
-    """Yield every text in a JSON value."""
+    """Yield every text in a JSON value, names as well: the first problem of a table without a
+    header is where the names of its columns should be."""
     if isinstance(value, str):
         yield value
     if isinstance(value, (list, dict)):
-        for inner in value.values() if isinstance(value, dict) else value:
+        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
             yield from strings_in(inner)
 
 

@@ -72,6 +72,9 @@ def rows_of_parquet(path, columns):
     with parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
         names = [field.name for field in file.schema_arrow if (
             field.name in columns if columns else 'binary' not in str(field.type))]
+        # filters.py looks for these, also in a struct, as meta.url
+        names += [part.name for field in file.schema_arrow for part in field.flatten()
+                  if columns and re.search('(ur[il]|licen[cs]e)$', part.name, re.I)]
         others = dict.fromkeys(file.schema_arrow.names)
         for batch in file.iter_batches(ROWS, columns=names):
             for i in range(len(batch)):

@@ -43,19 +43,20 @@ PRIVATE_KEY = (r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----'
 AT_SIGNS = ('@', '＠', '%40', '%2540', '&#64;', '&#064;', '&#x40;', '&#X40;', '&#x0040;',
             '&commat;', '\\u0040', '\\x40')
 AT = f'(?:{"|".join(map(re.escape, AT_SIGNS))})'
+# IANA has these top-level domains on 2026-10-23: x@y.mean, backup@home.mount and logo@2x.png are
+# no addresses. Letter case doesn't matter, Ann@Web.De, but q@k.mT is a product of matrices.
+TLDS = {*pathlib.Path(__file__).with_name('tlds.txt').read_text('utf-8').split()}
+TLD = rf'(?!m[TH]\b)(?i:{"|".join(sorted(filter(str.isascii, TLDS)))})'
 # A word may follow that lacks its blank, .Then, and Perl's E<gt>, but no more names, .a.T, and no
 # call, x@layer.to(
 EMAIL = (rf'(?:{BEGIN}[{LATIN}][{LATIN}_.%+-]{{0,63}}|'
          rf'(?<![{CYRILLIC}])[{CYRILLIC}][{CYRILLIC}.-]{{0,63}}){AT}(?:[\w-]{{1,63}}\.){{1,5}}'
-         rf'(?:(?:[a-z]{{2,24}}|[A-Z]{{2,24}}?|Com|Org|Net|Edu)(?!(?!E<)[{LATIN}]|\([ -~])|'
-         rf'[A-Z][a-z]+(?=>)|[{CYRILLIC}]{{2,24}})(?!\.(?:[a-z\d]|[A-Z](?![a-z])))')
+         rf'(?:{TLD}(?!(?!E<)[{LATIN}]|\([ -~])|[{CYRILLIC}]{{2,24}})'
+         rf'(?!\.(?:[a-z\d]|[A-Z](?![a-z])))')
 # In R and Python x@meta.group is none: an address stands in a string, a comment or < >.
 QUOTED = re.compile(r'(\"{3}|\'{3}).*?(?:\1|\Z)|"(?:[^"\\\n]|\\.)*"?|\'(?:[^\'\\\n]|\\.)*\'?|'
                     r'#[^\n]*|<[^<>\s]*>', re.S)
-# IANA has these top-level domains on 2026-10-23: x@y.mean, backup@home.mount and logo@2x.png are
-# no addresses.
-TLDS = {*pathlib.Path(__file__).with_name('tlds.txt').read_text('utf-8').split()}
-# nor these: examples, and matrices and fields of a program that look like domains
+# no addresses, either: examples, and matrices and fields of a program that look like domains
 NOBODY = re.compile(r'^(git|this|super)@|@(self|\dx|\d+\.\d+)\.|\.data$|[%+-]@.*\.name$|'
                     r'@(.*\.)?example\.(com|org|net|edu)$', re.I)
 

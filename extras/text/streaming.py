@@ -16,7 +16,7 @@ out here, by the same hash.
 """
 import glob, gzip, hashlib, itertools, json, os, zlib
 import numpy as np
-from configurator import UserError, require
+from configurator import UserError, find_paths, require
 
 
 def text_in(row):
@@ -33,9 +33,9 @@ class Stream:
     of the shard, the line to read next, and the ids that were read and not yet taken."""
 
     def __init__(self, streaming, rank, world, tokenizer, held_out_to=None):
-        patterns = streaming, os.path.join(glob.escape(streaming), '*')     # a glob or a folder
-        paths = sorted(path for pattern in patterns for path in glob.glob(pattern)
-                       if path.endswith(('.jsonl', '.jsonl.gz')))
+        paths = sorted({path for found in find_paths(streaming)         # files and folders
+                        for path in [found, *glob.glob(f'{glob.escape(found)}/*')]
+                        if path.endswith(('.jsonl', '.jsonl.gz'))})
         require(len(paths) >= world, f'streaming={streaming} has {len(paths)} shards (.jsonl, '
                 f'.jsonl.gz), and each process needs one ({world} in all); clean.py makes them')
         # the names and sizes of all shards: what identifies the data of a run

@@ -11,7 +11,7 @@ Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and G
 import collections, os, re
 from typing import Literal
 import tiktoken.load
-from configurator import UserError, configure, require
+from configurator import UserError, configure, require, split_paths
 from files import find_files, read, replace_invalid_bytes
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -149,7 +149,7 @@ def others(names, folder=''):
     """Return {name: Tokenizer} of names with commas between them: gpt2, cl100k_base, the path of a
     tokenizer.json, or none. What can't be read is left out, with a note. folder: for GPT-2."""
     found = {}
-    for name in names.split(',') if names != 'none' else ():
+    for name in split_paths(names) if names != 'none' else ():
         try:
             found[name.removesuffix('/tokenizer.json')] = (
                 Tokenizer.load(name) if name.endswith('.json')
