@@ -30,7 +30,7 @@ from typing import Literal
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import configure, require
+from configurator import configure, require, require_writable
 from common import folder_of, load_model, init_device
 from model import GPT
 
@@ -207,6 +207,7 @@ require(out.suffix == '.json', f'--out={out} must end with .json')
 written = {*map(os.path.abspath, [out, samples_path])}
 require(written.isdisjoint(map(os.path.abspath, split(data))),
         f'--out={out} would replace a file that is read; choose another --out')
+require_writable(out)
 if 'loss' in all_tasks and not data_dir:
     known = ','.join(sorted({*map(own_data, paths)} - {''}))
     data_dir = config['data_dir'] = known or 'data/quickstart'
@@ -233,7 +234,6 @@ if asking:
     # solutions: a question whose own solution fails is removed.
     report |= grading.check_tasks(questions_of, run)        # adds 'left_out', their task_ids
 held_out = {folder: open_data(folder) for folder in split(data_dir) if 'loss' in all_tasks}
-out.parent.mkdir(parents=True, exist_ok=True)
 if asking:
     if overwrite:
         samples_path.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ The results go to the folder `scored` next to --completions, or to --out. No fil
 ever replaced.
 """
 import functools, json, math, os, pathlib, re
-from configurator import configure, require
+from configurator import configure, require, require_writable
 from extras.tasks import answers, grading, questions, sandbox
 from extras.tasks.compare import mean
 
@@ -84,6 +84,7 @@ if __name__ == '__main__':
     written = {*map(os.path.abspath, [out, samples_path] if asking else [out])}
     require(written.isdisjoint(map(os.path.abspath, [*split(data), completions])),
             f'--out={out} would replace a file that is read; choose another --out')
+    require_writable(out)
 
     given = grading.read_answers(completions, *['completion'] if asking else ['prompt', 'outcome'])
     who = {key: given[0].get(key) for key in ('ckpt', 'step')}
@@ -102,7 +103,6 @@ if __name__ == '__main__':
     else:
         for row in given:
             samples.setdefault(row.get('task') or 'answers', []).append(row)
-    out.parent.mkdir(parents=True, exist_ok=True)
     if asking:
         samples_path.unlink(missing_ok=True)        # what was scored before is scored again
         answers.replace_rows(samples_path, sum(samples.values(), []))

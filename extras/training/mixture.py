@@ -89,8 +89,8 @@ def weighted(sources, T):
     train.bin. A source must fill a sequence, which would go on in the next source."""
     for name, source in sources.items():
         n = source['tokens']
-        require(n > T, f'the source {name} has {n} tokens to train on, fewer than a sequence and its '
-                f'last target, {T + 1}: lower --block_size, give it more text, or leave it out')
+        require(n > T, f'the source {name} has {n} tokens to train on, fewer than a sequence with '
+                f'its last target, {T + 1}: lower --block_size, give it more text, or leave it out')
 
     @functools.lru_cache(2)         # 8 bytes a sequence
     def starts_of(epoch, n_tokens, T, seed):
