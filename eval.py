@@ -285,7 +285,7 @@ def save():
 
 # --- 7. each checkpoint: its loss, and its answers ------------------------------------------------
 for path in paths:
-    model, tokenizer = load_model(path)
+    model, tokenizer = load_model(path, 'sft.py' if chat else 'train.py')
     model = model.to(device).eval()
     for folder, (meta, _) in held_out.items():
         require(meta['tokenizer_hash'] == tokenizer.hash, f'{folder} has another tokenizer than '
