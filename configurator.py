@@ -115,6 +115,18 @@ def find_paths(text, inside=''):
             not os.path.exists(part) and sorted(glob.glob(part + inside)) or [part + inside]]
 
 
+def require_writable(path):
+    """Refuse a file that can't be written, before the work for it begins. Its folder is made."""
+    is_new = not os.path.exists(path)
+    try:
+        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+        open(path, 'ab').close()
+        if is_new:
+            os.unlink(path)
+    except OSError as error:
+        raise UserError(f"can't write to {path}: {error.strerror}; choose another --out") from None
+
+
 def report_error(error_type, error, trace):
     """Python calls this for an error that nothing caught: a UserError is one sentence, exit code 2.
     Others are bugs, or the machine's: they keep their traceback, exit code 1."""

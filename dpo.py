@@ -220,7 +220,8 @@ def read_pairs(path):
     better, worse = rows.values()
     found = (f'{path} has {len(lines)} lines, and {len(better)} better and {len(worse)} worse '
              f'answers that fit into {T} tokens with their prompts')
-    require(better and worse, f'{found}; needs both kinds')
+    require(better and worse, f'{found}; it needs both kinds: move lines here from the other file '
+            'of the folder, or make both with a larger --val_fraction of chats.py')
     if rank == 0:
         print(found, flush=True)
     # kto's loss is a sum over answers, so any good one and any bad one make a row. The rarer kind

@@ -30,7 +30,7 @@ from typing import Literal
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import configure, find_paths, require
+from configurator import configure, find_paths, require, require_writable
 from common import folder_of, load_model, init_device
 from model import GPT
 
@@ -192,6 +192,7 @@ require(out.suffix == '.json', f'--out={out} must end with .json')
 written = {*map(os.path.abspath, [out, samples_path])}
 require(written.isdisjoint(map(os.path.abspath, find_paths(data))),
         f'--out={out} would replace a file that is read; choose another --out')
+require_writable(out)
 if 'loss' in all_tasks and not folders:
     known = sorted({*map(own_data, paths)} - {''})
     folders = known or ['data/quickstart']
@@ -220,7 +221,6 @@ if asking:
     # solutions: a question whose own solution fails is removed.
     report |= grading.check_tasks(questions_of, run)        # adds 'left_out', their task_ids
 held_out = {folder: open_data(folder) for folder in folders if 'loss' in all_tasks}
-out.parent.mkdir(parents=True, exist_ok=True)
 if asking:
     if overwrite:
         samples_path.unlink(missing_ok=True)
@@ -271,7 +271,7 @@ def save():
 
 # --- 7. each checkpoint: its loss, and its answers ------------------------------------------------
 for path in paths:
-    model, tokenizer = load_model(path)
+    model, tokenizer = load_model(path, 'sft.py' if chat else 'train.py')
     model = model.to(device).eval()
     for folder, (meta, _) in held_out.items():
         require(meta['tokenizer_hash'] == tokenizer.hash, f'{folder} has another tokenizer than '

@@ -14,9 +14,9 @@ You should see a loss that falls ever slower, and a speed that stays. find_troub
 common failures in the losses and prints a sentence about each; docs/trouble.md says what to do,
 under "While it trains". Copy this file with configurator.py; it needs numpy and matplotlib.
 """
-import json, math, os, pathlib, re, warnings
+import json, math, pathlib, re, warnings
 import numpy as np
-from configurator import configure, find_paths, require
+from configurator import configure, find_paths, require, require_writable
 
 # --- settings -------------------------------------------------------------------------------------
 runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
@@ -129,6 +129,7 @@ def find_troubles(rows, V):
 
 configure(globals())
 require(out.endswith(('.png', '.svg', '.pdf')), f'{out=} must end with .png, .svg or .pdf')
+require_writable(out)
 
 # --- read, and say what is seen -------------------------------------------------------------------
 all_runs = []                       # what is drawn of each
@@ -206,6 +207,5 @@ for part, n, (headline, shown, group, sampled) in zip(figures, n_rows, parts):
     for ax, run in zip(left, sampled):
         lines = [line[:44] for line in run['sample'].splitlines()[1:15]]    # not its headline
         ax.text(0, 1, '\n'.join(lines), va='top', color=run['color'], size=7, family='monospace')
-os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
 fig.savefig(out)
 print(f'{out} is written')

@@ -441,11 +441,10 @@ vocab_size = 32_768             # bytes, merges and special tokens
 out = 'tokenizer.json'          # where it is written
 
 if __name__ == '__main__':
-    from configurator import configure, require
+    from configurator import configure, require_writable
     from files import find_files, read, replace_invalid_bytes, shown
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6)})
-    require(os.path.isdir(os.path.dirname(out) or '.') and not os.path.isdir(out),
-            f'--out={out} must be a file in a folder that is there')
+    require_writable(out)
     paths, skipped = find_files(input)
     left_out = collections.Counter()
 

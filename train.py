@@ -130,8 +130,9 @@ autocast = torch.autocast(device_type, getattr(torch, dtype), enabled=dtype != '
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
 
 # --- data -----------------------------------------------------------------------------------------
-require(os.path.exists(f'{data_dir}/val.bin'), f'{data_dir} has no val.bin; make it as your config '
-        'says, or run: python clean.py && python prepare.py --out_dir=NEW, and give --data_dir=NEW')
+require(all(os.path.exists(f'{data_dir}/{name}') for name in ('val.bin', 'meta.json')),
+        f'{data_dir} has no val.bin or no meta.json; make it as your config says, or from text: '
+        'python clean.py --source=TEXT && python prepare.py --out_dir=NEW, and give --data_dir=NEW')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
@@ -158,7 +159,7 @@ if streaming:
     data_hash.update(stream.identity)
 elif len(meta['sources']) > 1:
     from extras.training import mixture          # it reads each source as often as that weighs
-    starts_of = mixture.weighted(meta['sources'])
+    starts_of = mixture.weighted(meta['sources'], T)
 require('val' in bins and ('train' in bins or stream), f'{data_dir} needs train.bin and val.bin '
         f'with more tokens than {block_size=}; shards of text need --streaming=FOLDER')
 
@@ -369,7 +370,7 @@ say(f'parameters: {n_params:,}, {n_block:,} a block, ln(vocab_size): {math.log(V
     f'{meta["tokens"]["train"]:,}, epochs: {epochs:.2f}\nprocesses: {world} ({device}, {dtype}), '
     f'micro-batches: {len(my_rows)} x {micro_batch_size}')
 if mixture:
-    say(mixture.described(meta['sources'], epochs))
+    say(mixture.described(meta['sources'], max_steps * batch_size, T))
 peak = None             # FLOP/s that the GPU can do, for mfu, the fraction of them that is used
 if on_gpu and dtype != 'float32':
     with contextlib.suppress(ImportError):      # without extras/ there is no mfu
@@ -381,8 +382,7 @@ if on_gpu and dtype != 'float32':
 stop_requests = []                      # signals that this process has got
 signal.signal(signal.SIGINT, ask_to_stop)
 signal.signal(signal.SIGTERM, ask_to_stop)
-stopping = 0                            # requests to stop, of all processes
-refused = 0                             # updates in a row that were skipped
+stopping = refused = 0                  # requests to stop; updates in a row that were skipped
 require(summed(step)[0] == step * world, 'all processes must see the same checkpoint in out_dir')
 if step == 0:
     evaluate()

@@ -212,6 +212,15 @@ def asking(babbler, tmp_path):
                                                          **how)
 
 
+def test_a_base_model_that_is_asked_in_chats_is_said(asking, tmp_path):
+    """One of others, of which nothing is known, is not called a base model."""
+    save_run(tmp_path / 'base', GPT.load(tmp_path / 'model'),
+             Tokenizer.load(tmp_path / 'model/tokenizer.json'), config={'objective': 'clm'})
+    for ckpt, more, is_said in ('base', '--chat=True', True), ('base', '', False), ('model', '--chat=True', False):
+        printed = ok(asking[1](f'--ckpt={ckpt} --overwrite', more))
+        assert ('note: base is a base model, which has not learned to answer' in printed) == is_said
+
+
 def test_a_killed_evaluation_goes_on_and_equals_one_that_was_never_ended(asking):
     """It is killed in the middle of either task, and also while it writes a line."""
     scores, evaluate = asking

@@ -274,3 +274,32 @@ def test_a_kill_while_folders_are_removed_leaves_none_that_looks_whole(tmp_path,
         monkeypatch.undo()
         clear(tmp_path, keep)
         assert {path.name for path in tmp_path.iterdir()} == left
+
+
+# Each command that has --out, and the ending of its file. The last columns of a command are what it
+# would need for its work, which is never done.
+OUTS = """
+eval.py .json --ckpt=model --data_dir=tokens --device=cpu
+plot.py .png --runs=run
+tokenizer.py .json --input=text.jsonl --vocab_size=400
+extras.tasks.compare .json model model
+extras.tasks.rescore .json --completions=gone.jsonl
+extras.training.tokenizer_report .json --input=text.jsonl --vocab_size=400
+extras.models.export .html --ckpt=model --to=html
+extras.models.export .gguf --ckpt=model --to=gguf
+extras.models.export /hf --ckpt=model --to=hf
+"""
+
+
+@pytest.mark.parametrize('line', OUTS.strip().splitlines())
+def test_an_out_that_cannot_be_written_is_refused_before_the_work(place, tmp_path, line):
+    """Below a file, in a folder of the system, and a folder in place of a file: root may not, too."""
+    command, ending, *flags = line.split()
+    (tmp_path / 'file').write_text('mine')
+    (tmp_path / f'x{ending}').mkdir(parents=True)
+    for out in tmp_path / f'file/x{ending}', f'/proc/x{ending}', tmp_path / f'x{ending}':
+        mistake(run(command, *flags, f'--out={out}', cwd=place), *(
+            ['is there already'] if 'hf' in ending and 'file' not in str(out) and '/proc' not in str(out)
+            else [f"can't write to {out}: ", 'choose another --out']))
+    assert (tmp_path / 'file').read_text() == 'mine'
+    assert {path.name for path in tmp_path.iterdir()} == {'file', f'x{ending}'.partition('/')[0]}

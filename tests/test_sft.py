@@ -50,7 +50,8 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, 
         assert words in printed
     chat_of = {BYTES.decode(BYTES.render(row['messages'])[0]): row['messages'] for row in rows}
     calls = read_rows(tmp_path / 'calls')
-    assert 24 < len(calls) <= 32 and len(calls) == len({str(x) for x, _ in calls})
+    # of four batches of at most 8, some have 7, because an epoch is cut evenly
+    assert 28 <= len(calls) == len({str(x) for x, _ in calls}) < 32
     for x, y in calls:
         trained = [(i, id) for i, id in enumerate(y) if id != IGNORE]
         *_, (last, end) = trained

@@ -224,8 +224,9 @@ def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
 CODE = 'def mean(values):\n    return sum(values) / len(values)\n'
 FLAGS = '''
 --input=gone => gone does not exist
---input=c --out=c => --out=c must be a file
---input=c --out=gone/t.json => must be a file in a folder that is there
+--input=c --out=c => can't write to c & directory & choose another --out
+--input=c --out=c/b.jsonl/t.json => can't write to c/b.jsonl/t.json & choose another --out
+--input=c --out=/proc/t.json => can't write to /proc/t.json
 --input=c/b.jsonl => no text to train
 --input=empty.txt => no text to train
 --input=none => no text at none

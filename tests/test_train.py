@@ -9,10 +9,10 @@ import pytest
 import torch
 from accidents import accident, before
 from conftest import contents, each_is_a_mistake, lift, metrics, mistake, ok
-from conftest import read_json, read_rows, run, same, series, state, train, write, write_bins
+from conftest import read_json, read_rows, refused, run, same, series, state, train, write, write_bins
 from pytest import approx
 
-from extras.training import muon
+from extras.training import mixture, muon
 from extras.text.streaming import Stream
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -110,6 +110,10 @@ def test_data_that_cannot_serve_are_one_sentence(base, numbers, out, tmp_path):
     (ids * 0 + 320).tofile(data / 'val.bin')                # an id above all
     mistake(begin(), str(data / 'val.bin'), '320')
     ids.tofile(data / 'val.bin')
+    for gone in 'meta.json', 'val.bin':         # without meta.json: as nanoGPT prepares text
+        (data / gone).rename(data / 'meta.pkl')
+        mistake(begin(), f'{data} has no ', gone, 'clean.py', 'prepare.py --out_dir=NEW')
+        (data / 'meta.pkl').rename(data / gone)
     text = write(tmp_path / 'text/a.jsonl', [{'text': 'Is it so?'}])
     mistake(begin(f'--streaming={text}'), 'all are held out')
 
@@ -160,6 +164,34 @@ def test_a_run_reads_a_mixture_by_its_passes_and_measures_each_source(numbers, o
     assert np.mean(zeros) == approx(5 / 6, abs=0.1)                 # in train.bin: a half
     both, a, b = (series(out, f'val_{name}loss')[-1] for name in ('', 'a_', 'b_'))
     assert both == approx((a + b) / 2, rel=0.03)
+
+
+# tokens and weight of each source
+MIXTURES = [[(90, 50), (5000, 50)], [(65, 1), (20000, 3)], [(700, 80), (650, 20), (3000, 5)],
+            [(1000, 1), (64, 9)], [(12345, 0.001), (500, 1)], [(1000, 1), (65, 9), (66, 3)]]
+
+
+@pytest.mark.parametrize('mix', MIXTURES)
+def test_what_is_printed_of_a_mixture_is_what_is_read(mix):
+    """Counted over two epochs: each token is of its source, and a source that would not fill a
+    sequence is refused, with what to do."""
+    T = 64
+    n_tokens, weights = [{f'{i}': row[k] for i, row in enumerate(mix)} for k in (0, 1)]
+    sources = {name: {'tokens': n_tokens[name], 'passes': passes}
+               for name, passes in mixture.passes_of(n_tokens, weights).items()}
+    short = [name for name, n in n_tokens.items() if n <= T]
+    if short:
+        refused(f'source {short[0]} has {n_tokens[short[0]]} tokens.*--block_size',
+                mixture.weighted, sources, T)
+        return
+    of = np.repeat([*sources], [*n_tokens.values()])
+    starts = np.concatenate([mixture.weighted(sources, T)(epoch, len(of), T, 1) for epoch in (0, 1)])
+    for name, line in zip(sources, mixture.described(sources, len(starts), T).splitlines(), strict=True):
+        read = sum((of[start:start + T] == name).sum() for start in starts)
+        said, times = re.fullmatch(f'{name}: (.*)% of the tokens, read (.*) times.*', line).groups()
+        assert float(said) == approx(100 * read / T / len(starts), abs=0.051)
+        assert float(times) == approx(read / n_tokens[name], abs=0.0051)
+    assert all(of[start] == of[start + T] for start in starts)
 
 
 def test_a_stream_is_the_bin_of_its_documents_pass_after_pass(tmp_path):

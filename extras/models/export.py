@@ -13,7 +13,7 @@ import base64, json, os, pathlib, re, shutil
 from typing import Literal
 import torch
 from common import folder_of, load_model
-from configurator import configure, find_paths, require
+from configurator import configure, find_paths, require, require_writable
 from extras.models import hf_model
 from extras.tasks import answers, grading, questions, sandbox
 
@@ -60,6 +60,7 @@ def publish_hf(target, folder, model, tokenizer):
     require(not os.path.exists(target), f'{target} is there already; move it away')
     config = model.saved.get('config', {})
     new = f'{target}.tmp'           # a full disk leaves no half of a folder that looks whole
+    require_writable(target)
     hf_model.write(new, *hf_model.translated(model), tokenizer)
     card = CARD.format(name=os.path.basename(os.path.abspath(folder)),
                        step=model.saved.get('step'),
@@ -82,7 +83,7 @@ def publish_html(path, models, items, run):
     network. Return a line about it. models: {name: (model, tokenizer)}; they keep their rounded
     weights. items: the problems that it offers, of questions.py. run: sandbox.py's run_many(): each
     model answers them now, because a browser runs no Python; or None."""
-    require(pathlib.Path(path).absolute().parent.is_dir(), f'--out={path}: its folder is missing')
+    require_writable(path)
     keys = 'task_id', 'prompt', 'asked', 'tests', 'ends'
     data = {'models': [packed(name, *model, items, run) for name, model in models.items()],
             'problems': [{key: item[key] for key in keys} for item in items]}

@@ -14,7 +14,7 @@ is in float32, too, and llama-quantize model-f32.gguf q8_0 makes it smaller. Wha
 import json, os, pathlib, shlex, sys
 import numpy as np
 import torch
-from configurator import UserError, report_error, require
+from configurator import UserError, report_error, require, require_writable
 from extras.models import hf_model, hf_tokenizer
 from extras.training import tokenizer_report
 from model import stretch
@@ -141,8 +141,7 @@ def tokenizer_of(values):
 # --- write ----------------------------------------------------------------------------------------
 def write(path, model, tokenizer):
     """Write a GPT and its tokenizer as a GGUF file. Return the text to print."""
-    require(os.path.isdir(os.path.dirname(path) or '.') and not os.path.isdir(path),
-            f'--out={path} must be a file in a folder that is there')
+    require_writable(path)
     theirs, tensors = hf_model.translated(model)    # config.json, {transformers' name: tensor}
     config, family = vars(model.config), theirs['model_type']
     D, scaling = config['head_dim'], config['rope_scaling']
@@ -239,5 +238,6 @@ if __name__ == '__main__':
     require(out.startswith('--out='), 'type: python -m extras.models.gguf FILE.gguf --out=FOLDER')
     out = os.path.expanduser(out.removeprefix('--out='))        # bash leaves --out=~/a as it is
     require(not os.path.exists(out), f'--out={out} is there already; name another, or move it away')
+    require_writable(out)
     hf_model.write(out, *read(path))
     print(f'next: python sample.py --ckpt={shlex.quote(out)} --chat=True')

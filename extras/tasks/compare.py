@@ -11,7 +11,7 @@ that passed, or a judge's grades, 1 to 10, as fractions of that scale.
 """
 import argparse, json, pathlib, sys
 import numpy as np
-from configurator import report_error, require
+from configurator import report_error, require, require_writable
 from extras.tasks import grading
 
 
@@ -79,6 +79,9 @@ if __name__ == '__main__':
     parser.add_argument('samples', nargs=2, help='a samples.jsonl, or its folder')
     parser.add_argument('--out', help='file for the result, JSON')
     typed = parser.parse_args()
+    out = typed.out and pathlib.Path(typed.out).expanduser()
+    if out:
+        require_writable(out)
     result = compare(*map(read, typed.samples))
     for name, score in zip(typed.samples, (result['a'], result['b'])):
         print(f'{name}: {score:.4f} on the {result["n"]} problems of both')
@@ -86,5 +89,5 @@ if __name__ == '__main__':
         print(f'gain, {kind}: {gain:+.4f} ({low:+.4f} to {high:+.4f})')
     for name in 'gained', 'lost':
         print(f'{name}: {", ".join(result[name]) or "none"}')
-    if typed.out:
-        pathlib.Path(typed.out).expanduser().write_text(json.dumps(result, indent=1), 'utf-8')
+    if out:
+        out.write_text(json.dumps(result, indent=1), encoding='utf-8')

@@ -14,7 +14,7 @@ Both commands print pass@k of each task and split, and write eval.json and sampl
 folder `scored` next to --completions. What was there from an earlier time is replaced.
 """
 import functools, json, math, pathlib, re
-from configurator import configure, require
+from configurator import configure, require, require_writable
 from extras.tasks import answers, grading, questions, sandbox
 
 # --- settings -------------------------------------------------------------------------------------
@@ -46,6 +46,8 @@ if __name__ == '__main__':
             f'--k={k} must be whole numbers from 1, separated by commas, such as 1,10')
     ks = sorted({1, *map(int, k.split(','))})
     folder = pathlib.Path(completions).parent
+    out = folder / 'scored'
+    require_writable(out / 'eval.json')
     rows = grading.read_answers(completions, *['completion'] if tasks else ['prompt', 'outcome'])
     who = {key: rows[0].get(key) for key in ('ckpt', 'step')}
     who['chat'] = any(row.get('messages') for row in rows)
@@ -68,8 +70,6 @@ if __name__ == '__main__':
         for split, part in {'all': summary, **summary.pop('by_split')}.items():
             rounded = re.sub(r'\d\.\d+', lambda m: f'{float(m[0]):.4f}', json.dumps(part))
             print(f'{task}, {split}: {rounded}')
-    out = folder / 'scored'
-    out.mkdir(exist_ok=True)
     (out / 'eval.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
     (out / 'samples.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows), 'utf-8')
     print(f'written to {out}/eval.json')

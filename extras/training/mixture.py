@@ -79,17 +79,27 @@ def add_passes(sources, weights, temperature):
 
 
 # --- train.py: from passes to sequences -----------------------------------------------------------
-def weighted(sources):
+def n_sequences(source, T):
+    """Return how many sequences of T tokens an epoch reads from a source."""
+    return max(1, round(source['passes'] * source['tokens'] / T))
+
+
+def weighted(sources, T):
     """Return a starts_of() for sources, {name: {'tokens': ..., 'passes': ...}}, in their order in
-    train.bin."""
+    train.bin. A source must fill a sequence, which would go on in the next source."""
+    for name, source in sources.items():
+        n = source['tokens']
+        require(n > T, f'the source {name} has {n} tokens to train on, fewer than a sequence with '
+                f'its last target, {T + 1}: lower --block_size, give it more text, or leave it out')
+
     @functools.lru_cache(2)         # 8 bytes a sequence
     def starts_of(epoch, n_tokens, T, seed):
         """Return where the sequences of an epoch begin, in the order in which they are read, int64
         (n,)."""
         starts, begin = [], 0
         for source in sources.values():
-            n = max(1, round(source['passes'] * source['tokens'] / T))
-            room = max(1, source['tokens'] - T)         # where a sequence may begin
+            n = n_sequences(source, T)
+            room = source['tokens'] - T                 # where a sequence may begin
             # evenly over the source; steps of the golden ratio put each epoch between the others
             phase = (seed + epoch) * 0.618034 % 1
             spread = (np.arange(n) + phase) * room / n
@@ -100,15 +110,16 @@ def weighted(sources):
     return starts_of
 
 
-def described(sources, epochs):
-    """Return lines about a run of so many epochs: 'web: 80.0% of the tokens, read 1.60 times'."""
-    n = sum(source['tokens'] * source['passes'] for source in sources.values())
+def described(sources, n_read, T):
+    """Return lines about a run that reads so many sequences of T tokens: 'web: 80.0% of the tokens,
+    read 1.60 times'."""
+    n_epoch = sum(n_sequences(source, T) for source in sources.values())
     lines = []
     for name, source in sources.items():
-        passes = source['passes'] * epochs
+        part = n_sequences(source, T) / n_epoch
+        passes = part * n_read * T / source['tokens']
         note = ', more than 4: it may be learned by heart' if passes > 4 else ''
-        lines.append(f'{name}: {source["tokens"] * source["passes"] / n:.1%} of the tokens, read '
-                     f'{passes:.2f} times{note}')
+        lines.append(f'{name}: {part:.1%} of the tokens, read {passes:.2f} times{note}')
     return '\n'.join(lines)
 
 
@@ -137,7 +148,7 @@ class Base:
         if len(sources) < 2:
             sources = {'all': {'tokens': len(self.train), 'passes': 1}}
         self.T, self.replay, self.seed = T, replay, seed
-        self.starts_of = weighted(sources)
+        self.starts_of = weighted(sources, T)
         self.n_blocks = len(self.starts_of(0, len(self.train), T, seed))
         self.hash = hashlib.sha256(text).digest() if replay else b''
         # about EVAL_TOKENS of val.bin, always the same, spread evenly over it

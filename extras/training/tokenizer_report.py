@@ -11,7 +11,7 @@ Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and G
 import collections, os, re
 from typing import Literal
 import tiktoken.load
-from configurator import UserError, configure, require, split_paths
+from configurator import UserError, configure, require, require_writable, split_paths
 from files import find_files, read, replace_invalid_bytes
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -162,6 +162,8 @@ def others(names, folder=''):
 if __name__ == '__main__':
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6)})
     require(input and not (load and out), 'give --input=PATH, and --out only to train')
+    if out:
+        require_writable(out)
     measured = train = read_documents(input)
     if not (load or out):
         train, measured = held_out(train)
