@@ -303,7 +303,7 @@ require(not asked, 'these columns are not read, and could change what should be 
         f'{"; ".join(shown)}. If the answers are good without them, add '
         f'{shlex.quote("--unused=" + ",".join(asked))} (or --unused=all). --kind=preference reads '
         'a label, --min_score a score; chats.py --help has the other names that are read')
-counted = {'passed_over': skipped, 'changed': +changed, 'unused_columns': n_unread,
+counted = {'skipped': skipped, 'changed': +changed, 'unused_columns': n_unread,
            'left_out': left_out}
 notes = [f'{title.replace("_", " ")}, {name}: {n:,}, first {first.get(name, source)}'
          for title, some in counted.items() for name, n in some.items()]

@@ -26,8 +26,9 @@ from typing import Literal
 from configurator import UserError, configure, require
 import numpy as np
 from dedup import exact_duplicates, hash64, near_duplicates, shingles, signature
-from files import (FACTS, HTML, LINES, NOT_UTF8, OTHER_CODE, PROSE, TABLES, ends_with, find_files,
-                   open_results, publish, read, replace_invalid_bytes, shown, without_controls)
+from files import (FACTS, HTML, LINES, NOT_UTF8, PROSE, SURROGATE, TABLES, ends_with, find_files,
+                   lines_of, open_results, publish, read, replace_invalid_bytes, shown,
+                   without_controls)
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
@@ -210,12 +211,13 @@ STATEMENT = re.compile(r'^[^#"\'\n]*[=(]|^[ \t]*(?:from|import)\b', re.M)
 
 
 def mode_of(text, path):
-    """Return how to treat a text, by the end of its path: 'code' is Python, 'other code' any other
-    language, 'prose' may hold code, which stays. Without a known ending, what parses is Python, if
-    it does something: `yes` and `a: b` do nothing."""
-    for mode, endings in ('code', '.py'), ('prose', PROSE), ('other code', OTHER_CODE):
-        if ends_with(path, endings):
-            return mode
+    """Return how to treat a text, by the end of its path: 'code' is Python, 'prose' may hold code,
+    which stays, and any other ending is 'other code', such as a.zig. Without an ending, what parses
+    is Python, if it does something: `yes` and `a: b` do nothing."""
+    # a.zig.gz ends with .zig; a.jsonl:7 and a repository, ann/discord.py/, have no ending
+    if re.search(r'\.(?!(gz|zst|bz2|xz)$)[A-Za-z][\w+]*(\.(gz|zst|bz2|xz))?$', path):
+        is_prose = ends_with(path, PROSE)
+        return 'code' if ends_with(path, '.py') else 'prose' if is_prose else 'other code'
     may_be_code = not SENTENCE.match(text) and STATEMENT.search(text)
     return 'code' if may_be_code and compiles(text) else 'prose'
 
@@ -244,15 +246,13 @@ def compiles(program):
 def check_text(document, stats):
     """Drop what could not be read or decoded, and what has nothing to learn from: the first stage.
     Up to one invalid byte in a thousand becomes \ufffd."""
-    if document['why'] or not document['text'].strip():
-        return document['why'] or 'empty'
     text, n_invalid = replace_invalid_bytes(document['text'])
-    if text is None:
-        return NOT_UTF8
-    if n_invalid:
+    why = document['why'] or text is None and NOT_UTF8 or not text.strip() and 'empty'
+    if n_invalid and not why:
         document['text'] = text
         stats['changed']['undecodable bytes'] += 1
         stats['changed bytes']['undecodable bytes'] += n_invalid
+    return why
 
 
 def normalization(config):
@@ -504,10 +504,6 @@ def share(function, jobs, config):
 
 def clean(config):
     """Clean the sources that settings name into config.out_dir."""
-    try:
-        'a'.encode(config.encoding or 'utf-8')
-    except LookupError as error:
-        raise UserError(f'--encoding={config.encoding}: {error}; name another') from None
     out_dir = pathlib.Path(config.out_dir).resolve()
     sources, shards = find_sources(config)      # {name: {'path', 'weight', ...}}, [(name, paths)]
     settings = json.dumps({name: value for name, value in vars(config).items()
@@ -530,6 +526,10 @@ def clean(config):
         first = firsts | first          # an earlier shard's come first
         for title, counter in some.items():
             stats[title].update(counter)
+    place = first.get('undecodable bytes', '')
+    if os.path.isfile(place):           # of a record, the place has its line already
+        found = map(SURROGATE.search, lines_of(place, config.encoding))
+        first['undecodable bytes'] = f'{place}:{[*map(bool, found)].index(True) + 1}'
 
     # 2. Across documents: of those that say the same, the first one is kept.
     parts = [np.fromfile(folder / 'numbers', np.uint64).reshape(-1, 3) for folder in folders]

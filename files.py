@@ -18,7 +18,7 @@ are read by extras/text/.
 import bz2, codecs, collections, contextlib, functools, glob, gzip, io, itertools, json, lzma, math
 import os, pathlib, re, shutil, sysconfig, zlib
 from configurator import UserError, require, split_paths
-import filelock
+import filelock, regex
 
 # --- find -----------------------------------------------------------------------------------------
 # kinds of files, by their endings
@@ -129,34 +129,41 @@ MAGIC = {'.pdf': rb'%PDF-', '.rtf': rb'\{\\rtf', '.zip, .docx, .xlsx or .epub': 
          '.jsonl or .json': rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"[^"\n]{0,99}"\s*:'}
 # A record's text has one of these names, whatever else is there; three are CodeSearchNet's.
 TEXT_NAMES = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
-PLACES = ('repo_name max_stars_repo_name repository_name repo '
-          'path max_stars_repo_path func_path_in_repository').split()
+# where a record is from: only a path has an ending, and ann/discord.py is a repository
+REPOS = 'repo_name', 'max_stars_repo_name', 'repository_name', 'repo'
+PATHS = 'path', 'max_stars_repo_path', 'func_path_in_repository'
 # what is kept of a record beside its text
 FACTS = 'url license licence max_stars_repo_licenses'.split()
 LONG = 4_000_000                # characters; a longer text is cut into pieces, so short that
 PIECE = 100_000                 # prepare.py can hold out about a tenth of it
 DAMAGE = OSError, EOFError, ValueError, zlib.error, lzma.LZMAError
 NO_RECORD = 'no JSON record (a list is a .json)'
-NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
-NOT_UTF8 = ('not UTF-8, nor what --encoding=NAME says (cp1252: Western, cp1251: Cyrillic, '
+NOT_UTF8 = ('not UTF-8, nor what clean.py --encoding=NAME says (cp1252: Western, cp1251: Cyrillic, '
             'shift_jis, gb18030, utf-16-le ...)')
 
 
 def read(path, text_field='', encoding='', longest=LONG):
     """Yield {'text', 'path', 'record', 'why', 'lost', ...} for each text or record of a file. 'why'
-    says why there is no text, or is None; 'lost' is the size in bytes of what has none."""
+    says why there is no text, or is None; 'lost' is the size in bytes of what has none. The 'path'
+    of a record ends with the path in it, which may say what kind of text this is; without one, it
+    ends with the number of the line, or with a /: 'a.jsonl:7 ann/discord.py/'"""
     names = [text_field] if text_field else TEXT_NAMES
-    for place, text, lost in entries(path, encoding, [*names, *PLACES, *FACTS], longest):
+    for place, text, lost in entries(path, encoding, [*names, *REPOS, *PATHS, *FACTS], longest):
         record, why = {}, None
         if isinstance(text, Exception):
             text, why = '', str(text)
         elif isinstance(text, dict):
             record = text
-            texts = [record[name] for name in names if isinstance(record.get(name), str)]
-            text = next(filter(str.strip, texts), '')       # an empty field hides no other
-            where = '/'.join(record[name] for name in PLACES if isinstance(record.get(name), str))
-            if not texts:
-                where, why = f'it has {", ".join(record)}'[:200], NO_TEXT
+            texts = {name: value for name, value in record.items() if isinstance(value, str)}
+            # an empty field hides no other
+            text = next((texts[name] for name in names if texts.get(name, '').strip()), '')
+            where = '/'.join([*(texts[name] for name in REPOS if name in texts),
+                              next((texts[name] for name in PATHS if name in texts), '')])
+            if texts.keys().isdisjoint(names):
+                where = f'it has {", ".join(record)}'[:200]
+                found = (f'{n}, but {type(record[n]).__name__}' for n in names if n in record)
+                why = (f'no text in {next(found, text_field or "a usual field")}: clean.py '
+                       '--text_field=NAME reads another')
             place = f'{place} {where}'.strip()
         facts = {name: record[name] for name in FACTS if record.get(name)}
         for part in texts_in(io.StringIO(text), longest) if len(text) > longest else [text]:
@@ -168,14 +175,13 @@ def entries(path, encoding='', columns=None, longest=math.inf):
     that says why there is none; lost: its bytes then. columns: those of a .parquet."""
     has_records, number = ends_with(path, LINES + TABLES), 0
     try:
-        lines = lines_of(path, encoding)
         if ends_with(path, TABLES):
             from extras.text import formats
-            found = ((entry, 0) for entry in formats.records_of(path, lines, columns))
+            found = ((entry, 0) for entry in formats.records_of(path, encoding, columns))
         elif has_records:
-            found = ((record_of(line), len(line)) for line in lines)
+            found = ((record_of(line), len(line)) for line in lines_of(path, encoding))
         else:
-            found = ((text, 0) for text in texts_in(lines, longest))
+            found = ((text, 0) for text in texts_in(lines_of(path, encoding), longest))
         for number, (entry, lost) in enumerate(found, 1):
             if entry is not None:
                 yield f'{path}:{number}' if has_records else path, entry, lost
@@ -189,23 +195,29 @@ def entries(path, encoding='', columns=None, longest=math.inf):
                os.path.getsize(path))
 
 
+# JSON with control characters in its strings, and with numbers of more digits than int() takes
+parse_json = json.JSONDecoder(
+    strict=False, parse_int=lambda n: int(n) if len(n) < 4000 else float(n)).decode
+
+
 def record_of(line):
     """Return the record in a line of JSON, an error if there is none, or None for a blank line."""
-    line = line.strip('\0 \t\r\n')
-    try:
-        record = json.loads(line, strict=False) if line else None   # with control characters
-    except (ValueError, RecursionError):
-        record = line
+    record = line.strip('\0\ufeff \t\r\n') or None     # cat a.jsonl b.jsonl leaves a mark within
+    with contextlib.suppress(ValueError, RecursionError):
+        record = record and parse_json(record)
     return record if record is None or isinstance(record, dict) else ValueError(NO_RECORD)
 
 
+# a page that says in its first lines that it has another encoding
+DECLARED = re.compile(rb'(?:charset|encoding)\s*=\s*["\']?\s*(?!utf-?8)[\w:.-]', re.I)
 # Invalid bytes are read as surrogates, \udc80 to \udcff, which are replaced and counted below.
 codecs.register_error('surrogate', lambda error: ('\udc80' * (error.end - error.start), error.end))
 
 
 def lines_of(path, encoding=''):
     """Yield the decoded lines of a file, packed or not. It is UTF-8, UTF-16 or UTF-32 with its
-    mark, or in `encoding`. A file of another form than its ending says is refused by name."""
+    mark, or in `encoding`, or as a page says of itself. A file of another form than its ending says
+    is refused by name."""
     with open(path, 'rb') as f:
         if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
             raise ValueError('a pointer of Git LFS, without the data: git lfs pull')
@@ -220,26 +232,15 @@ def lines_of(path, encoding=''):
         encoding = 'utf-32'
     elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = 'utf-16'
-    elif not encoding or is_utf8(path, encoding):
+    elif encoding or ends_with(path, HTML) and DECLARED.search(start):
+        from extras.text import formats
+        encoding = formats.encoding_of(path, start, encoding)
+    if not encoding:
         encoding, errors = 'utf-8-sig', 'surrogateescape'               # the same, but in C
     # a CR ends lines of a text, too; in records it may be a sign of a text, or begin the next one
     lines = io.TextIOWrapper(f, encoding, errors, newline='\n' if may_be_json else '')
-    if ends_with(path, LINES):
-        return (part for line in lines for part in re.split('\r(?={)', line))
-    return lines
-
-
-def is_utf8(path, encoding):
-    """Whether a file is UTF-8, although --encoding says otherwise: it has more letters beyond ASCII
-    than invalid bytes and zeros. Pure ASCII may be Japanese mail (iso-2022-jp), so there --encoding
-    wins; it can't be UTF-16, which has zeros."""
-    n_letters = n_invalid = 0
-    with contextlib.suppress(*DAMAGE):
-        for line in open_bytes(path):
-            text = line.decode('utf-8', 'surrogateescape')
-            n_letters += len(text) - len(text.encode('ascii', 'ignore'))
-            n_invalid += len(re.findall('[\0\udc80-\udcff]', text))
-    return n_letters > 2 * n_invalid or not n_invalid and '\n'.encode(encoding) != b'\n'
+    records = (part for line in lines for part in re.split('\r(?={)', line))
+    return records if ends_with(path, LINES) else lines
 
 
 def open_bytes(path):
@@ -251,14 +252,18 @@ def open_bytes(path):
     return opens.get(os.path.splitext(path.lower())[1], open)(path, 'rb')
 
 
+END = '<|endoftext|>'
+
+
 def texts_in(lines, longest=LONG):
     """Yield the texts of a file: one, unless lines <|endoftext|> divide it. A longer text might not
     fit into memory: it comes in pieces of 100,000 characters, cut before an empty line, or where
     there is none, before another one."""
     pieces, size, total = [[]], 0, 0        # of a text; characters of its last piece, of all
-    for line in itertools.chain(lines, ['<|endoftext|>']):
-        if line.rstrip() == '<|endoftext|>':        # the text of an empty file is empty
-            yield ''.join(itertools.chain(*pieces))
+    for line in itertools.chain(lines, [END]):
+        line = line.removeprefix('<|startoftext|>')     # GPT-2's fine-tuners write it before a text
+        if line.rstrip().endswith(END):             # the text of an empty file is empty
+            yield ''.join(itertools.chain(*pieces, [line.rstrip().removesuffix(END)]))
             pieces, size, total = [[]], 0, 0
             continue
         if size > PIECE and (line.isspace() or size > 2 * PIECE):
@@ -274,9 +279,11 @@ def texts_in(lines, longest=LONG):
 # Half a pair of UTF-16, which no text has: an invalid byte was read so, or JSON says \udc80.
 SURROGATE = re.compile('[\ud800-\udfff]')
 # Control characters but tab and newline, with what a terminal obeys (colors, links, titles), soft
-# hyphens, zero-width signs, byte order marks.
-CONTROL = re.compile(
-    '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]'
+# hyphens, zero-width signs, byte order marks. A zero-width space stays between two letters of Thai,
+# Khmer and the like (SA), because nothing else separates their words.
+CONTROL = regex.compile(
+    r'(?:(?<!\p{Line_Break=SA})\u200b++|\u200b++(?!\p{Line_Break=SA})|'
+    '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u2028\u2029\u2060\ufeff\ufff9-\ufffb])'
     r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|'
     r'[PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|(?<=\x9b)[\d;]*m)?')
 LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators

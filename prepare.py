@@ -16,7 +16,7 @@ Shakespeare, is cut: its first 90% are for training. You should see 9.6 MB of cl
 It needs tokenizer.py, files.py and configurator.py beside it; several sources, gpt2, tables and
 downloads also need extras/.
 """
-import glob, hashlib, itertools, json, math, os, pathlib, shlex
+import contextlib, glob, hashlib, itertools, json, math, os, pathlib, shlex
 from typing import Literal
 from configurator import configure, require
 from files import (NOT_UTF8, TEXTS, find_files, meta_in, open_results, publish, read,
@@ -58,8 +58,8 @@ def find_sources(source, out_dir):
         return files_of, clean_meta
     require(source != 'data/clean' or os.path.exists(source), 'no text at data/clean; run python '
             'clean.py first, or name a file, folder or glob of text or .jsonl with --source')
-    paths, passed_over = find_files(source, TEXTS, out_dir)
-    print(f'passed over: {shown(passed_over)}')
+    paths, skipped = find_files(source, TEXTS, out_dir)
+    print(f'skipped: {shown(skipped)}')
     return {source: paths}, {}
 
 
@@ -72,8 +72,8 @@ def documents_in(files_of):
                 text, _ = replace_invalid_bytes(document['text'])
                 why = document['why'] or text is None and NOT_UTF8
                 require(not why, f'{document["path"]}: {why}; clean.py leaves out what is damaged')
-                if document['text'].strip():
-                    yield i, document['text']
+                if text.strip():
+                    yield i, text
 
 
 def identity_of(meta):
@@ -134,18 +134,17 @@ def write_bins(folder, texts, masks, tok, dtype, end=()):
     digests = {name: hashlib.sha256() for name in masks}
     pieces = ((i, text[begin:begin + PIECE], begin + PIECE >= len(text))
               for i, text in texts for begin in range(0, len(text), PIECE))
-    files = {name: open(folder / f'{name}.bin', 'wb') for name in masks}
-    while some := [*itertools.islice(pieces, 128)]:     # many at once: all cores share them
-        ids_of = tok.encode_batch([piece for _, piece, _ in some])
-        for ids, (i, _, is_last) in zip(ids_of, some):
-            data = np.array([*ids, *end] if is_last else ids, dtype)
-            n_tokens[i] += len(data)
-            for name, mask in masks.items():
-                if mask[i]:
-                    files[name].write(data)
-                    digests[name].update(data)
-    for file in files.values():
-        file.close()
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(open(folder / f'{name}.bin', 'wb')) for name in masks}
+        while some := [*itertools.islice(pieces, 128)]:     # many at once: all cores share them
+            ids_of = tok.encode_batch([piece for _, piece, _ in some])
+            for ids, (i, _, is_last) in zip(ids_of, some):
+                data = np.array([*ids, *end] if is_last else ids, dtype)
+                n_tokens[i] += len(data)
+                for name, mask in masks.items():
+                    if mask[i]:
+                        files[name].write(data)
+                        digests[name].update(data)
     return n_tokens, {name: digest.hexdigest() for name, digest in digests.items()}
 
 
@@ -180,7 +179,6 @@ if len(hashes) > 1:
     in_val = validation_mask(hashes, val_fraction)
     held_out_to = int(hashes[in_val].max())
 else:               # a single document: its beginning and its end become two, without a separator
-    print(f'one text: its last {val_fraction:.0%} are held out')
     require(write == 'bins', 'a stream would also read the end of a single document, which is '
             'held out: it needs --write=bins')
     _, text = next(documents())
@@ -232,7 +230,8 @@ if not val_fraction / 2 < fraction < 2 * val_fraction:
     lines += [f'- {fraction:.1%} of the bytes are held out, not {val_fraction:.0%}, because a text '
               'stays whole: cut long ones, or put all into one file, whose end is held out']
 print(*lines, sep='\n')
-(new / 'report.md').write_text('\n'.join([f'# {out_dir}', '', *lines, '']))
+# with the bytes of names of files that are not UTF-8
+(new / 'report.md').write_bytes(os.fsencode('\n'.join([f'# {out_dir}', '', *lines, ''])))
 meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
          'sha256': sha256, 'sources': sources, 'held_out_to': held_out_to, 'write': write}
 for what in 'documents', 'tokens', 'bytes':

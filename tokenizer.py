@@ -34,7 +34,8 @@ import regex, tiktoken
 # that follow their letter, such as the vowels of Hindi and Thai, before which GPT-2 cuts. {1,256}
 # has a bound, because a million spaces would overflow the stack of tiktoken's regex engine.
 PATTERN = '|'.join([
-    r'[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+',     # 1: a word and the space or symbol before it: `.join`
+    # 1: a word and the space or symbol before it: `.join`. Joiners are a part of words of Persian.
+    r'[^\r\n\p{L}\p{N}]?[\p{L}\p{M}][\p{L}\p{M}\u200c\u200d]*',
     r'[\p{N}]{1,3}',                        # 2: up to three digits
     r' ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*',  # 3: symbols; newlines and indentation after them
     r'\s{0,256}\n[ \t]*',                   # 4: a newline, and the spaces before and after it
@@ -442,7 +443,7 @@ out = 'tokenizer.json'          # where it is written
 
 if __name__ == '__main__':
     from configurator import configure, require_writable
-    from files import find_files, read, replace_invalid_bytes, shown
+    from files import NOT_UTF8, find_files, read, replace_invalid_bytes, shown
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6)})
     require_writable(out)
     paths, skipped = find_files(input)
@@ -451,7 +452,7 @@ if __name__ == '__main__':
     def text_of(document):
         """Return a document's text, or '' without one. Count the reasons; print the first place."""
         text, _ = replace_invalid_bytes(document['text'])
-        why = document['why'] or text is None and 'not UTF-8'
+        why = document['why'] or text is None and NOT_UTF8
         if why:
             left_out[why] += 1
             if left_out[why] == 1:

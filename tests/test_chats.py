@@ -682,7 +682,7 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(ou
     places = {f'{why}, {n}, {place}' for why, (n, place) in made['left_out'].items()}
     for words in WHY_LEFT_OUT:
         assert any(re.search(words, place) for place in places), (words, sorted(places))
-    assert made['passed_over'] == PASSED_OVER and 'passed over, .txt: 1' in said
+    assert made['skipped'] == PASSED_OVER and 'skipped, .txt: 1' in said
     assert made['unused_columns'] == {'n': 1} and made['changed'] == {'undecodable bytes': 2}
     assert made['first']['undecodable bytes'] == f'{folder}/long.jsonl:1'
     # of a file that breaks off, its size counts, and so does each line that is no record

@@ -45,6 +45,10 @@ NORMALIZED = r'''
 "\u001bP1;2q#0data\u001b\\a" -> "a"
 "\u001b_app\nb\u001b\\c\u001b^x\u0007 d\u001bPe" -> "c de"
 "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645" -> "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+"\u0915\u094d\u200d\u0937 \ud83d\udc69\u200d\ud83d\udcbb" -> "\u0915\u094d\u200d\u0937 \ud83d\udc69\u200d\ud83d\udcbb"
+"\u1797\u17b6\u179f\u17b6\u200b\u1781\u17d2\u1798\u17c2\u179a" -> "\u1797\u17b6\u179f\u17b6\u200b\u1781\u17d2\u1798\u17c2\u179a"
+"\u0e01\u0e34\u200b\u0e02 \u0e81\u200b\u0e82 \u1000\u103a\u200b\u1001" -> "\u0e01\u0e34\u200b\u0e02 \u0e81\u200b\u0e82 \u1000\u103a\u200b\u1001"
+"\u0e01\u200b\u200b\u0e02\u200b a\u200b\u0e01\u200b, \u200b\u4e2d\u200b\u6587" -> "\u0e01\u200b\u0e02 a\u0e01, \u4e2d\u6587"
 '''
 
 
@@ -70,7 +74,14 @@ def test_code_is_known_by_its_path_and_python_also_by_itself():
     for form, path, texts in [
             *((form, '', texts) for form, texts in FORMS.items()), ('prose', '', [program]),
             ('code', 'a.jsonl:3 repo/x.py', ['Just prose.']), ('code', 'B.PY.gz', ['']),
-            ('other code', 'a.jsonl:3 repo/X.C', [program]), ('prose', 'a.html', ['<p>\nx = 1\ny = 2\n'])]:
+            ('other code', 'a.jsonl:3 repo/X.C', [program]), ('prose', 'a.html', ['<p>\nx = 1\ny = 2\n']),
+            # of endings that nobody has written down, and without one
+            *(('other code', f'a.jsonl:3 {path}', [program, 'one     two\n']) for path in (
+                'a/b.zig', 'B.CBL', 'x.mjs', 'y.ps1', 'z.nim', 'w.c++', 'v.proto', 'u.f77')),
+            ('other code', 'src/a.zig.gz', [program]), ('other code', 'my.notes/a.v', [program]),
+            *((form, f'{path}', FORMS[form]) for form in FORMS for path in (
+                'a.jsonl:3', 'a.jsonl.gz:3 a/Makefile', 'notes.gz', 'v1.d/README',
+                'a.jsonl:3 ann/discord.py/', 'a.parquet:9 ann/x.zig/b'))]:
         for text in texts:
             assert mode_of(text, path) == form, text
             windows = '\ufeff' + text.replace('\n', '\r\n')
@@ -339,7 +350,8 @@ FOREIGN = {'lfs.csv': POINTER, 'lfs.jsonl.gz': POINTER, 'lines.md': LINES, 'list
 # the first place of each reason, and words of the reason
 FIRST = """
 mixed.jsonl:2 ~ no JSON record (a list is a .json)
-mixed.jsonl:9 it has title ~ --text_field=NAME
+mixed.jsonl:9 it has title ~ no text in a usual field: clean.py --text_field=NAME
+mixed.jsonl:10 it has text ~ no text in text, but NoneType: clean.py --text_field=NAME
 cut.jsonl.gz ~ (Compressed file ended before the end-of-stream marker was reached)
 none.txt.gz ~ (Not a gzipped file (
 odd.txt.gz ~ (Error -N while decompressing
@@ -396,6 +408,24 @@ def test_markup_is_what_a_file_or_a_flag_says_and_what_changes_is_counted(out, t
     assert report(out)['changed'].keys() == {'control characters', 'email'}
     clean(out, source / 'a.md', rules, '--markup=html')
     assert '<table>' not in kept(out)[0]
+
+
+def test_only_a_path_has_an_ending_and_a_repository_has_none(out, tmp_path):
+    """Of a record, its path says what its text is, and the name of a repository says nothing."""
+    text = 'A cup costs $3 and a plate costs $5 more.\n<b>Both</b>  are \\emph{blue} and one     two.'
+    tidy = text.replace('   ', ' ').replace('  ', ' ').replace('  ', ' ')
+    rows = [{name: f'ann/{repo}', 'content': f'{text} {name} {repo}', **more}
+            for name in ('repo', 'repo_name', 'max_stars_repo_name', 'repository_name')
+            for repo in ('discord.py', 'thesis.tex', 'site.html', 'notes.zig')
+            for more in ({}, {'path': ''}, {'path': 'docs/Makefile'})]
+    rows += [{'repo': 'ann/a.py', 'path': path, 'content': f'{text} {path}'} for path in ('a.cbl', 'b/c.txt')]
+    clean(out, write_records(tmp_path / 'a.jsonl', rows), '--dedup=none', '--min_words=0')
+    found = [(line['path'].partition(' ')[2], line['text']) for line in lines(out)]
+    assert len(found) == len(rows)
+    for row, (_, read) in zip(rows, found):
+        is_code = row.get('path') == 'a.cbl'
+        assert read.startswith(text if is_code else tidy), (row, read)
+    assert found[0][0] == 'ann/discord.py/' and found[2][0] == 'ann/discord.py/docs/Makefile'
 
 
 def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_not(
@@ -455,7 +485,7 @@ hz | 你好 | hz utf-8"""
 
 
 def test_an_encoding_that_is_named_is_for_what_is_not_utf8(tmp_path):
-    """UTF-8 is known by its mark, or by more letters than odd bytes; ASCII may be Japanese mail."""
+    """UTF-8 is known by its mark, or by more letters than invalid bytes; ASCII may be Japanese mail."""
     for named, text, encodings in table(ENCODED, ' | '):
         record = json.dumps({'text': text}, ensure_ascii=False)
         for encoding in encodings.split():
@@ -482,7 +512,8 @@ def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted(out, tmp_pa
     assert texts['b.jsonl:2'].count('\ufffd') == 1 and {*texts} >= {'b.jsonl:1', 'b.jsonl:4'}
     assert texts['c.txt'].strip() == (line * 10).strip()
     assert texts['d.c'] == 'int  a;\n' and texts['e.md'].endswith('![x]() a bold end')
-    for what, *wanted in [('undecodable bytes', 2, 2, 'a.txt'),
+    place = f'a.txt:{4_000_000 // len(line) + 1}'               # its line
+    for what, *wanted in [('undecodable bytes', 2, 2, place),
                           ('data: addresses', 1, len(picture) - 6, 'e.md'),
                           ('control characters', 3, 512 + 99 + 8, 'c.txt'),
                           (program.NOT_UTF8, 2, len(line) * 12 + len(files['f.py']), 'b.jsonl:3')]:

@@ -69,8 +69,8 @@ TABLES += [{'file': 'a.json', 'data': '[' * 100_000, 'texts': [], 'left_out': ['
 @pytest.mark.parametrize('row', TABLES, ids=[f"{row['file']} {row['data'][:50]}" for row in TABLES])
 def test_a_table_a_list_or_a_notebook_arrives_and_what_is_no_row_or_no_record_is_counted(
         tmp_path, row):
-    """Each line of a .tsv is a row. What isn't UTF-8 costs its row, and no other one; one object
-    over many lines is never half read."""
+    """A cell of a .tsv may be quoted, as in a .csv, if that adds up. What isn't UTF-8 costs its row,
+    and no other one; one object over many lines is never half read; a page says its charset."""
     documents, told = arrived(tmp_path / row['file'], row['data'].encode(
         row.get('encoding', 'utf-8')), encoding=row.get('named', ''))
     assert [document['text'] for document in documents] == row['texts']
@@ -109,15 +109,39 @@ def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type_and_in_no_ot
     assert 'corrupted' in arrived(path)[1][0]
 
 
+def test_parquet_with_two_columns_of_one_name_or_a_date_that_python_lacks(tmp_path):
+    """Of the first, no column is chosen. The second is empty where nobody reads it."""
+    pyarrow = pytest.importorskip('pyarrow')
+    from pyarrow import parquet
+    def told(names, *columns, **how):
+        parquet.write_table(pyarrow.table([*columns], names=names), tmp_path / 'a.parquet')
+        documents, told = arrived(tmp_path / 'a.parquet', **how)
+        return [document['text'] for document in documents], told
+    texts = ['a', 'b']
+    [why] = told(['id', 'text', 'text'], texts, texts, texts)[1]
+    assert 'two columns have the name text' in why
+    [why] = told(['id', 'id', 'text'], texts, texts, texts)[1]
+    assert 'the name id' in why
+    year_12000 = (12000 - 1970) * 365 * 86400
+    for form, scale in (pyarrow.timestamp('s'), 1), (pyarrow.timestamp('us'), 10 ** 6), (pyarrow.date64(), 1000):
+        when = pyarrow.array([0, year_12000 * scale], pyarrow.int64()).cast(form)
+        assert told(['when', 'text'], when, texts) == (texts, []), form
+        rows = [*formats.records_of(f'{tmp_path}/a.parquet')]
+        assert [row['text'] for row in rows] == texts and rows[0]['when'] and not rows[1]['when']
+        _, why = told(['when', 'text'], when, texts, text_field='when')
+        assert len(why) == 2 and 'no text in when' in why[1]
+
+
 def test_a_damaged_cell_of_parquet_costs_its_row_alone(tmp_path):
     documents, told = arrived(parquet(tmp_path / 'a.parquet', [{'text': b'\xff'}, {'text': b'a'}]))
     assert documents[0]['text'] == 'a' and len(told) == 1
 
 
-def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch):
+def test_a_package_that_is_missing_is_named_with_its_command(tmp_path, monkeypatch):
     for name in 'pyarrow.parquet', 'compression.zstd', 'backports.zstd':
         monkeypatch.setitem(sys.modules, name, None)
-    refused('pip install pyarrow', next, formats.records_of('a.parquet', ()))
+    (tmp_path / 'a.parquet').write_bytes(b'PAR1')
+    refused('pip install pyarrow', next, formats.records_of(f'{tmp_path}/a.parquet'))
     refused('pip install backports.zstd', formats.open_zst, 'a.txt.zst')
 
 

@@ -107,7 +107,23 @@ def test_lines_of_json_and_of_endoftext_are_documents_and_a_mark_goes(out, tmp_p
     said = prepare(out, tmp_path / 'in')
     assert sorted(map(str.strip, all_of(out))) == sorted([
         *TEXTS, 'half \ufffd', odd[1], '{"a": 1}', long.strip()])
-    assert 'passed over: .png: 1' in said
+    assert 'skipped: .png: 1' in said
+
+
+def test_half_a_character_and_a_name_of_any_bytes_are_no_trouble(tmp_path):
+    """Whichever the tokenizer. A folder may be named in Latin-1."""
+    folder = tmp_path / os.fsdecode(b'caf\xe9')
+    texts = [f'{prose(i)} \ud83d' for i in range(9)]
+    write_records(folder / 'a.jsonl', [{'text': text} for text in texts])
+    for name, *flags in ('char', '--tokenizer=char'), ('bpe', '--tokenizer=bpe --vocab_size=330'):
+        prepare(folder / name, folder / 'a.jsonl', *flags)
+        assert all_of(folder / name) == sorted(text.replace('\ud83d', '\ufffd') for text in texts)
+    clean(folder / 'clean', folder, '--num_workers=1')
+    assert len(kept(folder / 'clean')) == 9
+    said = prepare(folder / 'bins', folder / 'clean')
+    assert len(all_of(folder / 'bins')) == 9 and 'next: python train.py' in said
+    assert os.fsencode(folder) in (folder / 'bins/report.md').read_bytes()
+    ok(run('tokenizer.py', f'--input={folder} --vocab_size=330 --out={folder}/t.json'))
 
 
 # --- what clean.py tells --------------------------------------------------------------------------
@@ -273,6 +289,81 @@ def test_a_long_text_beside_short_ones_is_no_silent_half(out, tmp_path):
     n = read(out)[0]['bytes']
     part = n['val'] / (n['train'] + n['val'])
     assert f'{part:.1%} of the bytes are held out, not 10%' in said
+
+
+# --- one reader -----------------------------------------------------------------------------------
+PROSE = [f'{prose(i, 9)}\n\n"{prose(i + 50, 9)}"' for i in range(14)]
+NINES = '9' * 5000
+
+
+def said_so(text):
+    """The record that clean.py, prepare.py and tokenizer.py read as a text, and chats.py asks."""
+    return {'text': text, 'prompt': text, 'completion': 'Yes.'}
+
+
+def in_quotes(text):
+    return '"' + text.replace('"', '""') + '"'
+
+
+def odd_files():
+    """Files that are good, though not everybody reads them: {name: bytes}, and their texts."""
+    lines = [json.dumps(said_so(text)) for text in PROSE]
+    table = [f'{in_quotes(text)}\t{in_quotes(text)}\tYes.\n' for text in PROSE[6:8]]
+    raw = lines[0].replace(PROSE[0][:9], f'{PROSE[0][:9]}\t')
+    return {
+        'marks.jsonl': f'\ufeff{lines[0]}\n\n\ufeff{lines[1]}\r\n \r\n\0{lines[2]}\n'.encode(),
+        'raw.jsonl': f'{raw}\n{lines[3][:-1]}, "idx": {NINES}}}\n{{"id": -{NINES}, {lines[4][1:]}'.encode(),
+        'half.jsonl': lines[5].replace(PROSE[5][-2], '\\ud83d').encode(),
+        'windows.jsonl': f'{lines[6]}\r\n{lines[7]}\r\n'.encode('utf-16'),
+        'quoted.tsv': ''.join(['text\tprompt\tcompletion\n', *table]).replace(PROSE[6][:5], 'Other').encode(),
+        'one.json': json.dumps(said_so(PROSE[8]), indent=2).encode(),
+        'list.json.gz': gzip.compress(f'[{lines[9]},\n{lines[10]}]'.encode()),
+        'mac.csv': f'sep=;\rtext;prompt;completion\r{in_quotes(PROSE[11])};{in_quotes(PROSE[11])};Yes.\r'.encode(),
+    }, sorted([*PROSE[:5], PROSE[0][:9] + '\t' + PROSE[0][9:], PROSE[5].replace(PROSE[5][-2], '\ufffd'), *PROSE[6:12],
+               'Other' + PROSE[6][5:], PROSE[7]])
+
+
+DAMAGED = {'twice.csv': ('text,text\na,b\n', 'two columns have the name text'),
+           'lfs.jsonl': ('version https://git-lfs.github.com/spec/v1\noid sha256:1\n', 'git lfs pull'),
+           'cut.jsonl.gz': (gzip.compress(b'{"text": "a"}' * 99)[:-20], 'Compressed file ended'),
+           'list.jsonl': ('[1, 2]\n', 'no JSON record'), 'pdf.json': ('%PDF-1.7\n', 'looks like a .pdf'),
+           'empty.json': ('', 'no list')}
+
+
+def test_the_four_scripts_that_read_text_read_the_same_files_alike(out, tmp_path):
+    good, texts = odd_files()
+    fill(tmp_path / 'good', good)
+    source = tmp_path / 'good'
+    clean(tmp_path / 'clean', source, *RAW, '--num_workers=1')
+    assert kept(tmp_path / 'clean') == texts
+    ok(run('tokenizer.py', f'--input={source} --vocab_size=340 --out={tmp_path}/t.json'))
+    assert Tokenizer.load(tmp_path / 't.json').to_json() == Tokenizer.train(texts, 340).to_json()
+    unused = ['--unused=text,idx,id'] if '\nunused' in (ROOT / 'chats.py').read_text() else []
+    ok(run('chats.py', f'--source={source} --out_dir={tmp_path}/chats --pii=False', *unused))
+    asked = [json.loads(line)['messages'][0]['content'] for side in ('train', 'val')
+             for line in (tmp_path / f'chats/{side}.jsonl').read_text().splitlines()]
+    assert sorted(asked) == sorted({*texts})        # each once
+    arrived = []
+    for name in good:
+        prepare(out, source / name)
+        meta, tok, bins = read(out)
+        parts = [tok.decode([*bins['train'], *bins['val']])]
+        arrived += all_of(out) if meta['held_out_to'] else parts        # a single document is cut
+    assert sorted(arrived) == texts
+
+
+def test_the_four_scripts_give_the_same_reason_for_what_is_damaged(tmp_path):
+    source = fill(tmp_path / 'in', {name: data for name, (data, _) in DAMAGED.items()})
+    cleaned, chats, tokens = (run(*command, f'--out_dir={tmp_path}/no' if 'tok' not in command[0] else
+                                  f'--out={tmp_path}/t.json') for command in (
+        ('clean.py', f'--source={source}', '--num_workers=1'), ('chats.py', f'--source={source}', '--pii=False'),
+        ('tokenizer.py', f'--input={source}')))
+    for name, (_, why) in DAMAGED.items():
+        prepared = run('prepare.py', f'--source={source}/{name}', f'--out_dir={tmp_path}/no')
+        for result in cleaned, chats, tokens, prepared:
+            assert result.returncode == 2, result.stderr
+            assert why in result.stdout + result.stderr, (name, result.stderr)
+        assert f'{name}' in prepared.stderr
 
 
 # --- mistakes -------------------------------------------------------------------------------------

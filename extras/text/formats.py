@@ -1,18 +1,18 @@
 r"""
 Tables and notebooks become records, and .zst is unpacked. files.py opens this file for their
-endings.
+endings, and for texts that are not UTF-8.
 
-    for record in records_of('a.csv', ['text,n\n', 'a,1\n', 'b\n']):    # .csv, .tsv, .json, .ipynb
-        print(record)               # {'text': 'a', 'n': '1'}, and then an error: why there is none
-    records_of('part.parquet', (), ['text', 'url'])     # it opens the file itself
+    for record in records_of('a.csv'):          # .csv, .tsv, .json, .ipynb
+        print(record)               # {'text': 'a', 'n': '1'}, or an error: why there is none
+    records_of('part.parquet', columns=['text', 'url'])
 
 A table takes a few MB of memory, whatever its size; a list in a .json file and a notebook are read
 whole. A file that is not what its name says raises a ValueError with the reason. A file that is cut
 off raises an EOFError or OSError in the words of the library that found it.
 """
-import contextlib, csv, importlib, io, itertools, json, os, re
+import codecs, contextlib, csv, importlib, io, itertools, re
 from configurator import UserError
-from files import NO_RECORD, record_of
+from files import DAMAGE, HTML, NO_RECORD, ends_with, lines_of, open_bytes, parse_json, record_of
 
 ROWS = 100                      # of a .parquet file, in memory at a time
 LONGEST_CELL = 100_000_000      # characters; a quote that never ends takes no more than that
@@ -54,15 +54,65 @@ class Unpacked(io.RawIOBase):
             raise OSError(str(error)) from None
 
 
+# --- encodings ------------------------------------------------------------------------------------
+# What a page says of itself: <meta charset="koi8-r">, or content="text/html; charset=koi8-r", or
+# <?xml version="1.0" encoding="koi8-r"?>. x-sjis is sjis, and Python knows windows-874 as 874.
+CHARSET = re.compile(rb'<(?:meta|\?xml)\b[^>]*?\b(?:charset|encoding)\s*=\s*["\']?\s*'
+                     rb'(?:x-|windows-)*([\w.:-]+)', re.I)
+# By these names people mean a larger encoding, that of Windows, and browsers read them so.
+LARGER = {'ascii': 'cp1252', 'iso8859-1': 'cp1252', 'iso8859-9': 'cp1254', 'iso8859-11': 'cp874',
+          'tis-620': 'cp874', 'shift_jis': 'cp932', 'gb2312': 'gb18030', 'gbk': 'gb18030',
+          'euc_kr': 'cp949', 'big5': 'big5hkscs'}
+
+
+def encoding_of(path, start, encoding):
+    """Return the encoding of a file that begins with these bytes, or '' if it is UTF-8: what a page
+    says of itself, or else `encoding`."""
+    try:
+        'a'.encode(encoding or 'utf-8')
+    except LookupError as error:
+        raise UserError(f'--encoding={encoding}: {error}; name another') from None
+    said = CHARSET.findall(re.sub(rb'(?s)<!--.*?-->', b'', start)) if ends_with(path, HTML) else []
+    for name in [*map(bytes.decode, said), encoding]:
+        with contextlib.suppress(LookupError):          # of a name that Python does not know
+            name = codecs.lookup(name).name
+            if name != 'utf-8':
+                return '' if is_utf8(path, name) else LARGER.get(name, name)
+    return ''
+
+
+def is_utf8(path, encoding):
+    """Whether a file is UTF-8, although something else is said of it: it has more letters beyond
+    ASCII than invalid bytes and zeros. Pure ASCII may be Japanese mail (iso-2022-jp), so there what
+    is said wins; it can't be UTF-16, which has zeros."""
+    n_letters = n_invalid = 0
+    with contextlib.suppress(*DAMAGE):
+        for line in open_bytes(path):
+            text = line.decode('utf-8', 'surrogateescape')
+            n_letters += len(text) - len(text.encode('ascii', 'ignore'))
+            n_invalid += len(re.findall('[\0\udc80-\udcff]', text))
+    return n_letters > 2 * n_invalid or '\n'.encode(encoding) != b'\n' and not n_invalid
+
+
 # --- records --------------------------------------------------------------------------------------
-def records_of(path, lines, columns=None):
-    """Yield the records of a file, or for each that can't be read an error, why. lines: its lines.
-    columns: those of a .parquet file to read; without any, all that are no bytes."""
-    kind = os.path.splitext(re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()))[1]
-    if kind == '.parquet':
+def records_of(path, encoding='', columns=None):
+    """Yield the records of a file, or for each that can't be read an error, why. columns: those of
+    a .parquet file to read; without any, all that are no bytes."""
+    lines = lines_of(path, encoding)
+    if ends_with(path, '.parquet'):
         return rows_of_parquet(path, columns)
-    return {'.csv': rows_of_csv, '.tsv': lambda lines: rows_of_csv(lines, '\t'),
-            '.json': records_of_json, '.ipynb': record_of_notebook}[kind](lines)
+    if ends_with(path, '.tsv'):
+        return rows_of_tsv(path, encoding)
+    if ends_with(path, '.csv'):
+        return rows_of_csv(lines)
+    return records_of_json(lines) if ends_with(path, '.json') else record_of_notebook(lines)
+
+
+def check_names(names):
+    """Refuse two columns of one name, because a record would have only one of them."""
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise ValueError(f'two columns have the name {twice[0]}: rename or remove one')
 
 
 def rows_of_parquet(path, columns):
@@ -70,6 +120,7 @@ def rows_of_parquet(path, columns):
     parquet = package(path, 'pyarrow.parquet')
     # without pre_buffer, of a group of rows only the pages that are read are in memory
     with parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
+        check_names(file.schema_arrow.names)
         names = [field.name for field in file.schema_arrow if (
             field.name in columns if columns else 'binary' not in str(field.type))]
         # filters.py looks for these, also in a struct, as meta.url
@@ -85,37 +136,50 @@ def rows_of_parquet(path, columns):
 
 def value_of(cell):
     """Return the value of a cell. Many programs write texts as BINARY, without saying that they are
-    texts. A byte that isn't UTF-8 becomes a lone surrogate, which no text has."""
+    texts. A byte that isn't UTF-8 becomes a lone surrogate, which no text has. What Python has no
+    value for, such as a date in the year 12000, is None."""
     try:
         value = cell.as_py()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         value = cell.as_buffer().to_pybytes() if hasattr(cell, 'as_buffer') else None
     return value.decode('utf-8', 'surrogateescape') if isinstance(value, bytes) else value
 
 
-def rows_of_csv(lines, delimiter=','):
-    """Yield the rows of a table, whose first line names the columns. Each line of a .tsv is a row,
-    whatever quotes it has. Excel's `sep=;` above the names says what separates the columns."""
+def rows_of_tsv(path, encoding):
+    """Return the rows of a .tsv. Some programs put quotes around a cell with several lines, as in a
+    .csv. Others never do, so there a quote is a sign like any other. Each line is a row if all have
+    the cells that the header has, and also if the quotes don't add up."""
+    read = lambda quoting: rows_of_csv(lines_of(path, encoding), '\t', quoting)
+    is_line = lambda row: isinstance(row, dict) and len(row) > 1    # one column fits any line
+    if all(map(is_line, read(csv.QUOTE_NONE))) or any(
+            isinstance(row, csv.Error) for row in read(csv.QUOTE_MINIMAL)):
+        return read(csv.QUOTE_NONE)
+    return read(csv.QUOTE_MINIMAL)
+
+
+def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
+    """Yield the rows of a table, whose first line names the columns. Excel's `sep=;` above the
+    names says what separates the columns."""
     csv.field_size_limit(LONGEST_CELL)
-    is_tsv, lines = delimiter == '\t', iter(lines)
+    lines = iter(lines)
     # where a lone CR ends the first row it ends all, as in Excel's CSV for a Mac; else it is a sign
     lines = itertools.chain(re.findall('[^\r]*\r\n?|[^\r]+', next(lines, '')), lines)
     first = next(lines, '')
     if sign := re.match('"?sep=(.)"?\\s*$', first, re.I):
         delimiter, first = sign[1], next(lines, '')
     rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True,
-                      skipinitialspace=f'{delimiter} "' in first,
-                      quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL)
+                      skipinitialspace=f'{delimiter} "' in first, quoting=quoting)
     names, row = [], []
     while row is not None:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            yield ValueError(f'{DAMAGED} ({error})')
+            yield csv.Error(f'{DAMAGED} ({error})')
             continue
-        row = [*map(unquoted, row)] if row and is_tsv else row
+        row = [*map(unquoted, row)] if row and quoting == csv.QUOTE_NONE else row
         if row and not names:
             names = [name.strip() for name in row]
+            check_names(names)
             if len(names) == 1 and re.search('^#|[;|\t]', names[0]):
                 raise ValueError('the first line of a .csv must name its columns, with commas; if '
                                  'they have others, such as ;, write the line sep=; above all')
@@ -131,15 +195,16 @@ def unquoted(cell):
 
 
 def records_of_json(lines):
-    """Return the records of a .json file: one list of them, or one on each line."""
+    """Return the records of a .json file: one list of them, or one on each line, or one in all."""
     lines = filter(str.strip, lines)
     first = next(lines, '')
     if isinstance(record_of(first), dict):
         return map(record_of, itertools.chain([first], lines))
     try:
-        records, why = json.loads(''.join([first, *lines])), ''
+        records, why = parse_json(''.join([first, *lines])), ''
     except (ValueError, RecursionError) as error:
         records, why = None, f' ({getattr(error, "msg", error)})'
+    records = [records] if isinstance(records, dict) else records
     if not isinstance(records, list):
         raise ValueError(f'no list [{{...}}, {{...}}] of records, and no record on each line{why}')
     return (record if isinstance(record, dict) else ValueError(NO_RECORD) for record in records)
@@ -149,7 +214,7 @@ def record_of_notebook(lines):
     """Yield one record: text and code of a Jupyter notebook (nbformat 4), in order, without what
     the code printed. Code stands in fences, as in Markdown, so that cleaning leaves it as it is."""
     try:
-        notebook, texts = json.loads(''.join(lines)), []
+        notebook, texts = parse_json(''.join(lines)), []
         metadata = notebook.get('metadata') or {}
         language = (metadata.get('language_info') or {}).get('name') or ''
         for cell in notebook['cells']:

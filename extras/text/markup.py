@@ -40,6 +40,7 @@ HIDDEN = [re.compile(rf'{begin}(?:(?P<inner>.*?){end}|.*)', re.S | re.I) for beg
     ('<!--', '--!?>'), (r'<\?', r'\?>'),
     (r'<(script|style|noscript|template)\b[^<>]*>', r'</\1\s*>'))]
 MATH = re.compile(r'<math\b(?:(?P<inner>.*?)</math\s*>|.*)', re.S | re.I)
+SPAN = re.compile(r'(</?(?:span|nobr)\b[^<>]*>)', re.I)
 LISTING = re.compile(r'<pre\b[^<>]*>(.*?)(?:</pre\s*>|\Z)', re.S | re.I)
 # A quoted value may have a > in it if its second quote ends a value; else a > ends the tag.
 VALUE = '|'.join(rf'{q}[^{q}]*{q}(?=[\s/>])|{q}(?![^{q}]*{q}[\s/>])' for q in '"\'')
@@ -63,7 +64,7 @@ def strip_html(text):
     <pre>. 10<sup>6</sup> becomes 10^6, not 106, H<sub>2</sub>O becomes H2O."""
     for pattern in HIDDEN:
         text = pattern.sub(lambda m: m[0] if m['inner'] is None else '', text)
-    text = MATH.sub(formula, text)
+    text = MATH.sub(formula, without_copies(text))
     text = RUBY.sub(lambda m: f'({m[1]})' if m[1] else '', text)
     pieces = LISTING.split(text)                                # text, listing, text, ...
     for i, piece in enumerate(pieces):
@@ -75,6 +76,21 @@ def strip_html(text):
             pieces[i] = re.sub(r'\n{3,}', '\n\n', piece).strip('\n')
     text = ENTITY.sub(lambda m: html.unescape(m[0]), '\n\n'.join(filter(None, pieces)))
     return with_powers(text)
+
+
+def without_copies(text):
+    """Return a page with each formula once. KaTeX and MathJax write it as MathML and again as
+    <span aria-hidden="true">, spans in spans, for the eye alone."""
+    if '<math' not in text or 'aria-hidden="true"' not in text:
+        return text
+    kept, depth = [], 0                 # depth: open spans of such a copy
+    for i, piece in enumerate(SPAN.split(text)):                # text, tag, text, ...
+        is_tag = i % 2
+        if depth or is_tag and 'aria-hidden="true"' in piece:
+            depth += is_tag and (-1 if piece[1] == '/' else 1)
+        else:
+            kept.append(piece)
+    return text if depth else ''.join(kept)
 
 
 def with_powers(text):

@@ -17,15 +17,15 @@ out here, by the same hash.
 import glob, gzip, hashlib, itertools, json, os, zlib
 import numpy as np
 from configurator import UserError, find_paths, require
+from files import record_of, replace_invalid_bytes
 
 
 def text_in(row):
-    """Return the text of a line of JSON, or '' if it has none."""
-    try:
-        text = json.loads(row)['text']
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ''
-    return text if isinstance(text, str) and text.strip() else ''
+    """Return the text of a line of JSON, or '' if it has none, as prepare.py reads it."""
+    record = record_of(row.decode('utf-8', 'surrogateescape'))
+    text = record.get('text') if isinstance(record, dict) else ''
+    text, _ = replace_invalid_bytes(text if isinstance(text, str) else '')
+    return text if text and not text.isspace() else ''
 
 
 class Stream:
