@@ -10,7 +10,7 @@ from conftest import ROOT
 # a reader needs. A script that needs more lines may have them: raising a number is a commit of its
 # own that says what a user gets for it.
 BUDGET = {'chats.py': 226, 'clean.py': 424, 'common.py': 96, 'configurator.py': 80, 'dedup.py': 148,
-          'dpo.py': 270, 'eval.py': 235, 'files.py': 239, 'model.py': 297, 'plot.py': 152,
+          'dpo.py': 270, 'eval.py': 191, 'files.py': 239, 'model.py': 297, 'plot.py': 152,
           'prepare.py': 178, 'rl.py': 261, 'sample.py': 103, 'sft.py': 221, 'tokenizer.py': 293,
           'train.py': 355}
 HAS_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

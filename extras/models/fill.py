@@ -39,8 +39,7 @@ def fill_spans(model, tokenizer, ids, marks, max_new_tokens):
 
 if __name__ == '__main__':
     configure(globals(), {'max_new_tokens': (1, 1e6)})
-    require(os.path.exists(ckpt), f'{ckpt} does not exist; give the folder of a run or a file in '
-            'it, or make one: python train.py --objective=mlm')
+    require(os.path.exists(ckpt), f'{ckpt} does not exist; train.py --objective=mlm makes one')
     model = GPT.load(ckpt).eval()
     saved = model.saved
     tokenizer = Tokenizer.load(folder_of(ckpt) / 'tokenizer.json', saved.get('tokenizer_hash'))

@@ -106,16 +106,14 @@ def rows_of(task, questions, texts, who):
 
 def given_answers(task, questions, rows, n):
     """Return the answers to each question among rows of {"task_id", "completion"}: at least n."""
-    texts_of = {}
-    for row in rows:
-        if row.get('task', task) == task:
-            texts_of.setdefault(str(row['task_id']), []).append(row['completion'])
+    rows = [row for row in rows if row.get('task', task) == task]
+    given = {str(row['task_id']) for row in rows}
     texts, tail = [], lambda name: name.rpartition('/')[2]
     for name in [str(question['task_id']) for question in questions]:
         # 601 and "Mbpp/601" are one name, if no other row has all of it
-        alike = [name] if name in texts_of else [other for other in texts_of if ('/' in other) !=
-                                                 ('/' in name) and tail(other) == tail(name)]
-        texts.append(texts_of[alike[0]] if len(alike) == 1 else [])
+        alike = [name] if name in given else [other for other in given if tail(other) == tail(name)
+                                              and ('/' in other) != ('/' in name)]
+        texts.append([row['completion'] for row in rows if [str(row['task_id'])] == alike])
         require(len(texts[-1]) >= n, f'{n} completions of {name} are needed')
     return texts
 

@@ -12,10 +12,9 @@ def try_examples(*_, try_all=doctest.testmod, **how):
     """Do what doctest.testmod() does with the examples of the tests, or if they have none, of the
     program. An AssertionError says that one fails, or that there is none."""
     program, tests = sys.modules['program'], types.ModuleType('tests')
-    own = {name: value for name, value in globals().items() if name not in HERE
-           and type(value) in (str, types.FunctionType, type)}
-    tests.__test__ = {name: value for name, value in own.items()
-                      if '>>>' in str(value if type(value) is str else value.__doc__)}
+    tests.__test__ = {name: value for name, value in globals().items() if name not in HERE
+                      and type(value) in (str, types.FunctionType, type)
+                      and '>>>' in str(value if type(value) is str else value.__doc__)}
     found = try_all(tests if tests.__test__ else program,
                     **how | {'extraglobs': vars(program) | globals()})
     if found.failed or not found.attempted:
