@@ -252,9 +252,11 @@ def measure_loss(name, model, tokenizer):
 def score(task, rows, who):
     """Score rows, the answers to a task by the model of `who`: {'ckpt', 'step', 'chat', ...}."""
     samples.extend(rows)        # the same dicts: grading writes the outcomes into them
-    grading.grade(questions_of[task], rows, run)
-    scores[task].append((who, grading.summarise(rows, ks, pass_at_k, interval)))
-    save()
+    try:
+        grading.grade(questions_of[task], rows, run)
+        scores[task].append((who, grading.summarise(rows, ks, pass_at_k, interval)))
+    finally:                    # also if the sandbox fails, or at Ctrl-C, with what is known so far
+        save()
 
 
 def save():
@@ -279,6 +281,8 @@ for path in paths:
     is_chat = 'stage' in model.saved.get('config', {})  # sft.py, dpo.py and rl.py teach to answer
     who = {'ckpt': path, 'step': model.saved.get('step'), 'tokenizer_hash': tokenizer.hash,
            'chat': is_chat if chat is None else chat}
+    if chat and 'objective' in model.saved.get('config', {}) and not is_chat:
+        print(f'note: {path} is a base model, which has never seen a chat; leave --chat out')
     report = who | report               # of several checkpoints, the first is named
     measure_loss(path if len(paths) > 1 else 'trained', model, tokenizer)
     save()

@@ -332,7 +332,7 @@ class GPT(nn.Module):
                 saved = hf_model.read(path)
             else:       # weights_only: it runs no code; mmap: moments that nobody uses stay on disk
                 saved = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-            config = GPTConfig(**{**saved.pop('model_config'), **changes})
+            weights, config = saved.pop('model'), GPTConfig(**saved.pop('model_config') | changes)
         except MemoryError:
             raise
         except Exception as e:
@@ -341,8 +341,8 @@ class GPT(nn.Module):
             raise UserError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
         model = cls(config)
         try:
-            model.load_state_dict(saved.pop('model'))
-        except RuntimeError as e:
+            model.load_state_dict(weights)
+        except (RuntimeError, TypeError) as e:      # or no weights at all
             raise UserError(f'{path} has other weights than this model.py: '
                             f'{" ".join(str(e).split()):.300}') from e
         model.saved = saved

@@ -259,6 +259,57 @@ def test_answers_of_another_evaluation_are_replaced_only_if_that_is_typed(asking
     ok(evaluate('--overwrite'))
 
 
+# Three questions with tests, and what a sandbox does at the second program of an answer
+PROGRAMS = [{'prompt': f'Write f{i}.', 'tests': f'assert f{i}() == 1'} for i in range(3)]
+BREAKS = """
+import extras.tasks.sandbox as sandbox
+def run_many(jobs, **_):
+    for i, (code, *_) in enumerate(jobs):
+        if code.startswith('def _') or i == 0: yield sandbox.Result('wrong', 'known')
+        else: BREAK
+sandbox.run_many = run_many
+"""
+
+
+@pytest.mark.parametrize('what, code', [
+    ("raise OSError('the sandbox broke')", 1), ('raise KeyboardInterrupt', 1),
+    ("yield sandbox.Result('infrastructure', 'no process')", 2)])
+def test_a_sandbox_that_breaks_loses_no_verdict_and_no_answer(babbler, tmp_path, what, code):
+    """The outcomes that are known stay in samples.jsonl, and the same command goes on from its answers."""
+    write(tmp_path / 'own.jsonl', PROGRAMS)
+    flags = (f'--ckpt={babbler} --tasks=own --data=own.jsonl --max_new_tokens=3 --out=s/eval.json --device=cpu '
+             '--allow_code_execution=True')
+    how = ['eval.py', flags]
+    broken = run(*how, cwd=tmp_path, before=BREAKS.replace('BREAK', what))
+    assert broken.returncode not in (0, None), broken.stdout
+    rows = read_rows(tmp_path / 's/samples.jsonl')
+    later = 'infrastructure' if code == 2 else 'ungraded'
+    assert [row['outcome'] for row in rows] == ['wrong', later, later] and rows[0]['message'] == 'known'
+    ok(run(*how, cwd=tmp_path))
+    again = read_rows(tmp_path / 's/samples.jsonl')
+    assert [row['completion'] for row in again] == [row['completion'] for row in rows]
+    assert not {'ungraded', 'infrastructure'} & {row['outcome'] for row in again}
+
+
+def test_ctrl_c_keeps_the_answers_that_a_model_has_written(asking):
+    scores, evaluate = asking
+    ok(evaluate())
+    whole = read_rows(scores / 'samples.jsonl')
+    stop = before('answer a batch', 'if n == 2: raise KeyboardInterrupt')
+    assert evaluate('--overwrite', before=stop).returncode not in (0, 2)
+    kept = read_rows(scores / 'samples.jsonl')
+    assert len(kept) == 6 and {row['completion'] for row in kept} <= {row['completion'] for row in whole}
+
+
+def test_a_base_model_that_is_asked_in_a_chat_is_named(base_run, babbler, tmp_path):
+    write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': '.'}])
+    ask = lambda *flags: ok(run('eval.py', '--tasks=own --data=own.jsonl --max_new_tokens=2 --device=cpu', *flags,
+                                cwd=tmp_path))
+    note = f'note: {base_run} is a base model, which has never seen a chat'
+    assert note in ask(f'--ckpt={base_run} --chat=True --out=a.json')
+    assert 'note' not in ask(f'--ckpt={base_run} --out=b/b.json')
+
+
 # A body ends where a line begins in column 0; and two more ends
 ENDS = r'(?<=\n)(?=[^\s)\]}])|[q-z]|E.D'
 
@@ -340,6 +391,8 @@ REFUSED_BY_RESCORE = """
 --completions=notes.txt => notes.txt, line 1 & each line must be a JSON object
 --completions=given.jsonl => given.jsonl, line 1: KeyError & each line must be a JSON object with outcome, prompt, task_id
 --completions=two.jsonl => two.jsonl must have answers of one checkpoint
+--completions=null.jsonl --tasks=own --data=own.jsonl => null.jsonl, line 3: "completion" must be text, not None
+--completions=number.jsonl --tasks=own --data=own.jsonl => number.jsonl, line 3: "completion" must be text, not 18
 --completions=given.jsonl --k=a => --k=a must be whole numbers
 --tasks=problems --completions=answers.jsonl => --allow_code_execution=True
 """
@@ -351,6 +404,8 @@ def test_mistakes_are_one_sentence(tmp_path):
     (tmp_path / 'notes.txt').write_text('What is missing?')
     scored = {'task_id': 1, 'prompt': '?', 'outcome': 'passed', 'completion': ''}
     write(tmp_path / 'answers.jsonl', [scored])
+    for name, completion in ('null', None), ('number', 18):
+        write(tmp_path / f'{name}.jsonl', [scored, scored, scored | {'completion': completion}])
     write(tmp_path / 'two.jsonl', [scored | {'ckpt': name} for name in 'ab'])
     each_is_a_mistake(REFUSED, lambda *flags: run('eval.py', '--ckpt=.', *flags, cwd=tmp_path))
     each_is_a_mistake(REFUSED_BY_RESCORE, lambda *flags: run('extras.tasks.rescore', *flags, cwd=tmp_path))

@@ -289,6 +289,14 @@ def test_what_is_no_model_of_ours_is_one_sentence_with_its_path_and_what_is_odd(
     for odd, words in (({'n_heads': 3}, 'n_heads'), ({'n_layer': 3}, 'blocks.2'),
                        ({'n_kv_head': 3}, 'n_kv_head=3'), ({'vocab_size': 65}, 'embedding')):
         refused(f'{file}.*this model.py.*{words}', GPT.load, saved(file, odd))
+    whole = torch.load(saved(file))
+    for lacks, words in (({'model': 5}, 'has other weights than this model.py'),
+                         ({'model_config': None}, 'cannot be loaded into this model.py')):
+        torch.save(whole | lacks, file)
+        refused(f'{file} {words}', GPT.load, file)
+    for key in 'model', 'model_config':
+        torch.save({other: value for other, value in whole.items() if other != key}, file)
+        refused(f"{file} cannot be loaded into this model.py .KeyError.'{key}'", GPT.load, file)
     saved(file)
 
     def slip(self, config):             # yours, in a model.py that you changed

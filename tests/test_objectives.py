@@ -73,4 +73,5 @@ def test_a_model_that_fills_gaps_fills_them(tmp_path, objective):
     text = ok(fill(f'fgh ab{gap}gh abcdefgh abcdefgh'))
     assert text.splitlines()[-1] == 'fgh abcdefgh abcdefgh abcdefgh'
     mistake(fill('aaa'), objective, '<|mask|>')
+    mistake(run('extras.models.fill', f'--ckpt={out}/gone --prompt=a'), f'{out}/gone does not exist')
     mistake(run('eval.py', f'--ckpt={out} --data_dir={data}'), objective)

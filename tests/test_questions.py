@@ -8,14 +8,15 @@ from conftest import refused, shared, table, write
 from test_streaming import say
 
 from extras.tasks import questions
-from extras.tasks.answers import given_answers, rows_of
-from extras.tasks.grading import check_harness, grade, verdicts
+from extras.tasks.answers import given_answers, read_rows, rows_of
+from extras.tasks.grading import check_harness, grade, read_answers, verdicts
 from extras.tasks.questions import from_problems, identified, of_tasks, to_question
 from extras.tasks.sandbox import Result, run_many
 
 CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_point': 'f',
         'test': 'def check(candidate):\n    assert candidate() == 1\n'}
 RIGHT = 'def f(x):\n    return x + 1\n'
+FUTURE = 'from __future__ import annotations'
 PROSE = {'prompt': 'Write f(x), which adds 1.', 'tests': 'assert f(1) == 2\nassert f(5) == 6'}
 
 
@@ -100,6 +101,13 @@ JUDGED = r"""
 [{"answer": 1200}, "\\boxed{1\\,200}", "1 200"]
 [{"answer": 1200}, "1\u202f200"]
 [{"answer": 4}, "<think>5</think>4", "<think>4</think>5"]
+[{"answer": 18}, "\\boxed{\\$18}. She has 3 days left.", "\\boxed{\\$3}. She has 18."]
+[{"answer": 18}, "\\boxed{\\text{18}} of the 40", "\\boxed{\\text{40}} of the 18"]
+[{"answer": 18}, "\\boxed{x = 18}", "\\boxed{18 + 2 = 20}", "\\boxed{\\frac{18}{2}}"]
+[{"answer": 1200}, "\\boxed{\\textbf{about } {\\$1{,}200} \\text{ m}^{2}} in 7", "\\boxed{\\sqrt{1200}}"]
+[{"answer": -7}, "\\boxed{ v_{1} = -\\mathbf{7}\\,\\text{km/h} }, not 3", "\\boxed{5 - 7}"]
+[{"answer": 9}, "#### \\boxed{\\boxed{9}}\n\nDay 3 is next.", "\\boxed{9} or \\boxed{10}"]
+[{"answer": 3.5}, "#### \\$3.50\n\nThat is 2 more.", "\\boxed{3\\frac{1}{2}} 3.5"]
 """
 
 
@@ -151,6 +159,39 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice():
     rows = [*json_rows(ROWS)]
     assert given_answers('own', questions, rows, 1) == [['d'], ['a']]
     refused('2 completions of own/0 are needed', given_answers, 'own', questions, rows, 2)
+
+
+# The task_ids of questions and of completions, and for each question which completions are its own
+SAME_IDS = """
+[[601, 602, 603], [601, "602", "Mbpp/603"], [[0], [1], [2]]]
+[["601", "602"], ["Mbpp/602", 601, 601], [[1, 2], [0]]]
+[["HumanEval/7"], [7], [[0]]]
+[["HumanEval/7", 7], ["HumanEval/7", 7], [[0], [1]]]
+[[7, 17], ["17", "7"], [[1], [0]]]
+"""
+OTHER_IDS = """
+[["own/0"], ["gsm8k/0"]]
+[[7], ["HumanEval/7", "Mbpp/7"]]
+[[7], [70, "07"]]
+"""
+
+
+def test_a_number_its_text_and_the_name_with_its_data_are_one_task_id():
+    of = lambda ids, **more: [{'task_id': id, 'completion': i} for i, id in enumerate(ids)]
+    for asked, given, wanted in json_rows(SAME_IDS):
+        assert given_answers('x', of(asked), of(given), 1) == wanted, asked
+    for asked, given in json_rows(OTHER_IDS):
+        refused(f'1 completions of {asked[0]} are needed', given_answers, 'x', of(asked), of(given), 1)
+    refused("has the task_id '7' twice", identified, 'own', 'o.jsonl', of([7, '7']))
+
+
+def test_blank_lines_are_skipped_wherever_they_are_also_in_a_packed_file(tmp_path):
+    lines = '\n{"task_id": 1, "completion": "a", "prompt": "p", "regex": "."}\n \t\r\n\n'
+    for name, pack in ('a.jsonl', bytes), ('b.jsonl.gz', gzip.compress):
+        (tmp_path / name).write_bytes(pack((lines + lines.replace('1', '2') + ' \n').encode()))
+        assert len(of_tasks(['own'], str(tmp_path / name), 0, [])['own']) == 2
+        assert len(read_answers(tmp_path / name, 'completion')) == 2
+    assert len(read_rows(tmp_path / 'a.jsonl')) == 2
 
 
 # --- the harness is checked before a score --------------------------------------------------------
@@ -575,6 +616,131 @@ def test_solutions_of_humaneval_pass_bare_and_in_fences_and_no_empty_body_does()
             texts = '    pass\n', solution, f'~~~\n{prompt}{solution}~~~\nDone.'
             empty, *right = outcomes(row, texts, run=lambda jobs: run_many(jobs, 20))
             assert empty in ('wrong', 'exception') and {*right} == {'passed'}, row['task_id']
+
+
+# --- imports from __future__ ----------------------------------------------------------------------
+# Answers that begin with FUTURE, and what is no Python, because it does not begin with it.
+WITH_FUTURE = r'''
+FUTURE
+def f(x: nothing) -> x: return x + 1
+===
+"""Adds."""
+FUTURE; import math
+def f(x: nothing): return x + 1
+===
+#!/usr/bin/env python
+# FUTURE
+FUTURE
+def f(x: nothing): return x + 1
+assert f(1) == 2
+===
+Here it is.
+
+FUTURE
+def f(x: nothing): return x + 1
+
+Done.
+===
+```python
+def g(x): return x + 1
+```
+and
+```python
+# It adds.
+from __future__ import (
+    annotations,        # of x
+)
+from __future__ import division
+def f(x: nothing): return g(x)
+```
+'''.replace('FUTURE', FUTURE).strip().split('\n===\n')
+MISPLACED = f'import math\n{FUTURE}\n{RIGHT}', f'```\nx = 1\n{FUTURE}\n{RIGHT}```'
+
+
+def test_an_import_from_the_future_comes_first_whatever_stands_above_the_answer():
+    body = {'entry_point': 'f', 'test': 'def check(f): assert f(1) == 2'}
+    for prompt in 'Write f.', 'import math\n\ndef f(x):\n    "Add."\n', f'"f"\n{FUTURE}\ndef f(x):\n':
+        for tests in {'tests': PROSE['tests']}, body, body | {'test': f'{FUTURE}\n{body["test"]}'}:
+            if ('test' in tests) == prompt.endswith(':\n') or '"Add."' in prompt:
+                for chat in False, True:
+                    only('passed', {'prompt': prompt, **tests}, WITH_FUTURE, chat)
+                    wrong = [answer.replace('+ 1', '+ 2') for answer in WITH_FUTURE]
+                    assert 'passed' not in outcomes({'prompt': prompt, **tests}, wrong, chat)
+    only('syntax', PROSE, MISPLACED, chat=True)
+
+
+# --- tests for unittest, doctest and pytest -------------------------------------------------------
+UNITTEST = """import sys, unittest
+class Adds(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls): cls.n = 1
+    def test_one(self): self.assertEqual(f(self.n), 2)
+    def test_more(self):
+        for n in 5, 6:
+            with self.subTest(n=n): self.assertEqual(f(n), n + 1)
+        self.assertRaises(TypeError, f, 'a')
+"""
+EXAMPLES = """def examples():
+    \"\"\"
+    >>> f(k)  # as text
+    6
+    \"\"\"
+k = 5
+from doctest import testmod
+"""
+PYTEST = """import pytest
+def test_one(): assert f(1) == pytest.approx(2)
+class TestMore:
+    k = 5
+    def test_more(self): assert f(self.k) == 6
+def test_text():
+    with pytest.raises(TypeError): f('a')
+"""
+OWN_TESTS = [
+    UNITTEST, UNITTEST + 'unittest.main()', UNITTEST + 'if __name__ == "__main__":\n    unittest.main(verbosity=2)',
+    UNITTEST + 'sys.exit(not unittest.main(argv=["x"], exit=False).result.wasSuccessful())',
+    UNITTEST + 'unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(Adds))',
+    EXAMPLES + 'testmod()', EXAMPLES + 'assert testmod(verbose=True).failed == 0',
+    '"""\n>>> f(1)\n2\n"""\nimport doctest\nif __name__ == "__main__":\n    doctest.testmod()',
+    PYTEST, PYTEST + 'raise SystemExit(pytest.main([__file__]))', PYTEST + 'if __name__ == "__main__":\n    pytest.main()',
+    'def test(x, y): assert f(x) == y\ntest(1, 2)\ntest(5, 6)', 'def go(): assert f(1) == 2\nif __name__ == "__main__": go()']
+# They fail all of them, and do not pass by leaving, or by what unittest would forgive.
+NO_ANSWERS = [
+    'def f(x):\n    """\n    >>> 1\n    1\n    """\n    return x + 2', 'def f(x): raise SystemExit(0)',
+    'import sys\nf = sys.exit', 'import unittest\ndef f(x): raise unittest.SkipTest', 'def g(x): return x + 1',
+    'import unittest\ndef f(x): unittest.main()', 'import unittest\nunittest.main()', 'def f(*_): pass',
+    'import unittest\nclass Adds(unittest.TestCase): pass\ndef f(x): return 7 if x == 5 else 3']
+
+
+def test_own_tests_are_run_as_unittest_doctest_and_pytest_would():
+    answer = RIGHT + 'import unittest\nclass TestMine(unittest.TestCase):\n    def test(self): self.fail()\n'
+    for tests in OWN_TESTS:
+        question = {'prompt': 'Write f(x), which adds 1.', 'tests': tests}
+        found = outcomes(question, [RIGHT, answer, *NO_ANSWERS], run=lambda jobs: run_many(jobs, 20))
+        assert found[:2] == ['passed'] * 2 and 'passed' not in found[2:], (tests, found)
+    example = RIGHT.replace(':\n', ':\n    """\n    >>> f(1)\n    2\n    """\n')
+    only_program = {'prompt': 'Write f.', 'tests': 'import doctest\ndoctest.testmod()'}
+    assert outcomes(only_program, [example, example.replace('+ 1', '+ 2'), RIGHT]) == ['passed', 'wrong', 'wrong']
+
+
+FAIL_BY_THEMSELVES = [('import nonesuch\nassert f(1) == 2', "own/0.*fail by themselves: ModuleNotFoundError.*nonesuch"),
+                      ('def test_f(): pass', 'own/0.*pass without an answer')]
+NEED_ARGUMENTS = 'def test_f(capsys): assert f(1) == 2', (
+    'import pytest\n@pytest.mark.parametrize("x", [1])\ndef test_f(x): assert f(x) == 2')
+
+
+def test_tests_that_fail_by_themselves_are_named(capsys):
+    asked = lambda tests, **more: [to_question({'prompt': 'Write f.', 'task_id': 'own/0', 'tests': tests, **more})]
+    for tests, words in FAIL_BY_THEMSELVES:
+        refused(words, check_harness, asked(tests), run_many)
+    for tests in NEED_ARGUMENTS:
+        refused('no test calls test_f, which needs arguments', asked, tests)
+    check_harness(asked('assert f(1) == two'), run_many)
+    assert "the tests of 'own/0' need two, which neither they nor the question name" in capsys.readouterr().out
+    refused('1 of 1 known solutions fail.*own/0', check_harness,
+            asked('assert f(1) == two', canonical_solution=RIGHT), run_many)
+    check_harness(asked('two = 2\nassert f(1) == two'), run_many)
+    assert 'note' not in capsys.readouterr().out
 
 
 # --- MBPP as published ----------------------------------------------------------------------------

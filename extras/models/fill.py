@@ -6,7 +6,7 @@ A model that was trained to fill gaps (train.py --objective=mlm or span) fills t
 Of mlm, a gap becomes the likeliest token. Of span, it becomes several, always the likeliest next
 one. It runs on the CPU, where a single prompt takes a moment.
 """
-import re
+import os, re
 import torch
 from common import folder_of
 from configurator import configure, require
@@ -39,6 +39,7 @@ def fill_spans(model, tokenizer, ids, marks, max_new_tokens):
 
 if __name__ == '__main__':
     configure(globals(), {'max_new_tokens': (1, 1e6)})
+    require(os.path.exists(ckpt), f'{ckpt} does not exist; train.py --objective=mlm makes one')
     model = GPT.load(ckpt).eval()
     saved = model.saved
     tokenizer = Tokenizer.load(folder_of(ckpt) / 'tokenizer.json', saved.get('tokenizer_hash'))

@@ -4,11 +4,11 @@ for eval.py, rl.py, and the commands rescore, compare and export.
 
     code_in('So:\\n```python\\nx = 1\\n```')       # 'x = 1\\n'
 """
-import ast, collections, math, re, textwrap
+import ast, builtins, collections, math, re, textwrap
 from tqdm import tqdm
 from configurator import require
 from extras.tasks import problems
-from extras.tasks.questions import broken_rules, names_in, read
+from extras.tasks.questions import broken_rules, joined, names_in, read
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -58,8 +58,13 @@ def verdicts(cases, run):
 def read_answers(path, *keys):
     """Return the rows of a file of one checkpoint's answers, {"task_id", ...} with these keys."""
     keys = {'task_id', *keys}
-    rows = read(path, lambda row: row | {key: row[key] for key in keys},
-                f'each line must be a JSON object with {", ".join(sorted(keys))}')
+
+    def checked(row):
+        text = {key: row[key] for key in keys}.get('completion', '')
+        require(isinstance(text, str), f'"completion" must be text, not {text!r:.80}')
+        return row
+
+    rows = read(path, checked, f'each line must be a JSON object with {", ".join(sorted(keys))}')
     require(len({row.get('ckpt') for row in rows}) == 1,
             f'{path} must have answers of one checkpoint ("ckpt")')
     return rows
@@ -124,6 +129,14 @@ def check_harness(questions, run):
     run_all = lambda cases: [*run([(code, q['tests'], q['entry_point']) for q, code in cases])]
     empty = run_all([(q, f'def {q["entry_point"] or "_"}(*_): pass') for q in questions])
     for question, result in zip(questions, empty):
+        said = f'{question["messages"]} {question["prompt"]}'
+        unknown = names_in(question['tests'])[1] - {*dir(builtins), *re.findall(r'\w+', said)}
+        if unknown and not question['solution']:
+            print(f'note: the tests of {named(question)!r} need {", ".join(sorted(unknown))}, '
+                  'which neither they nor the question name; an answer can only guess it')
+        require(not re.match('infrastructure|exception: ModuleNotFoundError', f'{result.outcome}: '
+                f'{result.message}'), f'no score: the tests of {named(question)!r} fail by '
+                f'themselves: {result.message}')
         require(result.outcome != 'passed', f'no score: the tests of {named(question)!r} pass '
                 'without an answer; do they call it? check(candidate) needs an "entry_point"')
     solved = [(question, question['solution']) for question in questions if question['solution']]
@@ -187,7 +200,7 @@ def definitions(blocks, wanted):
         if name in last and last[name] not in chosen:
             chosen.add(last[name])
             names += sorted(found[last[name]][1])
-    return '\n'.join(blocks[i] for i in sorted(chosen))
+    return joined(f'{blocks[i]}\n' for i in sorted(chosen))
 
 
 def python_in(text, most=300):
@@ -226,7 +239,7 @@ def program(question, text, chat):
     such as imports."""
     prompt, name = question['prompt'], question['entry_point']
     if not chat and not names_in(prompt + text)[2]:
-        return prompt + text
+        return joined([prompt, text])
     code = code_in(text, [name, *sorted(names_in(question['tests'])[1])])
     if 'test' not in question:
         return code
@@ -236,4 +249,4 @@ def program(question, text, chat):
             whole = python_in(prompt + body[indented.start():])[0] if indented else ''
             if whole.count('\n') >= prompt.count('\n') > 0:
                 return whole
-    return prompt[:max(0, prompt.rfind(f'def {name}'))] + code
+    return joined([prompt[:max(0, prompt.rfind(f'def {name}'))], code])
