@@ -60,7 +60,7 @@ def settings_in(path, config):
     the name of a setting in config: then convert() refuses it."""
     require(path.endswith('.py') and os.path.isfile(path),
             f'{path} is no config file; a flag looks like --name=value')
-    names = {}
+    names = {'__file__': path}
     try:
         exec(compile(pathlib.Path(path).read_bytes(), path, 'exec'), names)
     except (Exception, SystemExit) as error:

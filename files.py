@@ -36,13 +36,14 @@ KINDS = {'cleaned text': 'nanoparrot-text-1', 'tokens': 'nanoparrot-data-2',
          'chats': 'nanoparrot-chats-1', 'a run': 'last.pt last-1.pt best.pt',
          'a model of Hugging Face': 'tokenizer_config.json model.safetensors '
          'model.safetensors.index.json pytorch_model.bin', 'unfinished results': WORK}
+PACKED = r'\.(gz|zst|bz2|xz)$'
 # folders of packages and of what is made from code
 PACKAGES = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
 
 
 def ends_with(path, endings):
     """Whether a file is of these kinds, packed or not: ends_with('a.jsonl.gz', LINES)."""
-    return re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()).endswith(endings)
+    return re.sub(PACKED, '', path.lower()).endswith(endings)
 
 
 def meta_in(folder):
@@ -103,7 +104,9 @@ def find_files(source, endings=TEXTS + TABLES, out_dir=None, max_files=None, pac
         is_base = folder in (base, os.path.dirname(folder))
         return '' if is_base else kind_of(folder) or kind_above(os.path.dirname(folder))
 
-    paths, named = [], os.path.splitext(source)[1] or '\0'      # an ending that was named
+    # an ending that was named, such as that of *.log.gz; wiki_* names files without one
+    paths, named = [], os.path.splitext(re.sub(PACKED, '', source))[1] or '\0'
+    is_glob = glob.has_magic(source) and '**' not in source and not os.path.exists(source)
     for path in sorted(found):
         kind = kind_above(os.path.dirname(path))
         if not os.path.isfile(path):                            # or a pipe
@@ -112,7 +115,8 @@ def find_files(source, endings=TEXTS + TABLES, out_dir=None, max_files=None, pac
             skipped['files in --out_dir'] += 1
         elif kind:
             skipped[f'files of {kind}'] += 1
-        elif path == source or ends_with(path, (*endings, named)):
+        elif (path == source or ends_with(path, (*endings, named))
+              or is_glob and not os.path.splitext(path)[1]):
             paths.append(path)
         else:
             skipped[os.path.splitext(path)[1] or 'no ending'] += 1
@@ -179,7 +183,8 @@ def entries(path, encoding='', columns=None, longest=math.inf):
             from extras.text import formats
             found = ((entry, 0) for entry in formats.records_of(path, encoding, columns))
         elif has_records:
-            found = ((record_of(line), len(line)) for line in lines_of(path, encoding))
+            found = ((record_of(line), len(line.encode('utf-8', 'surrogateescape')))
+                     for line in lines_of(path, encoding))
         else:
             found = ((text, 0) for text in texts_in(lines_of(path, encoding), longest))
         for number, (entry, lost) in enumerate(found, 1):
@@ -225,8 +230,8 @@ def lines_of(path, encoding=''):
     start = f.peek(4096)
     may_be_json = ends_with(path, ('.py', '.yaml', '.yml', *LINES, *TABLES))
     for form, begin in MAGIC.items():
-        if re.match(begin, start) and not (
-                may_be_json and 'json' in form or path.lower().endswith(form)):
+        if re.match(begin, start) and not (may_be_json and 'json' in form) and not (
+                form == '.parquet' and path.lower().endswith(form)):
             raise ValueError(f'the content looks like a {form}: rename or unpack it (docs/data.md)')
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):    # it begins as UTF-16 does
         encoding = 'utf-32'

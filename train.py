@@ -136,6 +136,7 @@ require(all(os.path.exists(f'{data_dir}/{name}') for name in ('val.bin', 'meta.j
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
+sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
 V = tokenizer.vocab_size
 require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; add --vocab_size=0')
 T = block_size                  # tokens of text in a sequence; with span fewer: it adds sentinels
@@ -204,6 +205,8 @@ else:
     require(Tokenizer.load(beside).hash == tokenizer.hash, f'{data_dir} has another tokenizer than '
             f'{source}; prepare the text again, with --tokenizer={beside}')
 if block_size > model.config.block_size:        # a longer context: see stretch() in model.py
+    require('block_size' in explicit, f'{block_size=} is above the context of {source}; set it '
+            f'explicitly: --block_size={model.config.block_size}, or more for a longer context')
     scaling = model.config.rope_scaling         # of an earlier one, or ()
     first = scaling[3] if len(scaling) == 4 else model.config.block_size / (*scaling, 1)[0]
     model = GPT.load(source, dropout=dropout, causal=wanted.causal, block_size=block_size,
@@ -341,7 +344,7 @@ def evaluate():
     val_loss = row['val_loss']
     log(**row, val_ppl=math.exp(min(val_loss, 700)))
     if objective == 'clm' and math.isfinite(val_loss):                  # nothing is drawn from NaN
-        prompt = torch.tensor([tokenizer.encode(sample_prompt) or tokenizer.first], device=device)
+        prompt = torch.tensor([sample_ids], device=device)
         with autocast, uncompiled():
             [ids] = model.generate(prompt, 100, 0.8, top_k=50, seeds=[seed],
                                    suppress=tokenizer.suppressed_tokens(model.config.vocab_size))

@@ -305,7 +305,7 @@ def test_what_is_no_model_of_ours_is_one_sentence_with_its_path_and_what_is_odd(
         patch.setattr(GPT, '__init__', slip)
         refused('^slip$', GPT.load, file)
     (tmp_path / 'empty').mkdir()
-    refused(f'{tmp_path}/empty.*no best.pt, last.pt', GPT.load, tmp_path / 'empty')
+    refused(f'{tmp_path}/empty.*give a folder that has best.pt, last.pt', GPT.load, tmp_path / 'empty')
 
 
 def test_no_file_runs_code(tmp_path):
