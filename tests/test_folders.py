@@ -283,7 +283,6 @@ eval.py .json --ckpt=model --data_dir=tokens --device=cpu
 plot.py .png --runs=run
 tokenizer.py .json --input=text.jsonl --vocab_size=400
 extras.tasks.compare .json model model
-extras.tasks.rescore .json --completions=gone.jsonl
 extras.training.tokenizer_report .json --input=text.jsonl --vocab_size=400
 extras.models.export .html --ckpt=model --to=html
 extras.models.export .gguf --ckpt=model --to=gguf
