@@ -386,8 +386,8 @@ def write_shard(folder, path, kept):
 
 
 # --- duplicates: of the documents that say the same, the first one is kept ------------------------
-# MinHash is the default. SimHash is here to compare with, as the second method that our sources ask
-# for: it is faster and finds fewer.
+# MinHash is the default. SimHash, the other classic method, is here to compare with: it is faster,
+# and finds fewer.
 def find_duplicates(exact_hashes, folders, document, config, stats):
     """Return {reason: numbers of the documents to drop}, and the number of the document that is
     kept in place of each, (n,). document(i) reads one."""

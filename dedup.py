@@ -116,7 +116,7 @@ def simhash(shingles):
     """Return the second kind of signature (Charikar 2002), uint8 (64,): of each bit, what most of
     the hashes have. 0110, 1100 and 0101 make 0100. Near-duplicates differ in 3 bits, so they
     share one of four blocks of 16 (Manku 2007). With 1 word in 100 changed, it finds one in ten. It
-    is here because the sources of this project name it as the second method, to compare with."""
+    is here to compare with, because it is the other classic method."""
     bits = np.unpackbits(shingles.view(np.uint8)).reshape(-1, 64)
     return (bits.sum(0) * 2 > len(bits)).astype(np.uint8)
 
