@@ -390,8 +390,8 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
 
 if __name__ == '__main__':
     torch.manual_seed(0)
-    # The smallest of four sizes, with which docs/exercises.md teaches to count parameters. The other
-    # three are config/mini.py, midi.py and mega.py, for train.py --plan.
+    # The smallest of four sizes, with which docs/exercises.md teaches to count parameters. The
+    # others are config/mini.py, midi.py and mega.py, for train.py --plan.
     nano = GPT(GPTConfig(256, 512, 6, 8, 0, 256, 768))
     for part in nano, nano.blocks[0]:
         print(f'{type(part).__name__}: {sum(p.numel() for p in part.parameters()):,} parameters')
