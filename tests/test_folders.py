@@ -132,13 +132,6 @@ def test_a_folder_that_a_command_wrote_is_no_source_of_text_and_is_named(place, 
         mistake(run('clean.py', f'--source={kind}', out, cwd=place),
                 f'{kind} has {words}, and --source must be text')
     assert not [*tmp_path.glob('out/[!.]*')]
-    # in a folder of text, they are skipped
-    write(tmp_path / 'in/text.jsonl', [{'text': f'{i} and {i + 1}'} for i in range(9)])
-    for kind in 'tokens', 'run', 'hf':
-        shutil.copytree(place / kind, tmp_path / 'in' / kind)
-    said = ok(run('prepare.py', f'--source={tmp_path}/in', '--tokenizer=byte', out))
-    for words in 'files of tokens: 5', 'files of a run: ', 'files of a model of Hugging Face: 4':
-        assert words in said, said
 
 
 def test_results_in_a_folder_of_text_are_skipped_wherever_they_are_and_all_that_is_skipped_is_counted(
@@ -171,25 +164,6 @@ def test_results_in_a_folder_of_text_are_skipped_wherever_they_are_and_all_that_
     assert not any(path.startswith((*KINDS, 'out')) for path in find_files('*/*')[0])
     assert len(find_files('cleaned')[0]) == len(find_files('cleaned/shards')[0]) == 1
     assert find_files('run/more')[0] == ['run/more/of_it.jsonl'] == find_files('run/more/*')[0]
-
-
-@pytest.mark.parametrize('out', ['cleaned', 'results/of/cleaning'])
-def test_what_clean_py_wrote_within_its_source_is_not_read_again(place, tmp_path, out):
-    """So no document that prepare.py holds out is trained on from a shard."""
-    source = tmp_path / 'in'
-    write(source / 'text.jsonl', [{'text': f'{i} times {i} is {i * i}, a sum of many.'} for i in range(60)])
-    clean = lambda *more: ok(run('clean.py', f'--source={source}', '--min_words=0', '--num_workers=1', *more))
-    clean(f'--out_dir={source}/{out}')
-    n = len(files(source / out))
-    said = ok(run('prepare.py', f'--source={source}', '--tokenizer=byte', f'--out_dir={tmp_path}/tokens'))
-    assert f'files of cleaned text: {n}' in said
-    assert sum(read_json(tmp_path / 'tokens/meta.json')['documents'].values()) == 60
-    said = clean(f'--out_dir={tmp_path}/again')
-    assert f'skipped: files of cleaned text: {n}' in said
-    assert read_json(tmp_path / 'again/report.json')['documents'] == 60
-    said = clean(f'--out_dir={source}/{out}', '--overwrite')
-    assert f'skipped: files in --out_dir: {n}' in said
-    assert read_json(source / out / 'report.json')['documents'] == 60
 
 
 @pytest.mark.parametrize('line', COMMANDS, ids=lambda line: line.split()[0])
@@ -283,7 +257,6 @@ eval.py .json --ckpt=model --data_dir=tokens --device=cpu
 plot.py .png --runs=run
 tokenizer.py .json --input=text.jsonl --vocab_size=400
 extras.tasks.compare .json model model
-extras.tasks.rescore .json --completions=gone.jsonl
 extras.training.tokenizer_report .json --input=text.jsonl --vocab_size=400
 extras.models.export .html --ckpt=model --to=html
 extras.models.export .gguf --ckpt=model --to=gguf
