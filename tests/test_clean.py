@@ -472,30 +472,6 @@ def test_a_long_text_comes_in_pieces_and_lines_of_endoftext_divide_it(tmp_path):
     assert [document['text'] for document in files.read(path)] == pieces
 
 
-# what --encoding names, a text, and encodings in which it arrives
-ENCODED = """
-cp1251 | Съешь ещё этих мягких булок, «да» | cp1251 utf-8 utf-8-sig utf-16
-gbk | 联通好 | gbk utf-8
-shift_jis | そう | shift_jis utf-8
-cp1252 | It’s “good” – café | cp1252 utf-8
-utf-16-le | a plain text, nothing else | utf-16-le ascii utf-8-sig
-utf-16-be | Привет, мир, это текст | utf-16-be utf-8 utf-16
-iso2022_jp | こんにちは | iso2022_jp utf-8
-hz | 你好 | hz utf-8"""
-
-
-def test_an_encoding_that_is_named_is_for_what_is_not_utf8(tmp_path):
-    """UTF-8 is known by its mark, or by more letters than invalid bytes; ASCII may be Japanese mail."""
-    for named, text, encodings in table(ENCODED, ' | '):
-        record = json.dumps({'text': text}, ensure_ascii=False)
-        for encoding in encodings.split():
-            for name, data in ('a.txt', text), ('a.jsonl', record):
-                (tmp_path / name).write_bytes(data.encode(encoding))
-                if name == 'a.txt' or '16' not in encoding:
-                    [document] = files.read(f'{tmp_path}/{name}', encoding=named)
-                    assert document['text'] == text, (named, encoding)
-
-
 def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted(out, tmp_path):
     """One byte in a thousand; above, a text is left out. Of lines of JSON, each is a text."""
     line = prose(1, 20) + '\n'

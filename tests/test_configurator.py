@@ -303,10 +303,3 @@ def test_each_script_reads_by_default_what_the_one_before_it_writes():
         first, second = (re.search(rf"^{name} = '(.*?)'", (ROOT / script).read_text(), re.M)[1]
                          for script, name in map(str.split, ends))
         assert first == second, ends
-
-
-# --- elsewhere ------------------------------------------------------------------------------------
-def test_where_eval_py_cannot_write_it_says_so_before_anything_is_measured(base_run, data_dir):
-    result = run('eval.py', f'--ckpt={base_run} --data_dir={data_dir} --out=/proc/no/eval.json')
-    mistake(result, '/proc/no')
-    assert 'nats' not in result.stdout

@@ -20,7 +20,7 @@ sft.py run --init_from=model --data_dir=chats {STEPS}
 dpo.py run --init_from=model --data_dir=pairs {STEPS}
 rl.py run --init_from=model --reward=mine.py --num_samples=2 --max_new_tokens=4 {STEPS}
 '''.strip().split('\n')
-KINDS = 'cleaned', 'tokens', 'chats', 'run', 'hf'
+KINDS = {'cleaned': 'cleaned text', 'tokens': 'tokens', 'chats': 'chats', 'run': 'a run', 'hf': 'a model of Hugging Face'}
 
 
 def files(folder):
@@ -125,20 +125,12 @@ def test_a_list_of_paths_has_parts_and_patterns_and_what_matches_nothing_is_a_se
 
 def test_a_folder_that_a_command_wrote_is_no_source_of_text_and_is_named(place, tmp_path):
     out = f'--out_dir={tmp_path}/out'
-    for kind, words in [('tokens', 'tokens'), ('chats', 'chats'), ('run', 'a run'),
-                        ('hf', 'a model of Hugging Face'), ('model', 'a run')]:
+    for kind, words in [*KINDS.items()][1:]:
         mistake(run('prepare.py', f'--source={kind}', '--tokenizer=byte', out, cwd=place),
                 f'{kind} has {words}, and --source must be text')
         mistake(run('clean.py', f'--source={kind}', out, cwd=place),
                 f'{kind} has {words}, and --source must be text')
     assert not [*tmp_path.glob('out/[!.]*')]
-    # in a folder of text, they are skipped
-    write(tmp_path / 'in/text.jsonl', [{'text': f'{i} and {i + 1}'} for i in range(9)])
-    for kind in 'tokens', 'run', 'hf':
-        shutil.copytree(place / kind, tmp_path / 'in' / kind)
-    said = ok(run('prepare.py', f'--source={tmp_path}/in', '--tokenizer=byte', out))
-    for words in 'files of tokens: 5', 'files of a run: ', 'files of a model of Hugging Face: 4':
-        assert words in said, said
 
 
 def test_results_in_a_folder_of_text_are_skipped_wherever_they_are_and_all_that_is_skipped_is_counted(
@@ -173,29 +165,10 @@ def test_results_in_a_folder_of_text_are_skipped_wherever_they_are_and_all_that_
     assert find_files('run/more')[0] == ['run/more/of_it.jsonl'] == find_files('run/more/*')[0]
 
 
-@pytest.mark.parametrize('out', ['cleaned', 'results/of/cleaning'])
-def test_what_clean_py_wrote_within_its_source_is_not_read_again(place, tmp_path, out):
-    """So no document that prepare.py holds out is trained on from a shard."""
-    source = tmp_path / 'in'
-    write(source / 'text.jsonl', [{'text': f'{i} times {i} is {i * i}, a sum of many.'} for i in range(60)])
-    clean = lambda *more: ok(run('clean.py', f'--source={source}', '--min_words=0', '--num_workers=1', *more))
-    clean(f'--out_dir={source}/{out}')
-    n = len(files(source / out))
-    said = ok(run('prepare.py', f'--source={source}', '--tokenizer=byte', f'--out_dir={tmp_path}/tokens'))
-    assert f'files of cleaned text: {n}' in said
-    assert sum(read_json(tmp_path / 'tokens/meta.json')['documents'].values()) == 60
-    said = clean(f'--out_dir={tmp_path}/again')
-    assert f'skipped: files of cleaned text: {n}' in said
-    assert read_json(tmp_path / 'again/report.json')['documents'] == 60
-    said = clean(f'--out_dir={source}/{out}', '--overwrite')
-    assert f'skipped: files in --out_dir: {n}' in said
-    assert read_json(source / out / 'report.json')['documents'] == 60
-
-
 @pytest.mark.parametrize('line', COMMANDS, ids=lambda line: line.split()[0])
 def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, tmp_path):
     script, own, *flags = line.split()
-    for kind in KINDS + ('own', 'mine') * (script not in TRAINERS):
+    for kind in [*KINDS] + ['own', 'mine'] * (script not in TRAINERS):
         out = shutil.copytree(place / (own if kind == 'own' else kind), tmp_path / kind)
         if kind == 'own':               # with a file of yours
             (out / 'notes.txt').write_text('mine')
@@ -204,18 +177,12 @@ def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, 
         if kind == own:
             mistake(command(), str(out), '--overwrite')
         else:
-            mistake(command('--overwrite'), str(out), 'choose another --out_dir')
+            words = '' if script in TRAINERS else KINDS.get(kind, '')
+            mistake(command('--overwrite'), f'{out} has {words}', 'choose another --out_dir')
         assert files(out) == before, kind
         if kind == own:
             ok(command('--overwrite'))
             assert files(out) != before
-
-
-def test_a_script_names_what_a_folder_has_that_it_does_not_replace(place):
-    for kind, words in ('cleaned', 'cleaned text'), ('tokens', 'tokens'), ('run', 'a run'), (
-            'hf', 'a model of Hugging Face'):
-        mistake(run('chats.py', '--source=other_chats.jsonl', f'--out_dir={kind}', '--overwrite', cwd=place),
-                f'{kind} has {words}, not of this script; choose another --out_dir')
 
 
 def test_a_trainer_says_what_is_no_data_for_it(place):

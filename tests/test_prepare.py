@@ -98,16 +98,10 @@ def test_the_split_follows_from_the_document_alone_and_of_two_one_is_held_out(pr
     assert all(len(texts) == 1 for texts in documents(tmp_path / 'few').values())
 
 
-def test_lines_of_json_and_of_endoftext_are_documents_and_a_mark_goes(out, tmp_path):
-    odd = ['half \ud800', '<|endoftext|> typed by a user']
-    write_records(tmp_path / 'in/a.jsonl', [{'text': text} for text in [*TEXTS[:4], *odd, ' ']])
-    text = '\n<|endoftext|>\n'.join(TEXTS[4:])
-    long = 'wörter ' * 700_000                      # one document, though it is read in pieces
-    fill(tmp_path / 'in', {'b.txt': f'\ufeff{text}\n', 'c.png': b'\xff', 'd.py': '{"a": 1}\n', 'e.txt': long})
-    said = prepare(out, tmp_path / 'in')
-    assert sorted(map(str.strip, all_of(out))) == sorted([
-        *TEXTS, 'half \ufffd', odd[1], '{"a": 1}', long.strip()])
-    assert 'skipped: .png: 1' in said
+def test_a_long_text_that_is_read_in_pieces_is_one_document_among_others(out, tmp_path):
+    texts = {'a.txt': 'wörter ' * 700_000, 'b.txt': 'short'}
+    said = prepare(out, fill(tmp_path / 'in', {**texts, 'c.png': b'\xff'}))
+    assert all_of(out) == sorted(texts.values()) and 'skipped: .png: 1' in said
 
 
 def test_half_a_character_and_a_name_of_any_bytes_are_no_trouble(tmp_path):
@@ -256,31 +250,7 @@ def test_results_move_into_a_mounted_folder_whose_parent_may_not_be_written(clea
         'train.jsonl', 'val.jsonl', 'report.json', 'meta.json', 'lost+found'}
 
 
-# --- what a folder hides, and what is no text -----------------------------------------------------
-NO_TEXT = r"""
-["a.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"]
-["a.jsonl.gz", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"]
-["wiki_00", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n", ".jsonl or .json"]
-["list.txt", "[\n  {\n \"text\": \"a\"}]\n", ".jsonl or .json"]
-["mark.md", "\ufeff\n{\"a b\":\"c\"}\r{\"a b\":\"d\"}", ".jsonl or .json"]
-["data.txt", "{\"id\": 1, \"text\": \"a\"}\n", ".jsonl or .json"]"""
-
-
-def test_what_a_folder_hides_is_counted_and_results_of_a_command_are_no_text(out, tmp_path):
-    write(tmp_path / 'in', TEXTS)
-    (tmp_path / 'in/link').symlink_to(tmp_path)
-    (tmp_path / 'in/lost.txt').symlink_to('nowhere')
-    said = prepare(out, tmp_path / 'in')
-    assert all_of(out) == sorted(TEXTS)
-    assert 'linked folders: 1, links without a target: 1' in said
-    flags = f'--out_dir={tmp_path}/no', '--tokenizer=byte'
-    for line in NO_TEXT.strip().splitlines():
-        name, text, words = json.loads(line)
-        (tmp_path / name).write_text(text)
-        mistake(run('prepare.py', f'--source={tmp_path / name}', *flags), f'{name}: ', words)
-    assert not [*tmp_path.glob('no/[!.]*')]
-
-
+# --- what is held out -----------------------------------------------------------------------------
 def test_a_long_text_beside_short_ones_is_no_silent_half(out, tmp_path):
     """Whole texts are held out, so the fraction of the bytes may be another one."""
     texts = [prose(i, 40) for i in range(300)]
@@ -338,8 +308,7 @@ def test_the_four_scripts_that_read_text_read_the_same_files_alike(out, tmp_path
     assert kept(tmp_path / 'clean') == texts
     ok(run('tokenizer.py', f'--input={source} --vocab_size=340 --out={tmp_path}/t.json'))
     assert Tokenizer.load(tmp_path / 't.json').to_json() == Tokenizer.train(texts, 340).to_json()
-    unused = ['--unused=text,idx,id'] if '\nunused' in (ROOT / 'chats.py').read_text() else []
-    ok(run('chats.py', f'--source={source} --out_dir={tmp_path}/chats --pii=False', *unused))
+    ok(run('chats.py', f'--source={source} --out_dir={tmp_path}/chats --pii=False --unused=text,idx,id'))
     asked = [json.loads(line)['messages'][0]['content'] for side in ('train', 'val')
              for line in (tmp_path / f'chats/{side}.jsonl').read_text().splitlines()]
     assert sorted(asked) == sorted({*texts})        # each once
@@ -354,10 +323,10 @@ def test_the_four_scripts_that_read_text_read_the_same_files_alike(out, tmp_path
 
 def test_the_four_scripts_give_the_same_reason_for_what_is_damaged(tmp_path):
     source = fill(tmp_path / 'in', {name: data for name, (data, _) in DAMAGED.items()})
-    cleaned, chats, tokens = (run(*command, f'--out_dir={tmp_path}/no' if 'tok' not in command[0] else
-                                  f'--out={tmp_path}/t.json') for command in (
-        ('clean.py', f'--source={source}', '--num_workers=1'), ('chats.py', f'--source={source}', '--pii=False'),
-        ('tokenizer.py', f'--input={source}')))
+    cleaned, chats, tokens = (run(*command) for command in (
+        ('clean.py', f'--source={source} --out_dir={tmp_path}/clean --num_workers=1'),
+        ('chats.py', f'--source={source} --out_dir={tmp_path}/chats --pii=False'),
+        ('tokenizer.py', f'--input={source} --out={tmp_path}/t.json')))
     for name, (_, why) in DAMAGED.items():
         prepared = run('prepare.py', f'--source={source}/{name}', f'--out_dir={tmp_path}/no')
         for result in cleaned, chats, tokens, prepared:

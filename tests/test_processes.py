@@ -163,7 +163,7 @@ def test_processes_that_cannot_meet_are_refused_and_others_meet_also_without_loc
 
 def test_of_two_runs_that_begin_in_one_folder_one_writes_and_after_kill_9_it_is_resumed(
         numbers, train, out):
-    """Two commands at once, as a user types them, and others while the one still runs."""
+    """Two commands at once, as a user types them."""
     command = [sys.executable, ROOT / 'train.py', f'--data_dir={numbers}', f'--out_dir={out}',
                *FLAGS.split(), '--max_steps=1000000']
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -176,8 +176,6 @@ def test_of_two_runs_that_begin_in_one_folder_one_writes_and_after_kill_9_it_is_
         loser, winner = sorted(both, key=lambda process: process.poll() is None)
         assert (loser.poll(), winner.poll()) == (2, None)
         assert f"can't write to {out}: another run does" in loser.stderr.read()
-        for flags in '', '--overwrite', '--init_from=resume', '--init_from=auto':
-            mistake(train(out, flags), 'another run does')
     finally:
         for process in both:
             process.kill()

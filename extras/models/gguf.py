@@ -19,7 +19,7 @@ from extras.models import hf_model, hf_tokenizer
 from extras.training import tokenizer_report
 from model import stretch
 
-gguf = hf_tokenizer.need('gguf', 'a GGUF file needs the package gguf')
+gguf = hf_tokenizer.package('a GGUF file', 'gguf')
 # our names of the numbers in a config, and llama.cpp's
 KEYS = {'block_size': 'context_length', 'n_layer': 'block_count', 'n_head': 'attention.head_count',
         'n_kv_head': 'attention.head_count_kv', 'n_embd': 'embedding_length',

@@ -21,12 +21,13 @@ DAMAGED = ('not as many cells as the header has (or a quote does not end, or is 
 
 
 def package(path, *names):
-    """Import the first of these modules that is installed. Without any, a UserError names the
-    package of the last one."""
+    """Import the first of these modules that is installed. Without any, a UserError says that this
+    path, or whatever it is, needs the package of the last one."""
     for name in names:
         with contextlib.suppress(ImportError):
             return importlib.import_module(name)
-    raise UserError(f'{path} needs a package: pip install {names[-1].removesuffix(".parquet")}')
+    name = re.sub(r'\.(parquet|torch)$', '', names[-1])
+    raise UserError(f'{path} needs a package: pip install {name}')
 
 
 def open_zst(path):
@@ -121,11 +122,10 @@ def rows_of_parquet(path, columns):
     # without pre_buffer, of a group of rows only the pages that are read are in memory
     with parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
         check_names(file.schema_arrow.names)
-        names = [field.name for field in file.schema_arrow if (
-            field.name in columns if columns else 'binary' not in str(field.type))]
-        # filters.py looks for these, also in a struct, as meta.url
-        names += [part.name for field in file.schema_arrow for part in field.flatten()
-                  if columns and re.search('(ur[il]|licen[cs]e)$', part.name, re.I)]
+        # filters.py looks for an address or a license, also in a struct, as meta.url
+        names = [part.name for field in file.schema_arrow for part in field.flatten() if (
+            field.name in columns or re.search('(ur[il]|licen[cs]e)$', part.name, re.I)
+            if columns else 'binary' not in str(field.type))]
         others = dict.fromkeys(file.schema_arrow.names)
         for batch in file.iter_batches(ROWS, columns=names):
             for i in range(len(batch)):

@@ -118,10 +118,9 @@ def hide(text, found, is_code=False):
         label = f'<{kind.upper()}>'
         mask = lambda m: m[0] if stays and stays(m[0]) else label
         if kind == 'email':         # a slow pattern: it gets the few parts that have an @
-            hidden = lambda part: (pattern.sub(mask, part) if any(sign in part for sign in AT_SIGNS)
-                                   else part)
-            new = (QUOTED.sub(lambda part: hidden(part[0]), text) if is_code
-                   else ''.join(map(hidden, text.splitlines(keepends=True))))
+            hidden = lambda part: (pattern.sub(mask, part[0])
+                                   if any(sign in part[0] for sign in AT_SIGNS) else part[0])
+            new = re.sub(QUOTED if is_code else '.+', hidden, text)
         else:
             new = pattern.sub(mask, text)
         found.update({kind: new.count(label) - text.count(label)})
