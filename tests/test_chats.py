@@ -126,6 +126,14 @@ CONVERSATIONS = r'''
 -> refused: unknown role: function_call
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}
 -> user: a | assistant: b | asked: messages.weight
+{"messages": [{"role": "user", "content": "a", "weight": 1}, {"role": "assistant", "content": "b", "weight": 1}]}
+-> user: a | assistant: b | asked: messages.weight
+{"messages": [{"role": "user", "content": "a", "train": false, "masked": "false", "weight": 0.0},
+ {"role": "assistant", "content": "b", "train": true, "weight": 1.0, "Author": "me"}]}
+-> user: a | assistant: b | unused: messages.author
+{"messages": [{"role": "user", "content": "a", "loss": 0, "ignore": false},
+ {"role": "assistant", "content": "b", "loss": 1, "ignore": true}]}
+-> user: a | assistant: b | asked: messages.ignore, messages.loss
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}]}
 -> user: a | assistant: b | asked: messages.weight
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": "False"}]}
@@ -463,39 +471,6 @@ def test_a_column_that_is_not_read_is_shown_with_two_values_until_its_flag_is_gi
     assert counted.keys() - {'id', 'metadata'} == {*pasted.removeprefix('--unused=').split(',')}
 
 
-# columns of messages, of the question / of the answer => what is shown; nothing: it is read
-FLAGS = r"""
-{"weight": 0} {"weight": 1} =>
-{"weight": 0.0} {"weight": 1.0} =>
-{"train": false, "masked": "false"} {"train": true} =>
-{"idx": 0} {"idx": 1, "Author": "me"} =>
-{"weight": 1} {"weight": 1} => messages.weight: 1 (12 records)
-{} {"weight": 0} => messages.weight: 0 (12 records) & --unused=messages.weight
-{"loss": 0} {"loss": 1} => messages.loss: 1 (12 records)
-{"ignore": false} {"ignore": true} => messages.ignore: true (12 records)
-{} {"train_detail": [{"begin_offset": 0, "train": false}]} => messages.train_detail: [{"begin_offset": 0, "train": false}]
-{"name": "Ann"} {"name": "Bob"} => messages.name: "Ann", "Bob" (12 records)
-{} {"refusal": "I will not.", "tool_calls": [{"id": 1}]} => messages.refusal: "I will not." & messages.tool_calls: [{"id": 1}]"""
-
-
-@pytest.mark.parametrize('line', FLAGS.strip().split('\n'))
-def test_a_flag_of_a_message_says_what_is_done_or_is_asked_about(line, tmp_path):
-    flags, said = line.split(' =>')
-    one, two = map(json.loads, flags.replace('} {', '}\n{').split('\n'))
-    source = write(tmp_path / 'x.jsonl', [{'messages': [
-        say('user', f'what about {i}') | one, say('assistant', 'a') | two]} for i in range(12)])
-    if said:
-        result = chats(tmp_path / 'out', source, check=lambda result: result)
-        mistake(result, *said.strip().split(' & '))
-        flags = re.findall('--unused=[^ ]+', result.stderr)[:1]
-        for flag in flags + ['--unused=all']:
-            chats(tmp_path / 'out', source, flag)
-            assert len(kept(tmp_path / 'out')) == 12
-    else:
-        chats(tmp_path / 'out', source)
-        assert len(kept(tmp_path / 'out')) == 12
-
-
 def test_an_answer_that_has_no_text_is_left_out_after_it_was_asked_about(tmp_path):
     rows = [{'messages': [say('user', f'what about {i}'), {'role': 'assistant', 'content': None,
                                                            'refusal': 'no'}]} for i in range(3)]
@@ -589,8 +564,6 @@ def test_public_data_sets_are_read_or_asked_about_once_or_refused_and_nothing_fa
 def answer_in(row):
     """What is learned as good, or judged by a label."""
     return row.get('chosen') or row.get('completion') or row['messages'][-1]['content']
-
-
 
 
 # pairs, and why they are left out; copies of what stands before
