@@ -56,10 +56,9 @@ QUESTION = 'instruction', 'prompt', 'question', 'query'
 ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
 LABELS = {'true': True, '1': True, '1.0': True, 'false': False, '0': False, '0.0': False}
-ROLES = {name: role for role, names in {
-    'user': 'user human prompter', 'system': 'system developer',
-    'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
-    'tool': 'tool function observation ipython'}.items() for name in names.split()}
+ROLES = {'user': 'user human prompter', 'system': 'system developer',
+         'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
+         'tool': 'tool function observation ipython'}
 # Columns, and keys of messages, that may stay unread: no value of them can change what should be
 # learned. A user is asked for any other one, so this list need not grow.
 HARMLESS = ('(.*_)?id|idx|index|uuid|hash|source|dataset|origin|subset|split|category|topic|task|'
@@ -75,10 +74,9 @@ def plain_name(name):
 def without_empty(record):
     """Return what has a value in a record or a message, by plain names: {'Question': 'Hi!',
     'Input': ''} becomes {'question': 'Hi!'}."""
-    full = {name: value for name, value in record.items() if value not in (None, '', [], {})}
-    columns = {plain_name(name): value for name, value in full.items()}
-    require(len(columns) == len(full), f'two columns have the same name: {", ".join(full)}')
-    return columns
+    full = [name for name, value in record.items() if value not in (None, '', [], {})]
+    require(len({*map(plain_name, full)}) == len(full), f'columns of one name: {", ".join(full)}')
+    return {plain_name(name): record[name] for name in full}
 
 
 def in_known_form(columns):
@@ -113,9 +111,8 @@ def read_record(columns, kind, changed, unread):
     listed = [name for name in MESSAGES if isinstance(columns.get(name), list | dict)][:1]
     question = listed or first(QUESTION) + first(['input'])
     answer = PAIR if is_pair else [] if listed else first(ANSWER)
-    names = ', '.join(columns)
-    require(question, f'no list of messages, and no {", ".join(QUESTION)} or input: {names}')
-    require(answer or listed, f'no {", ".join(ANSWER)}: {names}')
+    require(question and (answer or listed), 'no list of messages, and no '
+            f'{", ".join(QUESTION)} or input with {", ".join(ANSWER)}: {", ".join(columns)}')
     scores = ['margin', 'agreement'] if is_pair else ['score'] * (min_score is not None)
     facts = {name: float(str(columns[name])) for name in scores if name in columns}
     facts |= {'label': LABELS[label]} if is_labeled else {}
@@ -135,12 +132,11 @@ def read_record(columns, kind, changed, unread):
 
     # ShareGPT begins in the middle of a conversation, and some end with a question.
     initials = ''.join(m['role'][0] for m in messages)          # such as 'suaua'
-    begin, end = initials.find('u'), initials.rfind('a') + 1
-    messages = [m for m in messages[:begin] if m['role'] != 'assistant'] + messages[begin:end]
+    talk = re.fullmatch('[sa]*(u.*a)[^a]*', initials)
+    require(talk and not re.search('us*u|as*a', talk[1]), 'questions and answers do not alternate')
+    begin, end = talk.span(1)
+    messages = [m for m in messages[:begin] if m['role'] == 'system'] + messages[begin:end]
     changed['messages outside of questions and answers'] += len(initials) - len(messages)
-    turns = ''.join(m['role'][0] for m in messages if m['role'] != 'system')
-    require(turns[:1] == 'u' and not re.search('uu|aa', turns),
-            'questions and answers do not alternate')
     answers = {name: some[0]['content'] for name, some in judged.items()}
     return messages[:-1] if answers else messages, answers, facts
 
@@ -159,8 +155,8 @@ def messages_of(role, values, changed, unread):
         keys = without_empty(turn)
         take = lambda *names: next((keys.pop(name) for name in names if name in keys), '')
         name, content = str(take('role', 'from')).lower(), take('content', 'value', 'text')
-        require(name in ROLES, f'a message has an unknown role: {name or "none"}')
-        role = ROLES[name]
+        role = next((role for role, names in ROLES.items() if name in names.split()), None)
+        require(role, f'a message has an unknown role: {name or "none"}')
         for key, value in keys.items():
             # Questions are never learned, and answers are: these flags say only that.
             flag = LABELS.get(str(value).lower())
@@ -228,7 +224,7 @@ def validation_texts(texts, val_fraction):
     """Return which texts are for validation, a set. texts: of each example. They are those whose
     hash, as a number in [0, 1), is below val_fraction. If that makes too few or too many examples,
     by more than three standard deviations (of 200, fewer than 8 or more than 32), the border
-    moves. At least one text is for validation, and not all."""
+    moves. At least one text is for validation, and not all, unless there is only one."""
     n = collections.Counter(texts)
     wanted = len(texts) * val_fraction
     slack = 3 * (wanted * (1 - val_fraction)) ** 0.5
@@ -248,17 +244,16 @@ explicit = set()        # the settings that config files and flags set
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace settings
 useless = explicit - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
-meta = {**config, 'format': 'nanoparrot-chats-1'}
 out = pathlib.Path(out_dir)
 paths, skipped = find_files(source, LINES + TABLES, out) if source else ([], {})
-work, lock = open_results(out, meta['format'], RESULTS, lambda meta: False, overwrite)
+work, lock = open_results(out, 'nanoparrot-chats-1', RESULTS, lambda meta: False, overwrite)
 
 # 1. read
 left_out, changed, n_unread = (collections.Counter() for _ in range(3))
 # examples: {line: the two texts of split_texts()}; first: {name in a counter: its first place}
 examples, first, bytes_left_out = {}, {}, 0
 # values: {what is not read: two different values of it, as JSON}; given: what may be unread
-values = collections.defaultdict(dict)
+values = collections.defaultdict(list)
 given = {plain_name(name) for name in unused.split(',') if name}
 as_json = lambda value: json.dumps(value, ensure_ascii=False, default=str)
 records = (entry for path in paths for entry in entries(path))
@@ -269,11 +264,10 @@ for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
     text, unread = '', collections.defaultdict(list)
     try:
         require(isinstance(row, dict), row if isinstance(row, Exception) else 'no record of JSON')
-        text = as_json(row)
-        mended, n_odd = replace_invalid_bytes(text)
-        require(mended, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
+        text, n_odd = replace_invalid_bytes(as_json(row))
+        require(text, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         changed['undecodable bytes'] += n_odd
-        columns = without_empty(json.loads(mended) if n_odd else row)
+        columns = without_empty(json.loads(text) if n_odd else row)
         unread |= {name: [columns.pop(name)] for name in given & columns.keys()}
         columns = in_known_form(columns)
         messages, answers, facts = read_record(columns, kind, changed, unread)
@@ -286,65 +280,56 @@ for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
         why, _, words = str(error).partition(': ')
         first.setdefault(why, f'{place} ({words:.80})' if words else place)
         left_out[why] += 1
-        bytes_left_out += lost or len(text.encode('utf-8', 'replace'))
+        bytes_left_out += lost or len(text or '')
     for name, some in unread.items():
         n_unread[name] += 1
-        if len(values[name]) < 2:
-            values[name] |= dict.fromkeys(map(as_json, some))
+        values[name] = [*dict.fromkeys([*values[name], *map(as_json, some)])][:2]
     first = dict.fromkeys([*+changed, *n_unread], place) | first      # an earlier place wins
 
 require(given <= {'all', *n_unread}, f'--unused={unused} names more than the columns that are not '
         f'read: {", ".join(n_unread) or "none"}')
 asked = [name for name in n_unread if not given & {name, 'all'}
          and not re.fullmatch(HARMLESS, name.removeprefix('messages.'))]
-shown = [f'{name}: {", ".join(value[:500 // len(asked) + 9] for value in [*values[name]][:2])} '
+shown = [f'{name}: {", ".join(value[:500 // len(asked) + 9] for value in values[name])} '
          f'({n_unread[name]:,} records)' for name in asked]
-require(not asked, 'these columns are not read, and could change what should be learned: '
-        f'{"; ".join(shown)}. If the answers are good without them, add '
-        f'{shlex.quote("--unused=" + ",".join(asked))} (or --unused=all). --kind=preference reads '
-        'a label, --min_score a score; chats.py --help has the other names that are read')
-counted = {'skipped': skipped, 'changed': +changed, 'unused_columns': n_unread,
-           'left_out': left_out}
+require(not asked, f'these columns are not read: {"; ".join(shown)}. If the answers are good '
+        f'without them, add {shlex.quote("--unused=" + ",".join(asked))} (or --unused=all). --kind='
+        'preference reads a label, --min_score a score; chats.py --help has the other names')
+counts = {'skipped': skipped, 'changed': +changed, 'unused_columns': n_unread, 'left_out': left_out}
 notes = [f'{title.replace("_", " ")}, {name}: {n:,}, first {first.get(name, source)}'
-         for title, some in counted.items() for name, n in some.items()]
+         for title, some in counts.items() for name, n in some.items()]
 
 # 2. split: a text decides for its examples, so they stay in their split in every run
 if source:
     n, n_all = collections.Counter(text for text, _ in examples.values()), len(examples)
     most = min(n_all / 2, max(10, n_all / 100))     # more would move the fraction that is held out
-    examples = {line: text if n[text] <= most else whole
-                for line, (text, whole) in examples.items()}
-    n = len({*examples.values()})
-    require(n > 1, '; '.join([*notes, f'{source} has {n} different questions to learn from, and '
-                              'at least two are needed, because one is held out: add some']))
+    texts = {line: whole if n[text] > most else text for line, (text, whole) in examples.items()}
     # a prompt with a bad answer is split among its like: kto needs both kinds in both splits
-    bad = {text for line, text in examples.items() if line.endswith(' false}\n')}
-    groups = [[text for text in examples.values() if (text in bad) == is_bad]
-              for is_bad in (True, False)]
-    in_val = set().union(*(validation_texts(group, val_fraction) for group in groups if group))
+    bad = {text for line, text in texts.items() if line.endswith(' false}\n')}
+    good = [text for text in texts.values() if text not in bad]
+    kinds = good, [text for text in texts.values() if text in bad]
+    in_val = set().union(*(validation_texts(some, val_fraction) for some in kinds if some))
 else:
     from extras.tasks import problems
-    for split, n in ('train', n_examples), ('validation', 300):
-        text = problems.to_jsonl(problems.problems(n, 0, split, with_tests=False))
-        examples |= dict.fromkeys(text.splitlines(True), split)
+    texts = {line: split for split, n in (('train', n_examples), ('validation', 300)) for line in
+             problems.to_jsonl(problems.problems(n, 0, split, with_tests=False)).splitlines(True)}
     in_val = {'validation'}
-train = [line for line, text in examples.items() if text not in in_val]
-val = [line for line, text in examples.items() if text in in_val]
-ends = [{line[-7:-2] for line in lines} for lines in (train, val)]
-require(not any(ends_of in ({' true'}, {'false'}, set()) for ends_of in ends), 'kto needs good and '
-        'bad answers, to two prompts each, because one is held out: add some')
+train = [line for line, text in texts.items() if text not in in_val]
+val = [line for line, text in texts.items() if text in in_val]
+require(train, '; '.join([*notes, f'{source} has {len({*texts.values()})} different questions to '
+        'learn from, and at least two (of a label) are needed, because one is held out: add some']))
 
 # 3. report
-report = {'read': len(examples) + left_out.total(), 'kept': len(examples), **counted,
-          'left_out': {why: [n, first[why]] for why, n in left_out.items()},
+# first: where each thing that is counted was first seen
+report = {'read': len(texts) + left_out.total(), 'kept': len(texts), **counts,
           'bytes_left_out': bytes_left_out, 'first': first}
-meta |= {'kind': kind or 'sft'}
+meta = {**config, 'format': 'nanoparrot-chats-1', 'kind': kind or 'sft'}
 for name, text in {'train.jsonl': ''.join(train), 'report.json': json.dumps(report, indent=1),
                    'val.jsonl': ''.join(val), 'meta.json': json.dumps(meta, indent=1)}.items():
     (work / 'new' / name).write_text(text, 'utf-8')
 publish(out, RESULTS)
-script = ('dpo.py --loss_type=kto' if ends[0] & {' true', 'false'} else
-          'dpo.py' if kind == 'preference' else 'sft.py')
+script = 'dpo.py' if kind == 'preference' else 'sft.py'
+script += ' --loss_type=kto' * any(line.endswith((' true}\n', ' false}\n')) for line in train)
 print(f'{report["read"]:,} records, {left_out.total():,} left out ({bytes_left_out:,} bytes); '
       f'{len(train):,} to train on, {len(val):,} held out', *notes,
       f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

@@ -57,7 +57,7 @@ def as_text(rows):
 
 def left_out(out):
     """{reason: records}"""
-    return {why: n for why, (n, _) in read_json(out / 'report.json')['left_out'].items()}
+    return read_json(out / 'report.json')['left_out']
 
 
 # A record, and what chats.py makes of it, with the columns that may stay unread, and those that it
@@ -72,7 +72,7 @@ CONVERSATIONS = r'''
 {"id": "cot.1", "system_prompt": "s", "question": "a", "response": "b"}
 -> system: s | user: a | assistant: b | unused: id
 {"context": "c", "question": "q", "answers": {"text": ["x"]}}
--> refused: no output, completion
+-> refused: or input with output, completion
 {"question": "a", "answer": ["b", "B"]}
 -> refused: neither a text nor messages
 {"instruction": "a", "question": "q", "response": "b"}
@@ -126,6 +126,14 @@ CONVERSATIONS = r'''
 -> refused: unknown role: function_call
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}
 -> user: a | assistant: b | asked: messages.weight
+{"messages": [{"role": "user", "content": "a", "weight": 1}, {"role": "assistant", "content": "b", "weight": 1}]}
+-> user: a | assistant: b | asked: messages.weight
+{"messages": [{"role": "user", "content": "a", "train": false, "masked": "false", "weight": 0.0},
+ {"role": "assistant", "content": "b", "train": true, "weight": 1.0, "Author": "me"}]}
+-> user: a | assistant: b | unused: messages.author
+{"messages": [{"role": "user", "content": "a", "loss": 0, "ignore": false},
+ {"role": "assistant", "content": "b", "loss": 1, "ignore": true}]}
+-> user: a | assistant: b | asked: messages.ignore, messages.loss
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}]}
 -> user: a | assistant: b | asked: messages.weight
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": "False"}]}
@@ -158,7 +166,7 @@ CONVERSATIONS = r'''
  "response": "b", "system": "s", "tag": "a"}
 -> system: s | user: a | assistant: b | asked: tag
 {"Prompt": "a", "prompt": "b", "completion": "c"}
--> refused: two columns have the same name: Prompt, prompt
+-> refused: columns of one name: Prompt, prompt
 {"prompt": "a", "completion": "b", "": 3, "Is good, 1-5": 4, "chosen": "c"}
 -> user: a | assistant: b | asked: chosen, is good_1_5, unnamed
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
@@ -214,7 +222,7 @@ CONVERSATIONS = r'''
 {"name": "Ann", "messages": [{"id": 1, "from": "Ann", "text": "a"}]}
 -> refused: unknown role: ann
 {"title": "t", "body": "a", "answers": [{"body": "b", "score": 3}]}
--> refused: instruction, prompt, question, query or input: title, body, answers
+-> refused: no instruction, prompt, question, query or input with output, completion, response, answer: title, body, answers
 {"messages": [3]}
 -> refused: neither a text nor messages
 {"mapping": {"1": null}, "current_node": "1"}
@@ -222,13 +230,13 @@ CONVERSATIONS = r'''
 {"instruction": "a", "input": 5, "output": "b"}
 -> refused: neither a text nor messages
 {"instruction": "a", "output": null}
--> refused: no output, completion
+-> refused: or input with output, completion
 {"prompt": "a", "answer": "b", "history": [["x"]]}
 -> refused: "history" must be a list of pairs
 {"prompt": "a", "answer": "b", "system": 3}
 -> refused: a message is not text
 {"text": "a"}
--> refused: or input: text
+-> refused: response, answer: text
 {"prompt": "a", "completion": "b", "score": "4.5"}
 -> user: a | assistant: b
 {"prompt": "a", "completion": "b", "score": null}
@@ -413,16 +421,15 @@ def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is
         assert not [*out.glob('[!.]*')]
 
 
-def test_both_splits_have_good_and_bad_answers_or_it_ends(tmp_path):
+def test_both_splits_have_good_and_bad_answers_if_there_are_two_questions_of_each(tmp_path):
     labels = lambda n, bad: [{'prompt': f'q{i}', 'completion': 'a', 'label': i >= bad} for i in range(n)]
     for rows in labels(60, 3), labels(60, 57), labels(400, 2), labels(4, 2):
         out = of_rows(tmp_path, rows)
         for name in 'train.jsonl', 'val.jsonl':
             assert {row['label'] for row in read_rows(out / name)} == {True, False}, (len(rows), name)
-    for rows in labels(60, 1), labels(60, 0), labels(9, 9), labels(2, 1):
-        chats(tmp_path / 'no', write(tmp_path / 'x.jsonl', rows), check=lambda result: mistake(
-            result, 'kto needs good and bad answers'))
-        assert not [*tmp_path.glob('no/[!.]*')]
+    chats(tmp_path / 'no', write(tmp_path / 'x.jsonl', labels(2, 1)), check=lambda result: mistake(
+        result, 'has 2 different questions to learn from, and at least two (of a label) are needed'))
+    assert not [*tmp_path.glob('no/[!.]*')]
 
 
 # --- it asks about what it does not read ----------------------------------------------------------
@@ -462,39 +469,6 @@ def test_a_column_that_is_not_read_is_shown_with_two_values_until_its_flag_is_gi
             line_of(f'user: what is {i}? | assistant: a') for i in range(12))
     counted = read_json(tmp_path / 'out/report.json')['unused_columns']
     assert counted.keys() - {'id', 'metadata'} == {*pasted.removeprefix('--unused=').split(',')}
-
-
-# columns of messages, of the question / of the answer => what is shown; nothing: it is read
-FLAGS = r"""
-{"weight": 0} {"weight": 1} =>
-{"weight": 0.0} {"weight": 1.0} =>
-{"train": false, "masked": "false"} {"train": true} =>
-{"idx": 0} {"idx": 1, "Author": "me"} =>
-{"weight": 1} {"weight": 1} => messages.weight: 1 (12 records)
-{} {"weight": 0} => messages.weight: 0 (12 records) & --unused=messages.weight
-{"loss": 0} {"loss": 1} => messages.loss: 1 (12 records)
-{"ignore": false} {"ignore": true} => messages.ignore: true (12 records)
-{} {"train_detail": [{"begin_offset": 0, "train": false}]} => messages.train_detail: [{"begin_offset": 0, "train": false}]
-{"name": "Ann"} {"name": "Bob"} => messages.name: "Ann", "Bob" (12 records)
-{} {"refusal": "I will not.", "tool_calls": [{"id": 1}]} => messages.refusal: "I will not." & messages.tool_calls: [{"id": 1}]"""
-
-
-@pytest.mark.parametrize('line', FLAGS.strip().split('\n'))
-def test_a_flag_of_a_message_says_what_is_done_or_is_asked_about(line, tmp_path):
-    flags, said = line.split(' =>')
-    one, two = map(json.loads, flags.replace('} {', '}\n{').split('\n'))
-    source = write(tmp_path / 'x.jsonl', [{'messages': [
-        say('user', f'what about {i}') | one, say('assistant', 'a') | two]} for i in range(12)])
-    if said:
-        result = chats(tmp_path / 'out', source, check=lambda result: result)
-        mistake(result, *said.strip().split(' & '))
-        flags = re.findall('--unused=[^ ]+', result.stderr)[:1]
-        for flag in flags + ['--unused=all']:
-            chats(tmp_path / 'out', source, flag)
-            assert len(kept(tmp_path / 'out')) == 12
-    else:
-        chats(tmp_path / 'out', source)
-        assert len(kept(tmp_path / 'out')) == 12
 
 
 def test_an_answer_that_has_no_text_is_left_out_after_it_was_asked_about(tmp_path):
@@ -592,8 +566,6 @@ def answer_in(row):
     return row.get('chosen') or row.get('completion') or row['messages'][-1]['content']
 
 
-
-
 # pairs, and why they are left out; copies of what stands before
 PAIR_REASONS = r"""
 user: q | completion: q | label: false
@@ -679,7 +651,7 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(ou
                          'behind', 'one\ntwo', 'half'}
     assert kept(out).count(line_of('user: half | assistant: \ufffd')) == 1
     assert 800 < len(asked) - len(questions) < 1100             # half of the cut file
-    places = {f'{why}, {n}, {place}' for why, (n, place) in made['left_out'].items()}
+    places = {f'{why}, {n}, {made["first"][why]}' for why, n in made['left_out'].items()}
     for words in WHY_LEFT_OUT:
         assert any(re.search(words, place) for place in places), (words, sorted(places))
     assert made['skipped'] == PASSED_OVER and 'skipped, .txt: 1' in said
@@ -788,7 +760,7 @@ def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none(out, 
 MISTAKES = """
 --source=nowhere => nowhere does not exist
 --source=one.jsonl,nowhere => nowhere does not exist
---source=one.jsonl => one.jsonl has 1 different questions & at least two & no output & one.jsonl:2 (prompt)
+--source=one.jsonl => one.jsonl has 1 different questions & at least two & or input with output & one.jsonl:2 (prompt)
 --source=samples.jsonl => an answer that eval.py judged: 2 & samples.jsonl:1 & --prefer
 --source=samples.jsonl --prefer=passed => none of 2 judged answers
 --source=one.jsonl --val_fraction=1 => val_fraction=1 must be
