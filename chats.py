@@ -322,6 +322,7 @@ require(train, '; '.join([*notes, f'{source} has {len({*texts.values()})} differ
 # 3. report
 # first: where each thing that is counted was first seen
 report = {'read': len(texts) + left_out.total(), 'kept': len(texts), **counts,
+          'left_out': {why: [n, first[why]] for why, n in left_out.items()},
           'bytes_left_out': bytes_left_out, 'first': first}
 meta = {**config, 'format': 'nanoparrot-chats-1', 'kind': kind or 'sft'}
 for name, text in {'train.jsonl': ''.join(train), 'report.json': json.dumps(report, indent=1),

@@ -57,7 +57,7 @@ def as_text(rows):
 
 def left_out(out):
     """{reason: records}"""
-    return read_json(out / 'report.json')['left_out']
+    return {why: n for why, (n, place) in read_json(out / 'report.json')['left_out'].items()}
 
 
 # A record, and what chats.py makes of it, with the columns that may stay unread, and those that it
@@ -651,7 +651,7 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(ou
                          'behind', 'one\ntwo', 'half'}
     assert kept(out).count(line_of('user: half | assistant: \ufffd')) == 1
     assert 800 < len(asked) - len(questions) < 1100             # half of the cut file
-    places = {f'{why}, {n}, {made["first"][why]}' for why, n in made['left_out'].items()}
+    places = {f'{why}, {n}, {place}' for why, (n, place) in made['left_out'].items()}
     for words in WHY_LEFT_OUT:
         assert any(re.search(words, place) for place in places), (words, sorted(places))
     assert made['skipped'] == PASSED_OVER and 'skipped, .txt: 1' in said
