@@ -106,7 +106,7 @@ def find_files(source, endings=TEXTS + TABLES, out_dir=None, max_files=None, pac
 
     # an ending that was named, such as that of *.log.gz; wiki_* names files without one
     paths, named = [], os.path.splitext(re.sub(PACKED, '', source))[1] or '\0'
-    is_glob = glob.has_magic(source) and '**' not in source and not os.path.exists(source)
+    is_glob = re.search(r'\w[^/]*$', source) and '**' not in source and not os.path.exists(source)
     for path in sorted(found):
         kind = kind_above(os.path.dirname(path))
         if not os.path.isfile(path):                            # or a pipe
@@ -343,7 +343,8 @@ def open_results(out_dir, form, names, is_same, overwrite, keep=None):
     expression, form: what meta.json says), or, without overwrite, other ones than is_same(meta).
     keep: the beginning of the names of folders that a run which was killed has finished."""
     meta, work = meta_in(out_dir), out_dir / WORK
-    owners = {path.name for path in work.glob('nanoparrot-*')}
+    # whose work was interrupted; a run that was refused has left only empty folders
+    owners = {path.name for path in work.glob('nanoparrot-*') if any(work.glob('*/*'))}
     there = {*os.listdir(out_dir)} - {'.DS_Store', 'lost+found', WORK} if out_dir.is_dir() else ()
     # without meta.json: a kill while results were replaced
     is_ours = meta.get('format') == form or not meta and owners == {form}
@@ -355,6 +356,8 @@ def open_results(out_dir, form, names, is_same, overwrite, keep=None):
     require(overwrite or not meta or is_same(meta), f'{out_dir} has results, of {whose}; '
             '--overwrite=True replaces them, or choose another --out_dir')
     lock = lock_folder(out_dir)
+    for path in work.glob('nanoparrot-*'):
+        path.unlink()
     (work / form).touch()
     clear(work, keep)
     for name in 'new', 'old':

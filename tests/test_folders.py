@@ -269,3 +269,12 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_work(place, tmp_pat
             else [f"can't write to {out}: ", 'choose another --out']))
     assert (tmp_path / 'file').read_text() == 'mine'
     assert {path.name for path in tmp_path.iterdir()} == {'file', f'x{ending}'.partition('/')[0]}
+
+
+def test_a_glob_names_files_without_an_ending_and_packed_ones_of_an_unknown_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in 'wiki_00', 'wiki_01', 'wiki_02.png', 'a.log.gz', 'b.log', 'LICENSE', 'c.txt':
+        write(tmp_path / name, ['text'])
+    for glob, names in ('wiki_*', 'wiki_00 wiki_01'), ('*.log.gz', 'a.log.gz'), \
+            ('*', 'c.txt'), ('./wiki_0[01]', './wiki_00 ./wiki_01'), ('**', './c.txt'):
+        assert ' '.join(find_files(glob)[0]) == names, glob
