@@ -25,10 +25,12 @@ verdict on them, or half of the question. So chats.py reads everything, then sho
 with two of its values and ends. If the answers are good without it, add --unused=COLUMN:
 
     error: these columns are not read: kto_tag: false, true (60 records) ... add --unused=kto_tag
+
+The decision made here is what a good answer is.
 """
 import collections, hashlib, json, math, pathlib, re, shlex, unicodedata
 from typing import Literal
-from configurator import configure, require
+from configurator import UserError, configure, require
 from files import (LINES, TABLES, entries, find_files, open_results, publish,
                    replace_invalid_bytes, without_controls)
 from tqdm import tqdm
@@ -194,7 +196,6 @@ def check_rules(messages, answers, facts):
     require(all(map(str.strip, texts)), 'empty message')
     require(len({*map(str.strip, answers.values())}) == len(answers), 'equal answers')
     for name, low in ('score', min_score), ('margin', min_margin), ('agreement', min_agreement):
-        require(name in facts or f'min_{name}' not in explicit, f'no {name} for --min_{name}')
         require(name not in facts or low <= facts[name] < math.inf, f'low {name}')      # also nan
 
 
@@ -256,6 +257,9 @@ examples, first, bytes_left_out = {}, {}, 0
 values = collections.defaultdict(list)
 given = {plain_name(name) for name in unused.split(',') if name}
 as_json = lambda value: json.dumps(value, ensure_ascii=False, default=str)
+# filters: numbers that flags ask about; a record without the number is kept and counted
+filters = {name for name in ('score', 'margin', 'agreement') if f'min_{name}' in explicit}
+seen = set()
 records = (entry for path in paths for entry in entries(path))
 if prefer:
     from extras.text import preference_pairs
@@ -273,6 +277,8 @@ for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
         messages, answers, facts = read_record(columns, kind, changed, unread)
         kind = kind or ('preference' if answers else 'sft')         # as the first record
         check_rules(messages, answers, facts)
+        unread |= {f'--min_{name}': [''] for name in filters if name not in facts}
+        seen |= facts.keys()
         line = line_of(messages, answers, facts)
         require(line not in examples, 'exact duplicate')
         examples[line] = split_texts(messages, answers, line)
@@ -288,13 +294,15 @@ for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
 
 require(given <= {'all', *n_unread}, f'--unused={unused} names more than the columns that are not '
         f'read: {", ".join(n_unread) or "none"}')
-asked = [name for name in n_unread if not given & {name, 'all'}
+asked = [name for name in n_unread if not given & {name, 'all'} and name[:2] != '--'
          and not re.fullmatch(HARMLESS, name.removeprefix('messages.'))]
 shown = [f'{name}: {", ".join(value[:500 // len(asked) + 9] for value in values[name])} '
          f'({n_unread[name]:,} records)' for name in asked]
 require(not asked, f'these columns are not read: {"; ".join(shown)}. If the answers are good '
         f'without them, add {shlex.quote("--unused=" + ",".join(asked))} (or --unused=all). --kind='
         'preference reads a label, --min_score a score; chats.py --help has the other names')
+for name in filters - seen if examples else ():
+    raise UserError(f'no record has a {name} for --min_{name}; not read: {", ".join(n_unread)}')
 counts = {'skipped': skipped, 'changed': +changed, 'unused_columns': n_unread, 'left_out': left_out}
 notes = [f'{title.replace("_", " ")}, {name}: {n:,}, first {first.get(name, source)}'
          for title, some in counts.items() for name, n in some.items()]

@@ -11,7 +11,7 @@ are. It writes train.bin, val.bin (of several sources also a val_NAME.bin of eac
 report.md and meta.json. Documents are assigned to train or val by a hash of their text: the split
 is stable across runs, and exact duplicates land in the same split. A single document, such as Tiny
 Shakespeare, is cut: its first 90% are for training. You should see 9.6 MB of clean Python become
-2.5 million tokens in a few seconds.
+2.5 million tokens in a few seconds. The decision made here is what is held out.
 
 It needs tokenizer.py, files.py and configurator.py beside it; several sources, gpt2, tables and
 downloads also need extras/.

@@ -496,15 +496,15 @@ def test_a_column_is_never_named_in_vain(tmp_path):
 
 def test_a_filter_that_finds_no_number_ends_it_and_names_the_columns(tmp_path):
     for more, flag, words in (
-            ({}, '--min_score=3', 'no score for --min_score: 9, first & unused columns, id: 9'),
+            ({}, '--min_score=3', 'no record has a score for --min_score; not read: id'),
             ({'rating': [1, 5]}, '--min_score=3', 'rating: 1, 5 (9 records)'),
-            ({'rating': [1, 5]}, '--min_score=3 --unused=rating', 'no score'),
-            ({'chosen': ['b'], 'rejected': ['c']}, '--min_margin=1 --unused=response', 'no margin')):
+            ({'rating': [1, 5]}, '--min_score=3 --unused=rating', 'no record has a score'),
+            ({'chosen': ['b'], 'rejected': ['c']}, '--min_margin=1 --unused=response', 'no record has a margin')):
         source = write(tmp_path / 'x.jsonl', [beside(more, i) for i in range(9)])
         chats(tmp_path / 'no', source, flag, check=lambda result: mistake(result, *words.split(' & ')))
     out = of_rows(tmp_path, [beside({'score': [1, 5, None]}, i) for i in range(9)], '--min_score=3')
-    assert left_out(out) == {
-        'low score': 3, 'no score for --min_score': 3}
+    assert left_out(out) == {'low score': 3}
+    assert read_json(out / 'report.json')['unused_columns']['--min_score'] == 3    # kept, and counted
 
 
 # --- the columns of public data sets, with records of our own -------------------------------------

@@ -10,11 +10,12 @@ as many as the largest --k, and runs them with the tests of --data. Without --ta
 must have been scored: each row has an `outcome`, as in the samples.jsonl that eval.py writes. Then
 nothing runs, and the outcomes are only counted.
 
-Both commands print pass@k of each task and split, and write eval.json and samples.jsonl to the
-folder `scored` next to --completions. What was there from an earlier time is replaced.
+Both commands print pass@k of each task and split, and write eval.json and samples.jsonl: to the
+folder `scored` next to --completions, or next to --out. Earlier results there are replaced, but
+never a file that is read.
 """
-import functools, json, math, pathlib, re
-from configurator import configure, require, require_writable
+import functools, json, math, os, pathlib, re
+from configurator import configure, find_paths, require, require_writable
 from extras.tasks import answers, grading, questions, sandbox
 
 # --- settings -------------------------------------------------------------------------------------
@@ -23,6 +24,7 @@ tasks = ''                      # as in eval.py, without loss; '' = the answers 
 data = ''                       # questions: a .jsonl or .jsonl.gz file; of several tasks: A,B
 n_problems = 0                  # questions; 0 = 100 of each split, or a whole file
 splits = 'example,practice,unseen,other'    # of the problems; others are in problems.py
+out = ''                        # eval.json; '' = scored/eval.json next to the completions
 k = '1'                         # answers drawn for pass@k; several: 1,10,100
 timeout = 3.0                   # seconds for a program
 allow_code_execution = False    # True: run a model's programs; first read extras/tasks/sandbox.py
@@ -46,8 +48,12 @@ if __name__ == '__main__':
             f'--k={k} must be whole numbers from 1, separated by commas, such as 1,10')
     ks = sorted({1, *map(int, k.split(','))})
     folder = pathlib.Path(completions).parent
-    out = folder / 'scored'
-    require_writable(out / 'eval.json')
+    out = pathlib.Path(out or folder / 'scored/eval.json')
+    samples_path = out.with_name('samples.jsonl')
+    read = {*map(os.path.abspath, [completions, *find_paths(data)])}
+    require(read.isdisjoint(map(os.path.abspath, [out, samples_path])),
+            f'--out={out} would replace a file that is read; choose another --out')
+    require_writable(out)
     rows = grading.read_answers(completions, *['completion'] if tasks else ['prompt', 'outcome'])
     who = {key: rows[0].get(key) for key in ('ckpt', 'step')}
     who['chat'] = any(row.get('messages') for row in rows)
@@ -70,6 +76,6 @@ if __name__ == '__main__':
         for split, part in {'all': summary, **summary.pop('by_split')}.items():
             rounded = re.sub(r'\d\.\d+', lambda m: f'{float(m[0]):.4f}', json.dumps(part))
             print(f'{task}, {split}: {rounded}')
-    (out / 'eval.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
-    (out / 'samples.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows), 'utf-8')
-    print(f'written to {out}/eval.json')
+    out.write_text(json.dumps(report, indent=1), encoding='utf-8')
+    samples_path.write_text(''.join(json.dumps(row) + '\n' for row in rows), 'utf-8')
+    print(f'written to {out}')
