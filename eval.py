@@ -183,16 +183,12 @@ ks = sorted({1, *map(int, split(k))})                   # always with 1: the int
 require(not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs at least {ks[-1]} answers to a question: --num_samples={ks[-1]}')
 paths, folders = [*map(os.path.normpath, find_paths(ckpt))], find_paths(data_dir)
-for path in paths:
-    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
-            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 out = pathlib.Path(out or folder_of(paths[0]) / 'eval.json')
 samples_path = out.with_name('samples.jsonl')
 require(out.suffix == '.json', f'--out={out} must end with .json')
 written = {*map(os.path.abspath, [out, samples_path])}
 require(written.isdisjoint(map(os.path.abspath, find_paths(data))),
         f'--out={out} would replace a file that is read; choose another --out')
-require_writable(out)
 if 'loss' in all_tasks and not folders:
     known = sorted({*map(own_data, paths)} - {''})
     folders = known or ['data/quickstart']
@@ -220,6 +216,10 @@ if asking:
     # First, functions that do nothing: if one passes its tests, there is no score. Then the known
     # solutions: a question whose own solution fails is removed.
     report |= grading.check_tasks(questions_of, run)        # adds 'left_out', their task_ids
+for path in paths:
+    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
+            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
+require_writable(out)
 held_out = {folder: open_data(folder) for folder in folders if 'loss' in all_tasks}
 if asking:
     if overwrite:
