@@ -57,7 +57,8 @@ MESSAGES = 'messages', 'conversations'
 QUESTION = 'instruction', 'prompt', 'question', 'query'
 ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
-LABELS = {'true': True, '1': True, '1.0': True, 'false': False, '0': False, '0.0': False}
+LABELS = {**dict.fromkeys(('true', '1', '1.0'), True),
+          **dict.fromkeys(('false', '0', '0.0', '-1', '-1.0'), False)}
 ROLES = {'user': 'user human prompter', 'system': 'system developer',
          'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
          'tool': 'tool function observation ipython'}

@@ -36,7 +36,8 @@ def load_model(path, made_by='train.py', scores=False, **changes):
     tokenizer = Tokenizer.load(folder_of(path) / 'tokenizer.json', saved_hash)
     is_clm = model.config.causal and trained.get('objective', 'clm') == 'clm'
     require(is_clm and (scores or 'reward_head' not in model.saved), f'{path} continues no text: '
-            'it is a reward model, or fills gaps (mlm, span: python -m extras.models.fill)')
+            'it is a reward model, which scores answers, or fills gaps (mlm, span: python -m '
+            'extras.models.fill)')
     if made_by == 'sft.py' and 'objective' in trained and is_first():
         print(f'note: {path} is a base model, which has not learned to answer; sft.py teaches it')
     return model, tokenizer

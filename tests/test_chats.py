@@ -816,3 +816,9 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
         out = of_rows(tmp_path, samples, f'--prefer={prefer}', '--kind=sft', '--pii=False')
         said = [row['messages'][-1]['content'] for row in kept(out)]
         assert sorted(said) == sorted(answers) and left_out(out)
+
+
+def test_labels_of_minus_one_are_bad_answers(tmp_path):
+    rows = [{'prompt': f'q{i}', 'completion': f'a{i}', 'label': i % 2 * 2 - 1} for i in range(20)]
+    kept_rows = kept(of_rows(tmp_path, rows, '--kind=preference'))
+    assert sorted(row['label'] for row in kept_rows) == [False] * 10 + [True] * 10
