@@ -208,7 +208,8 @@ def shard():
 
     def resumed():
         os.makedirs(f'{work}/resumed')
-        shutil.copy(f'{work}/alone/metrics.jsonl', f'{work}/resumed')
+        for file in 'metrics.jsonl', 'tokenizer.json':
+            shutil.copy(f'{work}/alone/{file}', f'{work}/resumed')
         shutil.copy(f'{work}/alone/last-1.pt', f'{work}/resumed/last.pt')
         return compared('resumed', begin('resumed', more=['--init_from=resume']))
 
