@@ -222,10 +222,9 @@ for path in paths:
 require_writable(out)
 held_out = {folder: open_data(folder) for folder in folders if 'loss' in all_tasks}
 if asking:
-    if overwrite:
-        samples_path.unlink(missing_ok=True)
-    require(all(row.get('ckpt') in paths and row.get('task') in asking
-                for row in answers.read_rows(samples_path)), answers.REFUSED % samples_path)
+    require(overwrite or all(row.get('ckpt') in paths and row.get('task') in asking
+                             for row in answers.read_rows(samples_path)),
+            answers.REFUSED % samples_path)
 
 # --- 6. what is done with each model --------------------------------------------------------------
 device_type, device, dtype, *_ = init_device(device, 'auto')
@@ -278,11 +277,11 @@ for path in paths:
     for folder, (meta, _) in held_out.items():
         require(meta['tokenizer_hash'] == tokenizer.hash, f'{folder} has another tokenizer than '
                 f'{path}; prepare the text with --tokenizer={folder_of(path)}/tokenizer.json')
+    if asking and overwrite and path == paths[0]:       # the model and its text fit
+        samples_path.unlink(missing_ok=True)
     is_chat = 'stage' in model.saved.get('config', {})  # sft.py, dpo.py and rl.py teach to answer
     who = {'ckpt': path, 'step': model.saved.get('step'), 'tokenizer_hash': tokenizer.hash,
            'chat': is_chat if chat is None else chat}
-    if chat and 'objective' in model.saved.get('config', {}) and not is_chat:
-        print(f'note: {path} is a base model, which has never seen a chat; leave --chat out')
     report = who | report               # of several checkpoints, the first is named
     measure_loss(path if len(paths) > 1 else 'trained', model, tokenizer)
     save()

@@ -305,7 +305,7 @@ def test_a_base_model_that_is_asked_in_a_chat_is_named(base_run, babbler, tmp_pa
     write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': '.'}])
     ask = lambda *flags: ok(run('eval.py', '--tasks=own --data=own.jsonl --max_new_tokens=2 --device=cpu', *flags,
                                 cwd=tmp_path))
-    note = f'note: {base_run} is a base model, which has never seen a chat'
+    note = f'note: {base_run} is a base model, which has not learned to answer'
     assert note in ask(f'--ckpt={base_run} --chat=True --out=a.json')
     assert 'note' not in ask(f'--ckpt={base_run} --out=b/b.json')
 
@@ -409,3 +409,12 @@ def test_mistakes_are_one_sentence(tmp_path):
     write(tmp_path / 'two.jsonl', [scored | {'ckpt': name} for name in 'ab'])
     each_is_a_mistake(REFUSED, lambda *flags: run('eval.py', '--ckpt=.', *flags, cwd=tmp_path))
     each_is_a_mistake(REFUSED_BY_RESCORE, lambda *flags: run('extras.tasks.rescore', *flags, cwd=tmp_path))
+
+
+def test_a_refused_evaluation_deletes_no_answers_also_with_overwrite(asking, tmp_path, numbers):
+    scores, evaluate = asking
+    ok(evaluate())
+    before = contents(scores)
+    for flags in '--ckpt=gone', f'--tasks=own,gsm8k,loss --data_dir={numbers}':     # another tokenizer
+        mistake(evaluate(flags, '--overwrite'), 'gone' if 'gone' in flags else 'another tokenizer')
+        assert contents(scores) == before
