@@ -95,7 +95,8 @@ def convert(script, bounds, where, name, given):
             value = float(value)
     allowed = ' or '.join(str(getattr(each, '__name__', each)) or "''" for each in types)
     fault = ' needs a value:' if (where, given) == ('--', True) else f'={given!r:.80} must be'
-    require(value in types or type(value) in types and (value != '' or not script[name]),
+    is_empty = value == '' and (script[name] or given)      # of a list of blanks and commas, too
+    require(value in types or type(value) in types and not is_empty,
             f'{where}{name}{fault} {allowed}, such as {script[name]!r}')
     return value
 

@@ -303,3 +303,10 @@ def test_each_script_reads_by_default_what_the_one_before_it_writes():
         first, second = (re.search(rf"^{name} = '(.*?)'", (ROOT / script).read_text(), re.M)[1]
                          for script, name in map(str.split, ends))
         assert first == second, ends
+
+
+def test_a_list_of_commas_and_blanks_is_no_empty_setting(play):
+    """Else --languages=,, would switch a filter off in silence."""
+    assert result(play('--note='))['note'] == ''
+    for given in ',', ' ', ' , ,':
+        one_line(play(f'--note={given}'), '--note=')
