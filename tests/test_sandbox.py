@@ -1,6 +1,6 @@
 """The sandbox: ordinary programs are judged as in any Python, each outcome is told, and no cheap trick
 passes, breaks what is yours or stays, with and without what the kernel allows."""
-import contextlib, json, os, pathlib, re, signal, subprocess, sys, time
+import contextlib, fcntl, json, os, pathlib, re, signal, subprocess, sys, time
 
 import pytest
 from attacks import (ANYTHING, ATTACKS, BOMBS, CHEATS, CHECK, EXPECTED, ODD, OUTCOMES, PROGRAMS, STAY, WRONG,
@@ -25,6 +25,14 @@ RIGHTS = {'root alone': ('0 99', ()), 'no rights': ('none', ()), 'namespaces wit
 # Walls cover /tmp, so a Python that is there runs programs without them.
 IN_TMP = any(f'{prefix}/'.startswith('/tmp/') for prefix in (sys.prefix, sys.base_prefix))
 CONFINED = () if IN_TMP else ('all', 'a user')
+
+
+@pytest.fixture(autouse=True)
+def in_turn(tmp_path_factory):
+    """Bombs use up all processes that a user may have, so of pytest's workers one at a time is here."""
+    with open(tmp_path_factory.getbasetemp().parent / 'sandbox.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def test_right_programs_pass_and_wrong_ones_have_a_wrong_value():
