@@ -348,15 +348,17 @@ def clean_shard(source, paths, folder, settings):
           open(new / 'signatures', 'wb') as signatures):
         for document in itertools.chain.from_iterable(
                 read(path, config.text_field, config.encoding) for path in paths):
-            document['source'], reason, size = source, None, 0
+            document['source'], reason, text, size = source, None, None, 0
             for name, stage in stages.items():
                 if reason := stage(document, stats):
                     stats[f'dropped by {name}'][reason] += 1
                     stats['dropped'][reason] += 1
                     stats['dropped bytes'][reason] += size
                     break
-                data = document['text'].encode('utf-8', 'replace')
-                size = len(data) or document['lost']
+                if document['text'] is not text:        # most stages change nothing
+                    text = document['text']
+                    data = text.encode('utf-8', 'replace')
+                    size = len(data) or document['lost']
                 stats['documents'][name] += 1
                 stats['bytes'][name] += size
             for what in (stats['changed'].keys() | stats['dropped'].keys()) - first.keys():
