@@ -247,7 +247,7 @@ config = configure(globals(), BOUNDS, explicit)     # config files and flags rep
 useless = explicit - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
 out = pathlib.Path(out_dir)
-paths, skipped = find_files(source, LINES + TABLES, out) if source else ([], {})
+paths, skipped = find_files(source, LINES + TABLES) if source else ([], {})
 work, lock = open_results(out, 'nanoparrot-chats-1', RESULTS, lambda meta: False, overwrite)
 
 # 1. read

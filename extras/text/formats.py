@@ -99,9 +99,9 @@ def is_utf8(path, encoding):
 def records_of(path, encoding='', columns=None):
     """Yield the records of a file, or for each that can't be read an error, why. columns: those of
     a .parquet file to read; without any, all that are no bytes."""
-    lines = lines_of(path, encoding)
     if ends_with(path, '.parquet'):
         return rows_of_parquet(path, columns)
+    lines = lines_of(path, encoding)
     if ends_with(path, '.tsv'):
         return rows_of_tsv(path, encoding)
     if ends_with(path, '.csv'):
