@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from conftest import PAID, make_pairs, mistake, ok, read_json, refused, run, write
+from conftest import PAID, fill, make_pairs, mistake, ok, read_json, refused, run, write
 
 from files import clear, find_files
 
@@ -197,6 +197,15 @@ def test_a_trainer_says_what_is_no_data_for_it(place):
         for other in 'cleaned', 'tokens':
             result = run(script, *flags, f'--data_dir={other}', '--out_dir=new', cwd=place)
             mistake(result, f'{other}/train.jsonl is missing', 'not tokens or text')
+
+
+def test_a_meta_json_of_others_is_no_data_of_a_trainer(place, tmp_path):
+    for meta in '', '[1]', '{"name": "x", "dtype": "uint16"}':
+        fill(tmp_path, {'meta.json': meta, 'val.bin': 'val', 'train.bin': 'train', 'meta.pkl': ''})
+        mistake(run('train.py', f'--data_dir={tmp_path} --out_dir=new', cwd=place), f'{tmp_path} has no', 'prepare.py')
+    sft = COMMANDS[4].split(' ', 2)[2]
+    mistake(run('sft.py', sft, f'--base_dir={tmp_path} --replay=2 --out_dir=new', cwd=place), f'{tmp_path} was prepared with another')
+    assert not (place / 'new').exists()
 
 
 def test_advice_leads_to_no_folder_of_others(place):

@@ -139,10 +139,10 @@ class Base:
                 'model, which prepare.py wrote as its --out_dir')
         text = paths[0].read_bytes()
         meta = json.loads(text)
+        require(meta.get('tokenizer_hash') == tokenizer.hash, f'{base_dir} was prepared with '
+                'another tokenizer than the model has; the same ids mean different text')
         sources = meta['sources']
         self.train, val = (np.memmap(path, meta['dtype'], 'r') for path in paths[1:])
-        require(meta['tokenizer_hash'] == tokenizer.hash, f'{base_dir} was prepared with another '
-                'tokenizer than the model has; the same ids mean different text')
         require(len(self.train) > T and len(val) > context, f'{base_dir} needs more than {T} '
                 f'tokens in train.bin and {context} in val.bin, a sequence each; prepare more text')
         if len(sources) < 2:
