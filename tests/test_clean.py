@@ -283,7 +283,7 @@ def test_shards_are_known_by_their_settings_files_and_programs(tmp_path, monkeyp
     text, words, used, ours, other = (write_records(tmp_path / name, []) for name in (
         'a.txt', 'words', 'extras/text/used.py', 'clean.py', 'docs/other.md'))
     monkeypatch.setattr(program, '__file__', str(ours))
-    state = lambda settings='': program.state_of(settings, [text, words])
+    state = lambda settings='': program.fingerprint(settings, [text, words])
     first = state()
     other.write_text('an edit')
     assert state() == first != state('min_words=9')
