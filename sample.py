@@ -118,9 +118,9 @@ def write(answer, seed):
         return sample(logits, temperature, top_k, top_p, u=logits.new_tensor([dice.random()]))
 
     idx = torch.tensor([answer.ids], device=device)  # (1, T)
-    for token in model.stream(idx, answer.n_left, draw, tokenizer.stop):
+    for token in model.stream(idx, answer.remaining, draw, tokenizer.stop):
         yield answer.append(token.item())
-        if not answer.n_left:
+        if not answer.remaining:
             return
 
 

@@ -115,7 +115,7 @@ def test_a_prompt_is_continued_as_it_was_typed(babbler):
 def pieces(prompt, ids, ends=''):
     answer = Answer(TOKENIZER, prompt, len(ids) - 1, ends)      # a text is healed: one more
     for id in ids:
-        if answer.n_left:
+        if answer.remaining:
             yield answer.append(id)
 
 
