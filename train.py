@@ -215,7 +215,7 @@ if state:
     require(state['data'] == data_hash.hexdigest(), f'{data_dir} has other data than {source} read')
     require(state['step'] < max_steps, f'{out_dir} is at step {state["step"]}; raise {max_steps=}')
     if stream:
-        stream.go_to(state['positions'])
+        stream.seek(state['positions'])
 # A model keeps its shape. wanted has what a 0 stands for, such as n_kv_head=0.
 kept = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
 for name in explicit & kept.keys():

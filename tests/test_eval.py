@@ -89,7 +89,7 @@ def test_without_data_dir_the_text_of_the_base_is_measured(base_run, data_dir, t
         assert read_json(tmp_path / 'x.json')['settings']['data_dir'] == str(data_dir)
     result = run('eval.py', '--ckpt=found', cwd=tmp_path)
     mistake(result, 'data/quickstart has no prepared text')
-    assert 'the loss is measured on data/quickstart, because no data.json next to found names' in result.stdout
+    assert 'the loss is measured on data/quickstart, because found has no data.json that names' in result.stdout
     made = write_bins(tmp_path / 'other', np.arange(100, dtype=np.uint16), BYTES)
     flags = f'--ckpt={base_run}', f'--data_dir={made}'
     mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')

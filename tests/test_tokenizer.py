@@ -230,7 +230,7 @@ def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
     damaged = '{"added_tokens": [], "model": {}}'           # as if it were Hugging Face's
     for content in good[:-9], '[' * 100_000, good.replace('"bpe"', '"unigram"'), damaged:
         path.write_text(content)
-        refused(r'bad\.json is not a tokenizer of ours', Tokenizer.load, path)
+        refused(r'bad\.json is not a tokenizer', Tokenizer.load, path)
 
 
 # --- the command ----------------------------------------------------------------------------------
