@@ -85,9 +85,9 @@ def n_sequences(source, T):
 
 
 def weighted(sources, T):
-    """Return the epoch_starts() of a mixture. sources: {name: {'tokens': ..., 'passes': ...}}, in the
-    order of train.bin. A source shorter than a sequence is refused, because its sequences would
-    continue in the next source."""
+    """Return the epoch_starts() of a mixture. sources: {name: {'tokens': ..., 'passes': ...}}, in
+    the order of train.bin. A source shorter than a sequence is refused, because its sequences
+    would continue in the next source."""
     for name, source in sources.items():
         n = source['tokens']
         require(n > T, f'the source {name} has {n} tokens to train on, fewer than a sequence with '
@@ -130,7 +130,7 @@ EVAL_TOKENS = 65_536            # of val.bin, at each evaluation
 
 class Base:
     """The data of the base model as rows, (ids, mask) like those of conversations: rows_of(step),
-    of T tokens, to train on; held_out, as long as the context, to measure. hash identifies what is
+    of T tokens, to train on; val, as long as the context, to measure. hash identifies what is
     replayed: meta.json, which has the hashes of the bins."""
 
     def __init__(self, base_dir, tokenizer, T, context, replay, seed):
@@ -155,10 +155,10 @@ class Base:
         # about EVAL_TOKENS of val.bin, always the same, spread evenly over it
         n_blocks = (len(val) - 1) // context
         blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, EVAL_TOKENS // context)))
-        self.held_out = [row(val, i * context, context) for i in blocks.astype(int)]
+        self.val = [row(val, i * context, context) for i in blocks.astype(int)]
         text_bytes = np.array(tokenizer.text_bytes)                                     # (V,)
-        n_bytes = sum(text_bytes[ids[1:]].sum() for ids, mask in self.held_out)
-        self.tokens_per_byte = len(self.held_out) * context / max(1, n_bytes)
+        n_bytes = sum(text_bytes[ids[1:]].sum() for ids, mask in self.val)
+        self.tokens_per_byte = len(self.val) * context / max(1, n_bytes)
 
     def bits_per_byte(self, nats):
         """Return the loss in bits per byte of text, from the one in nats per token."""
