@@ -81,7 +81,7 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
                 rewards     loss
         dpo     0.1, -0.1   the margin is 0.2: -log sigmoid(0.2) = 0.598
         ipo     0.1, -0.1   the log-ratios 1 and -1 differ by 2, the target is 5: (2 - 5)^2 = 9
-        kto     0.1, -0.1   c is 0.1 above the reference point 0, r below: 1 - sigmoid(0.1) = 0.475
+        kto     0.1, -0.1   0.1 above and 0.1 below the reference point: 1 - sigmoid(0.1) = 0.475
         orpo   -0.2, -0.3   SFT's loss is 2, the odds p / (1 - p) of c, with log p = -10 / 5, are
                             2.987 times those of r: 2 - 0.1 log(2.987 / 3.987) = 2.029
         simpo  -0.2, -0.3   the margin is 0.1, the target is 1: -log sigmoid(0.1 - 1) = 1.241
@@ -116,8 +116,8 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         log_odds = m - torch.log(-torch.expm1(m))       # expm1 is e^m - 1, not rounded to 0
         losses = -means[0] - beta * F.logsigmoid(log_odds[0] - log_odds[1])
     elif loss_type == 'simpo':
-        # There is no reference. log p is a mean per token, so an answer's length doesn't matter. The
-        # margin should exceed gamma. Meng et al. 2024, arXiv:2405.14734, eq. 6
+        # There is no reference. log p is a mean per token, so that the length of an answer
+        # has no effect. The margin should exceed gamma. Meng et al. 2024, arXiv:2405.14734, eq. 6
         losses = -F.logsigmoid(chosen - rejected - gamma)
     elif loss_type == 'rm':
         # The rewards are the scores. Bradley and Terry 1952; arXiv:2203.02155, eq. 1
