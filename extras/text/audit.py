@@ -36,13 +36,14 @@ def watched(stages, n):
             for name, check in stages.items()}
 
 
-def sample(stats, reason, document, n):
+def sample(stats, reason, document, n, note=''):
     """Add a document to the samples of a reason. The n with the lowest hashes stay: a random choice
     that is the same in every run."""
     samples = stats[f'sample of {reason}']
     text = document['text'][:2000]
     digest = hash64(text.encode('utf-8', 'surrogatepass'))
-    samples[f'{digest:020} {document["path"]}'.replace('\n', ' ') + '\n' + text] = 1
+    path = document['path'].replace('\n', ' ')
+    samples[f'{digest:020} {path}\n\n````\n{text}\n````\n{note}'] = 1
     for one in sorted(samples)[n:]:
         del samples[one]
 
@@ -51,23 +52,17 @@ def write(folder, stats, duplicates, kept_for, document, n):
     """Write FOLDER/audit.md: the samples, which leave the stats, and n duplicates of each kind next
     to the documents that are kept in their place. duplicates: {reason: numbers of documents};
     kept_for[i]: the number of what is kept in place of i; document(i) reads one."""
-    chapters = []
     for reason, numbers in duplicates.items():
-        pairs = []
-        for i in sorted(np.random.default_rng(0).permutation(numbers)[:n]):
+        for i in np.random.default_rng(0).permutation(numbers)[:n]:
             gone, kept = document(i), document(kept_for[i])
             alike = jaccard(*(shingles(one['text'].encode('utf-8', 'surrogatepass'))
                               for one in (gone, kept)))
-            pairs += [f'## {gone["path"]}\n\n````\n{gone["text"][:2000]}\n````\n',
-                      f'kept, {alike:.2f} alike: {kept["path"]}\n\n'
-                      f'````\n{kept["text"][:2000]}\n````\n']
-        chapters.append(f'# {reason}\n' + '\n'.join(pairs))
+            sample(stats, reason, gone, n, f'\nkept, {alike:.2f} alike: {kept["path"]}\n\n'
+                   f'````\n{kept["text"][:2000]}\n````\n')
+    chapters = []
     for title in sorted(title for title in stats if title.startswith('sample of ')):
-        texts = []
-        for one in sorted(stats.pop(title))[:n]:
-            line, _, text = one.partition('\n')
-            texts.append(f'## {line[21:]}\n\n````\n{text}\n````\n')     # without the hash
-        chapters.append(f'# {title.removeprefix("sample of ")}\n' + '\n'.join(texts))
+        texts = [f'## {one[21:]}' for one in sorted(stats.pop(title))[:n]]      # without the hash
+        chapters.append('\n'.join([f'# {title.removeprefix("sample of ")}', *texts]))
     (folder / 'audit.md').write_text('\n'.join(chapters), 'utf-8', 'backslashreplace')
 
 
