@@ -213,7 +213,7 @@ def test_advice_leads_to_no_folder_of_others(place):
         script, _, *flags = line.split()
         if script != 'rl.py':
             result = run(script, *flags, '--data_dir=cleaned', '--out_dir=new', cwd=place)
-            mistake(result, 'cleaned', '--out_dir=NEW, and give --data_dir=NEW')
+            mistake(result, 'cleaned', '--out_dir=NEW, ', ' --data_dir=NEW')
     mistake(run('eval.py', '--ckpt=run, run', '--data_dir=chats', cwd=place), 'the val_loss of chats')
 
 
