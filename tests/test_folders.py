@@ -188,15 +188,15 @@ def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, 
 
 def test_a_trainer_says_what_is_no_data_for_it(place):
     """Conversations, pairs, tokens and text: what the folder has, and whose it is."""
-    words = {'sft.py': ('no conversation', 'pairs and labels are for dpo.py', '"prompt": ', '"chosen": '),
-             'dpo.py': ('no pair', 'conversations are for sft.py', '"messages": ')}
+    words = {'sft.py': ('not a conversation', 'dpo.py reads pairs and labels', '"prompt": ', '"chosen": '),
+             'dpo.py': ('not a pair', 'sft.py reads conversations', '"messages": ')}
     for line, other in (COMMANDS[4], 'pairs'), (COMMANDS[5], 'chats'):
         script, _, *flags = line.split()
         result = run(script, *flags, f'--data_dir={other}', '--out_dir=new', cwd=place)
         mistake(result, f'{other}/train.jsonl, line 1, is', *words[script])
         for other in 'cleaned', 'tokens':
             result = run(script, *flags, f'--data_dir={other}', '--out_dir=new', cwd=place)
-            mistake(result, f'{other}/train.jsonl is missing', 'not tokens or text')
+            mistake(result, f'{other}/train.jsonl is missing', f'{script} needs')
 
 
 def test_a_meta_json_of_others_is_no_data_of_a_trainer(place, tmp_path):
@@ -260,7 +260,6 @@ eval.py .json --ckpt=model --data_dir=tokens --device=cpu
 plot.py .png --runs=run
 tokenizer.py .json --input=text.jsonl --vocab_size=400
 extras.tasks.compare .json model model
-extras.training.tokenizer_report .json --input=text.jsonl --vocab_size=400
 extras.models.export .html --ckpt=model --to=html
 extras.models.export .gguf --ckpt=model --to=gguf
 extras.models.export /hf --ckpt=model --to=hf
