@@ -106,15 +106,9 @@ EXERCISES = [
              'The gradient of the mean loss over all targets of a step, from micro-batches: batches has '
              'those of this process, each (x, y) and perhaps a mask. A target that is IGNORE does not count, '
              'and dist.all_reduce(t) adds a tensor over the processes. Leave in loss what this process adds '
-<<<<<<< HEAD
-             'to the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.', 300,
-             '    n_targets = ', "    # The step's loss is a sum"),
-    Exercise('batch_order', 'train.py', 'epoch_starts',
-=======
              'to the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.',
-             seconds=300, begin='    n_targets = ', end='    # Each process has a part'),
-    Exercise('batch_order', 'train.py', 'starts_of',
->>>>>>> who129
+             seconds=300, begin='    n_targets = ', end="    # The step's loss is a sum"),
+    Exercise('batch_order', 'train.py', 'epoch_starts',
              'test_train.py::test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own '
              'test_train.py::test_the_cat_sat_on_the_mat',
              'Where the sequences of an epoch begin, as a function of epoch and seed alone: then nothing '
