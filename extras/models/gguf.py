@@ -237,7 +237,7 @@ if __name__ == '__main__':
     path, out = [*sys.argv[1:], '', ''][:2]
     require(out.startswith('--out='), 'type: python -m extras.models.gguf FILE.gguf --out=FOLDER')
     out = os.path.expanduser(out.removeprefix('--out='))        # bash leaves --out=~/a as it is
-    require(not os.path.exists(out), f'--out={out} is there already; choose another, or move it away')
+    require(not os.path.exists(out), f'--out={out} is there already; choose another or move it')
     require_writable(out)
     hf_model.write(out, *read(path))
     print(f'next: python sample.py --ckpt={shlex.quote(out)} --chat=True')

@@ -130,12 +130,12 @@ OPTION = r'(?:\[[^][\n]{0,1000}\])?'
 ACCENTS = dict(zip('`\'^"~=.uvHcdbrk', '\u0300\u0301\u0302\u0308\u0303\u0304\u0307\u0306'
                    '\u030c\u030b\u0327\u0323\u0331\u030a\u0328'))
 # LaTeX's names of characters, each followed by its character; with_powers() replaces \1 and \2
-CHARACTERS = r'''ss ß AA Å aa å O Ø o ø L Ł l ł AE Æ ae æ OE Œ oe œ DH Ð dh ð TH Þ th þ i ı j ȷ S § P
+LETTERS = r'''ss ß AA Å aa å O Ø o ø L Ł l ł AE Æ ae æ OE Œ oe œ DH Ð dh ð TH Þ th þ i ı j ȷ S § P
 ¶ copyright © pounds £ euro € texteuro € ldots … dots … LaTeX LaTeX TeX TeX textdegree ° textmu µ
 textendash – textemdash — textless < textgreater > textbackslash \ textasciitilde ~ texttimes ×
 textquotedblleft “ textquotedblright ” textquoteleft ‘ textquoteright ’ guillemotleft « textpm ±
 guillemotright » quotedblbase „ textbullet • textregistered ® texttrademark ™'''.split()
-NAMES = {**dict(zip(CHARACTERS[::2], CHARACTERS[1::2])), **dict.fromkeys('-/@!', ''), 'item': '- ',
+NAMES = {**dict(zip(LETTERS[::2], LETTERS[1::2])), **dict.fromkeys('-/@!', ''), 'item': '- ',
          **dict.fromkeys([*',;: ', 'quad', 'footnote', 'thanks'], ' '), 'par': '\n\n',
          'newline': '\n', 'textsuperscript': '\1', 'textsubscript': '\2'}
 # The first alternative that matches wins: a % in a listing is not a comment.
