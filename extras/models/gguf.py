@@ -34,9 +34,8 @@ PATTERNS = {'gpt-2': [GPT2], 'smollm': [r'\p{N}', GPT2],
             'llama-bpe': [WORDS], 'qwen2': [WORDS.replace('{1,3}', '')]}
 OURS = {'gpt-2': [tokenizer_report.PATTERNS['gpt2']],
         'llama-bpe': [tokenizer_report.PATTERNS['cl100k']]}
-PATTERN_NOTE = ("llama.cpp lacks this tokenizer's split pattern, so some texts get other ids; it "
-           'has that of python -m extras.training.tokenizer_report --input=FILE --pattern=cl100k '
-           '--out=tokenizer.json')
+NOTE = ("llama.cpp lacks this tokenizer's split pattern, so some texts get other ids; it has that "
+        "of Tokenizer.train(texts, vocab_size, pattern=PATTERNS['cl100k']) (docs/use.md)")
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5      # types of a token
 
 
@@ -213,7 +212,7 @@ def add_tokenizer(writer, model, tokenizer):
         writer.add_eot_token_id(tokenizer.stop[-1])
         if is_chat:
             writer.add_chat_template(template)
-    return f'\nnote: {PATTERN_NOTE}' if differs else ''
+    return f'\nnote: {NOTE}' if differs else ''
 
 
 def patterns_of(spec):

@@ -36,13 +36,14 @@ def with_samples(stages, n):
             for name, check in stages.items()}
 
 
-def sample(stats, reason, document, n):
+def sample(stats, reason, document, n, note=''):
     """Add a document to the samples of a reason. Keep the n documents with the lowest hashes: a
     random sample that is the same in every run."""
     samples = stats[f'sample of {reason}']
     text = document['text'][:2000]
     digest = hash64(text.encode('utf-8', 'surrogatepass'))
-    samples[f'{digest:020} {document["path"]}'.replace('\n', ' ') + '\n' + text] = 1
+    path = document['path'].replace('\n', ' ')
+    samples[f'{digest:020} {path}\n\n````\n{text}\n````\n{note}'] = 1
     for entry in sorted(samples)[n:]:
         del samples[entry]
 
@@ -51,23 +52,18 @@ def write(folder, stats, duplicates, parent, document, n):
     """Write FOLDER/audit.md: the samples, which are removed from stats, and n duplicates for each
     reason, next to the documents kept in their place. duplicates: {reason: indices of documents};
     parent[i]: the index of the document kept in place of i; document(i) reads document i."""
-    chapters = []
     for reason, numbers in duplicates.items():
-        pairs = []
-        for i in sorted(np.random.default_rng(0).permutation(numbers)[:n]):
+        for i in np.random.default_rng(0).permutation(numbers)[:n]:
             dropped, kept = document(i), document(parent[i])
             similarity = jaccard(*(shingles(one['text'].encode('utf-8', 'surrogatepass'))
                                    for one in (dropped, kept)))
-            pairs += [f'## {dropped["path"]}\n\n````\n{dropped["text"][:2000]}\n````\n',
-                      f'kept, {similarity:.2f} alike: {kept["path"]}\n\n'
-                      f'````\n{kept["text"][:2000]}\n````\n']
-        chapters.append(f'# {reason}\n' + '\n'.join(pairs))
+            sample(stats, reason, dropped, n, f'\nkept, {similarity:.2f} alike: {kept["path"]}\n\n'
+                   f'````\n{kept["text"][:2000]}\n````\n')
+    chapters = []
     for title in sorted(title for title in stats if title.startswith('sample of ')):
-        texts = []
-        for entry in sorted(stats.pop(title))[:n]:
-            line, _, text = entry.partition('\n')
-            texts.append(f'## {line[21:]}\n\n````\n{text}\n````\n')     # without the hash
-        chapters.append(f'# {title.removeprefix("sample of ")}\n' + '\n'.join(texts))
+        # without the hash
+        texts = [f'## {entry[21:]}' for entry in sorted(stats.pop(title))[:n]]
+        chapters.append('\n'.join([f'# {title.removeprefix("sample of ")}', *texts]))
     (folder / 'audit.md').write_text('\n'.join(chapters), 'utf-8', 'backslashreplace')
 
 
