@@ -214,7 +214,7 @@ def test_advice_leads_to_no_folder_of_others(place):
         if script != 'rl.py':
             result = run(script, *flags, '--data_dir=cleaned', '--out_dir=new', cwd=place)
             mistake(result, 'cleaned', '--out_dir=NEW, ', ' --data_dir=NEW')
-    mistake(run('eval.py', '--ckpt=run, run', '--data_dir=chats', cwd=place), 'the val_loss of chats')
+    mistake(run('eval.py', '--ckpt=run, run', '--data_dir=chats', cwd=place), 'chats has no prepared text', 'val_loss in metrics.jsonl')
 
 
 def test_what_a_killed_run_has_left_is_refused_by_the_other_scripts_and_stays(tmp_path):
