@@ -1,8 +1,8 @@
 """
-Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and GPT-4.
+How well does a tokenizer fit a text? A report that compares it with those of GPT-2 and GPT-4.
 
-    python -m extras.training.tokenizer_report --input=FOLDER       # a new one, next to GPT-2's
-    python -m extras.training.tokenizer_report --input=FOLDER --load=tokenizer.json     # this one
+    python -m extras.training.tokenizer_report --input=FOLDER       # trains a new tokenizer
+    python -m extras.training.tokenizer_report --input=FOLDER --load=tokenizer.json
     python -m extras.training.tokenizer_report --input=FOLDER --pattern=cl100k --out=mine.json
 
     print(report(tokenizer, [('.py', 'x = 1')], others('gpt2,my/tokenizer.json')))
@@ -18,9 +18,9 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 input = ''                      # stdlib, or a file, folder or glob of text
 load = ''                       # a tokenizer.json to measure; '' = a new one is trained
-vocab_size = 32_768             # bytes, merges and special tokens of a new one
-pattern: Literal['ours', 'gpt2', 'cl100k'] = 'ours'     # how a new one cuts text into chunks
-out = ''                        # write a new one of all the text, and measure nothing
+vocab_size = 32_768             # bytes, merges and special tokens of a new tokenizer
+pattern: Literal['ours', 'gpt2', 'cl100k'] = 'ours'     # how a new tokenizer splits text
+out = ''                        # train on all the text and write this file; no report
 against = 'gpt2,cl100k_base'    # compare with these, with tokenizer.json files, or with none
 gpt2_dir = ''                   # folder with GPT-2's vocab.bpe and encoder.json, if offline
 
@@ -49,7 +49,7 @@ def read_documents(source):
             else:
                 documents.append((str(kind), text))
     if left_out:
-        print(f'note: {len(left_out):,} left out, such as {left_out[0]}')
+        print(f'note: {len(left_out):,} documents skipped, such as {left_out[0]}')
     require(documents, f'--input={source} has no text to report on')
     return documents
 
@@ -111,8 +111,8 @@ def report(tokenizer, documents, others):
 
 
 def pieces(tokenizer, text):
-    r"""Return the tokens of a text as a reader knows them: ' 天\n' is '·天\n', and a part of a
-    character is its bytes, '\xe5\xa4'."""
+    r"""Return the tokens of a text for printing: ' 天\n' becomes '·天\n', and a part of a character
+    becomes its bytes, '\xe5\xa4'."""
     tokens = [tokenizer.all_bytes[i] for i in tokenizer.encode(text)]
     return [token.decode('utf-8', 'backslashreplace').replace(' ', '·').replace('\n', r'\n')
             for token in tokens]
@@ -146,8 +146,8 @@ def tokenizer_of_gpt2(folder=''):
 
 
 def others(names, folder=''):
-    """Return {name: Tokenizer} of names with commas between them: gpt2, cl100k_base, the path of a
-    tokenizer.json, or none. What can't be read is left out, with a note. folder: for GPT-2."""
+    """Return {name: Tokenizer} of comma-separated names: gpt2, cl100k_base, the path of a
+    tokenizer.json, or none. What can't be read is skipped with a note. folder: for GPT-2."""
     found = {}
     for name in split_paths(names) if names != 'none' else ():
         try:
