@@ -1,22 +1,22 @@
 """
-Everything that needs a GPU, in twenty minutes, most important first. Each result is a line of JSON
-on stdout and in FOLDER/results.jsonl as soon as it is known, so a run that is cut keeps what it
-has. A measurement that fails is a line with its error, and the next begins. Please send us
-results.jsonl in an issue. Needs no network.
+All measurements that need a GPU, in twenty minutes, most important first. Each result is printed as
+a line of JSON and appended to FOLDER/results.jsonl at once, so an interrupted run keeps its results.
+A measurement that fails writes a line with its error, and the next one begins. Please send us
+results.jsonl in an issue. No network is needed.
 
     python bench/gpu.py --out=FOLDER                    # on a machine with an NVIDIA GPU
-    python bench/gpu.py --out=FOLDER --only=generate    # some of them, such as one that failed
-    python bench/gpu.py --out=FOLDER --tiny=True        # all at toy sizes, on a CPU too
+    python bench/gpu.py --out=FOLDER --only=generate    # only some measurements
+    python bench/gpu.py --out=FOLDER --tiny=True        # toy sizes, also on a CPU
 
-    machine         the GPU's own rate, measured: a matrix product
-    generate        batch 1, 16, 256, next to transformers; the CUDA graph next to eager generation
-    train           110M by train.py: a step, MFU, memory next to the plan's
-    large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
-    shard           fsdp, zero2, float16 and resuming with real runs of train.py, one over NCCL
+    machine         the GPU's measured rate of matrix products
+    generate        batch 1, 16, 256, compared with transformers; CUDA graph against eager
+    train           110M by train.py: step time, MFU, memory against the plan's
+    large           1.5B by train.py: ddp, and fsdp with grad_checkpoint and compiled blocks
+    shard           fsdp, zero2, float16 and resuming in runs of train.py over NCCL
     llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
 
-A run of train.py is a process of its own with a limit of time, and FOLDER/NAME.txt has what it
-said. This needs torch with CUDA, a C compiler and Python's headers for Triton, and transformers.
+Each run of train.py is a process with a time limit, and FOLDER/NAME.txt has its output. You need
+torch with CUDA, a C compiler and Python's headers for Triton, and transformers.
 """
 import contextlib, json, os, pathlib, re, shutil, subprocess, sys, tempfile, time, traceback
 import numpy as np
