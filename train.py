@@ -258,7 +258,7 @@ if state:
     opt.load_state_dict({**opt.state_dict(), 'state': moments})     # keeps the new learning rate
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())  # {} without float16
     if stream:
-        stream.go_to(state['positions'])
+        stream.seek(state['positions'])
 state, moments, model.saved = {}, {}, {}        # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------

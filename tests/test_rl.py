@@ -238,7 +238,7 @@ def test_what_each_kind_of_line_pays_and_which_are_refused(tmp_path, monkeypatch
     right = ['def f(x): return 2 * x', 'It is 4', 'it is', 'no']
     wrong = ['def f(x): return x', 'It is 5', 'is it', 'yes']
     assert [*judge(prompts * 3, right + wrong + [''] * 4)] == [1.0] * 4 + [0.0] * 8
-    refused('line 1: every answer would pass', lines_of, tmp_path, '{"prompt": "a"}')
+    refused(':1: every answer would pass', lines_of, tmp_path, '{"prompt": "a"}')
     refused('two lines ask', lines_of, tmp_path, '{"prompt": "a", "answer": 1}',
             '{"prompt": "a", "answer": 2}')
     # tests that cannot run are no verdict

@@ -10,5 +10,5 @@ lora                sft.py --lora: trains small matrices added to the frozen wei
 planner             train.py --plan: memory, days and cost of a run, before it starts
 
 Commands, python -m extras.training.NAME --help:
-tokenizer_report    does a tokenizer fit a text? next to GPT-2's; --pattern trains another
+tokenizer_report    does a tokenizer fit a text? next to GPT-2's
 """
