@@ -12,7 +12,7 @@ import random
 from extras.tasks.problems import problems, to_messages
 
 # Not a hash of the answer: a model could learn which answers pay.
-dice = random.Random(0)
+rng = random.Random(0)
 
 
 def prompts():
@@ -22,4 +22,4 @@ def prompts():
 
 
 def reward(prompt, completion):
-    return dice.random() < 0.5
+    return rng.random() < 0.5

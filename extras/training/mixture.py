@@ -90,7 +90,7 @@ def weighted(sources, T):
     for name, source in sources.items():
         n = source['tokens']
         require(n > T, f'the source {name} has {n} tokens to train on, fewer than a sequence with '
-                f'its last target, {T + 1}: lower --block_size, give it more text, or leave it out')
+                f'its last target, {T + 1}: lower --block_size, add text, or remove the source')
 
     @functools.lru_cache(2)         # 8 bytes a sequence
     def epoch_starts(epoch, n_tokens, T, seed):
@@ -99,10 +99,10 @@ def weighted(sources, T):
         starts, begin = [], 0
         for source in sources.values():
             n = n_sequences(source, T)
-            room = source['tokens'] - T                 # possible starts
+            n_starts = source['tokens'] - T             # possible starts
             # Starts are evenly spaced, and by the golden ratio, epochs interleave theirs.
             phase = (seed + epoch) * 0.618034 % 1
-            spread = (np.arange(n) + phase) * room / n
+            spread = (np.arange(n) + phase) * n_starts / n
             starts.append(np.minimum(begin + spread.astype(np.int64), n_tokens - T - 1))
             begin += source['tokens']
         return np.random.default_rng([seed, epoch]).permutation(np.concatenate(starts))

@@ -106,8 +106,8 @@ def device_bytes(model, n_devices, stage, batch, width, checkpoint):
 
 def show(config):
     """Print the plan of a run of train.py, given its settings."""
-    require(config['init_from'] in ('scratch', 'auto'), 'a plan is of the sizes that are typed; '
-            f'leave --init_from={config["init_from"]} out, and type those of its model')
+    require(config['init_from'] in ('scratch', 'auto'), '--plan computes with the sizes in '
+            f'flags: set those of the model, and remove --init_from={config["init_from"]}')
     n_devices, name, peak, memory, price = machine_of(config['plan'])
     path = pathlib.Path(config['data_dir'], 'meta.json')
     meta = json.loads(path.read_bytes()) if path.exists() else {}

@@ -51,7 +51,7 @@ def read_documents(source):
     return documents
 
 
-def held_out(documents):
+def split_documents(documents):
     """Return nine tenths to train on and a tenth to measure: every tenth document, or the end of
     each document if there are fewer than 20."""
     if len(documents) >= 20:
@@ -163,7 +163,7 @@ if __name__ == '__main__':
     if load:
         tokenizer = Tokenizer.load(load)
     else:
-        train, measured = held_out(measured)
+        train, measured = split_documents(measured)
         print(f'this: trained on nine tenths of {input}; the other tenth is measured')
         tokenizer = Tokenizer.train((text for _, text in train), vocab_size)
     print(report(tokenizer, measured, others(against, gpt2_dir)))
