@@ -535,6 +535,7 @@ UltraFeedback {"prompt": "qN", "prompt_id": "1N", "chosen": [{"content": "qN", "
 orca_dpo_pairs {"system": "", "question": "qN", "chosen": "a", "rejected": "b"} =>
 orca_dpo_pairs, distilabel {"system": "", "input": "qN", "chosen": "a", "rejected": "b", "generations": ["a", "b"], "order": ["chosen", "rejected"], "rating": [9.0, 8.0], "rationale": "r", "status": "unchanged", "chosen_score": 9.0, "in_gsm8k_train": false} => generations,order,rating,rationale,status,chosen_score,in_gsm8k_train
 hh-rlhf {"chosen": "\n\nHuman: qN\n\nAssistant: a", "rejected": "\n\nHuman: qN\n\nAssistant: b"} =>
+orpo-dpo-mix {"source": "Airoboros", "chosen": [{"content": "qN", "role": "user"}, {"content": "a", "role": "assistant"}], "rejected": [{"content": "qN", "role": "user"}, {"content": "b", "role": "assistant"}], "prompt": "qN", "question": "qN"} =>
 trl, kto {"prompt": "qN", "completion": "a", "label": ODD} =>"""
 
 

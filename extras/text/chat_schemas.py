@@ -49,10 +49,10 @@ def in_known_form(record):
         if record.keys() >= {*scores} and 'margin' not in record:
             better, worse = (float(str(record.pop(name))) for name in scores)
             record['margin'] = better - worse
-    if record.keys().isdisjoint(MESSAGES):
-        with_more_of_the_question(record)
     if record.keys() >= {*PAIR}:
         with_prompt_of_the_answers(record)
+    if record.keys().isdisjoint(MESSAGES):
+        with_more_of_the_question(record)
     with_system(record)
     return {name: value for name, value in record.items() if value not in (None, '', [], {})}
 
