@@ -76,7 +76,7 @@ def test_a_published_model_becomes_a_file_with_its_weights_ids_and_chats(out, tm
 def test_a_gguf_file_is_refused_in_a_sentence_that_says_what_to_download(tmp_path):
     """Whether it is whole, one part of several, or damaged, and in ollama, whose files have no
     suffix; also a folder with nothing else."""
-    words = 'a GGUF file is not read: download the Hugging Face folder that it was made from'
+    words = 'a GGUF file is not read: download the Hugging Face folder it was made from'
     save_run(tmp_path / 'run', lively(vocab_size=BYTES.vocab_size), BYTES)
     ok(run('extras.models.export', '--ckpt=run --to=gguf --out=new/whole.gguf', cwd=tmp_path))
     data = (tmp_path / 'new/whole.gguf').read_bytes()
