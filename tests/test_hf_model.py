@@ -98,10 +98,10 @@ LACKING = '''
 {"quantization_config": {"quant_method": "fp8"}} => config=.*fp8
 {"model_type": "qwen2"} => q_proj.bias'''
 NO_WEIGHTS = r'''
-model.Q4_K.gguf => extras.models.gguf FILE
-pytorch_model-1.bin => \.bin files .*: save_pretrained
-adapter_config.json => a merged adapter: save_pretrained
-model.fp16.safetensors => give a folder that has best.pt'''
+model.Q4_K.gguf => a GGUF file is not read: download the Hugging Face folder it was made from
+pytorch_model-1.bin => for a \.bin .*save_pretrained\)$
+adapter_config.json => a merged adapter: transformers' save_pretrained
+model.fp16.safetensors => give a folder that has best.pt, last.pt'''
 
 
 def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path):

@@ -152,7 +152,15 @@ def made(folder, name, **more):
     special, plain, ends, _, template = MODELS[name]
     special, begins = special.split(), name in BEGIN
     ids = {token: id for id, token in enumerate(Tokenizer.byte().to_json()['vocab'])}
-    form = hf_tokenizer.byte_level(ids, [], [], special, plain.split(), special[0] if begins else '')
+    hf = tokenizers.Tokenizer(tokenizers.models.BPE(ids, []))
+    hf.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    hf.decoder = tokenizers.decoders.ByteLevel()
+    hf.add_special_tokens([tokenizers.AddedToken(token, normalized=False) for token in special])
+    hf.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in plain.split()])
+    if begins:
+        hf.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f'{special[0]} $A', special_tokens=[(special[0], hf.token_to_id(special[0]))])
+    form = json.loads(hf.to_str())
     for token in form['added_tokens']:
         token['rstrip'] = name == 'Phi'
     names = {'bos_token': special[0] if begins else None, 'eos_token': special[begins]}
