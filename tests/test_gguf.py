@@ -6,27 +6,27 @@ import pathlib
 import re
 import sys
 
+import gguf
 import pytest
 import torch
 from accidents import full_disk
-from conftest import contents, mistake, ok, run, same, save_run, table
+from common import load_model
+from conftest import contents, mistake, ok, refused, run, same, save_run, table
 from test_hf_model import BASES, BYTES, LLAMA, SMOL, SOURCE, published, same_logits, theirs_in
 from test_model import lively
+from safetensors.torch import load_file
 from test_templates import ids_of, said
+from tokenizers import pre_tokenizers as parts
+from transformers import AutoTokenizer
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from extras.models import hf_model, hf_tokenizer
+from extras.models.gguf import read
 from extras.training import tokenizer_report
 from model import GPT
 from tokenizer import Tokenizer, from_printable
 
-gguf = pytest.importorskip('gguf')
-safetensors = pytest.importorskip('safetensors.torch')
-tokenizers = pytest.importorskip('tokenizers')
-transformers = pytest.importorskip('transformers')
-theirs_of = transformers.AutoTokenizer.from_pretrained
-load_gguf_checkpoint = pytest.importorskip(
-    'transformers.modeling_gguf_pytorch_utils').load_gguf_checkpoint
-
+theirs_of = AutoTokenizer.from_pretrained
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason='transformers asks for the '
                                 'version of gguf, which Python 3.10 does not find')
 
@@ -111,25 +111,25 @@ def test_a_file_becomes_the_folder_that_it_was_made_of_and_comes_back(out, tmp_p
     pre = CASES[name]
     model = published(tmp_path / 'in', BASES[name] | SIZES)
     weights = write_file(tmp_path / 'a.gguf', model, pre)
-    ok(run('extras.models.gguf', 'a.gguf', '--out=out', cwd=tmp_path))
-    assert same(safetensors.load_file(tmp_path / 'out/model.safetensors'), weights)
+    ok(run('extras.models.gguf', 'a.gguf --out=out', cwd=tmp_path))
+    assert same(load_file(tmp_path / 'out/model.safetensors'), weights)
     model.load_state_dict(weights)
-    same_logits(model, GPT.load(out))
-    same_logits(theirs_in(out), GPT.load(out))
+    loaded, ours = load_model(out)
+    same_logits(model, loaded)
+    same_logits(theirs_in(out), loaded)
 
-    ours, theirs = Tokenizer.load(tmp_path / 'out/tokenizer.json'), theirs_of(out)
+    theirs = theirs_of(out)
     assert 'You are "Smol' in ours.template and ours.stop == [402]
     assert ours.render(said(TEXT), True)[0] == ids_of(theirs, said(TEXT), True)
     peer = theirs_of(tmp_path, gguf_file='a.gguf')
     if pre == 'smollm':         # transformers leaves out that each digit is cut out first
-        parts = tokenizers.pre_tokenizers
         peer.backend_tokenizer.pre_tokenizer = parts.Sequence(
             [parts.Digits(True), parts.ByteLevel(add_prefix_space=False)])
     assert ours.encode(TEXT) == peer(TEXT, add_special_tokens=False)['input_ids']
     assert ours.encode('<|im_end|><think>')[-1] == 403 and ours.decode(ours.encode(TEXT)) == TEXT
 
     ok(run('extras.models.export', '--ckpt=out --to=gguf --out=b.gguf', cwd=tmp_path))
-    ok(run('extras.models.gguf', 'b.gguf', '--out=again', cwd=tmp_path))
+    ok(run('extras.models.gguf', 'b.gguf --out=again', cwd=tmp_path))
     assert contents(out) == contents(tmp_path / 'again')
 
 
@@ -149,17 +149,16 @@ ODD = '''
 
 def test_what_model_py_cannot_be_or_is_cut_off_is_refused_by_name_and_leaves_nothing(tmp_path):
     model, path = published(tmp_path / 'in', LLAMA | SIZES), tmp_path / 'a.gguf'
-    read = lambda *flags: run('extras.models.gguf', 'a.gguf', *flags, cwd=tmp_path)
     for odd, words in table(ODD):
         odd = json.loads(odd)
         write_file(path, model, **{'more' if isinstance(odd, dict) else 'extra': odd})
-        mistake(read('--out=out'), 'a.gguf cannot be read', words)
+        refused(f'a.gguf cannot be read.*{words}', read, path)
     data = path.read_bytes()
     for broken in data[:-9000], data[:300], b'{}', b'', b'version https://git-lfs.github.com/spec/v1':
         path.write_bytes(broken)
-        mistake(read('--out=out'), 'cannot be read')
-    mistake(read(), '--out=FOLDER')
-    mistake(read('--out=in'), '--out=in is there')
+        refused('a.gguf cannot be read', read, path)
+    for flag, words in ('--out=out', 'a.gguf cannot be read'), ('', '--out=FOLDER'), ('--out=in', '--out=in is there'):
+        mistake(run('extras.models.gguf', 'a.gguf', flag, cwd=tmp_path), words)
     assert not [*tmp_path.glob('out*')]
 
 
@@ -195,7 +194,7 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
 
     hf_model.write(tmp_path / 'hf', *hf_model.translated(model))
     weights, config, theirs = as_theirs(path, tmp_path / 'hf')
-    assert same(weights, safetensors.load_file(tmp_path / 'hf/model.safetensors'))
+    assert same(weights, load_file(tmp_path / 'hf/model.safetensors'))
     wanted = theirs.config.to_dict() | {
         'rms_norm_eps': pytest.approx(1e-6), 'rope_theta': 10000.0,
         'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop[0]}
@@ -230,9 +229,9 @@ def test_a_real_file_has_the_weights_ids_and_logits_of_transformers(tmp_path):
         pytest.skip('NANOPARROT_GGUF names no file')
     ok(run('extras.models.gguf', path, f'--out={tmp_path}/real'))
     weights, config, theirs = as_theirs(path, tmp_path / 'real')
-    assert same(weights, safetensors.load_file(tmp_path / 'real/model.safetensors'))
+    assert same(weights, load_file(tmp_path / 'real/model.safetensors'))
     assert config['rope_theta'] == theirs.config.rope_parameters['rope_theta']
-    ours, tokenizer = GPT.load(tmp_path / 'real'), Tokenizer.load(tmp_path / 'real/tokenizer.json')
+    ours, tokenizer = load_model(tmp_path / 'real')
     chat, peer = said('What is a parrot?'), theirs_of(path.parent, gguf_file=path.name)
     ids = tokenizer.render(chat, True)[0]
     assert ids == ids_of(peer, chat, True)
