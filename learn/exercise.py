@@ -28,7 +28,7 @@ class Exercise(NamedTuple):
     name: str
     file: str
     where: str          # a function, as in `sample` or `RMSNorm.forward`
-    tests: str          # what grades it: names of tests behind their file
+    tests: str          # what grades it: names of tests behind their file, see ids_of()
     task: str
     seconds: int = 10   # for a test: the loop of an answer may be endless
     begin: str = ''     # if only a part of the function or of the script is yours: how its first line begins,
@@ -65,7 +65,7 @@ EXERCISES = [
              'A conversation as ids, and 1 for each token that the loss counts: the words of the assistant'
              ' and the <|im_end|> after them. Encode each part alone, or a user can forge a turn. The '
              'roles are system, user, assistant and tool, and a content is a text: anything else is a '
-             'ValueError that names the roles; without the special tokens, one that names <|im_end|>.', 30),
+             'ValueError that names the roles; without the special tokens, one that names <|im_end|>.', seconds=30),
     Exercise('targets', 'sft.py', 'collate',
              'test_sft.py::test_a_target_is_the_next_token_if_that_is_trained '
              'test_sft.py::test_the_tensors_that_reach_the_loss_say_what_the_assistants_say',
@@ -74,8 +74,8 @@ EXERCISES = [
     Exercise('dpo', 'dpo.py', 'preference_loss',
              'test_dpo_losses.py',
              'DPO: minus the log sigmoid of the margin between the two rewards. Rafailov et al. 2023, '
-             'arXiv:2305.18290, eq. 7. A margin of -2000 must stay finite.', 10,
-             "    if loss_type == 'dpo':", "    elif loss_type == 'ipo':"),
+             'arXiv:2305.18290, eq. 7. A margin of -2000 must stay finite.',
+             begin="    if loss_type == 'dpo':", end="    elif loss_type == 'ipo':"),
     Exercise('bpe_encode', 'tokenizer.py', 'encode_chunk',
              'test_tokenizer.py::test_the_lowest_id_first_gives_the_ids_of_tiktoken',
              'Replay the merges on one chunk of text. Sennrich et al. 2016, arXiv:1508.07909, section 3.2.'
@@ -94,16 +94,16 @@ EXERCISES = [
              'similarity. Broder 1997: the smallest value under each of k hash functions, here '
              'a x + b of the upper 32 bits of each shingle. A set of a million shingles must not take '
              'a million times k numbers of memory.',
-             '    x = (', '    return numbers'),
+             begin='    x = (', end='    return numbers'),
     Exercise('accumulation', 'train.py', '',
              'test_processes.py::test_a_run_has_the_losses_of_the_golden_one[mlm] '
-             'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw-ddp-2]',
+             'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw ddp 2]',
              'The gradient of the mean loss over all targets of a step, from micro-batches: batches has '
              'those of this process, each (x, y) and perhaps a mask. A target that is IGNORE does not count, '
              'and dist.all_reduce(t) adds a tensor over the processes. Leave in loss what this process adds '
-             'to the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.', 300,
-             '    n_targets = ', '    # Each process has a part'),
-    Exercise('batch_order', 'train.py', 'starts_of',
+             'to the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.',
+             seconds=300, begin='    n_targets = ', end="    # The step's loss is a sum"),
+    Exercise('batch_order', 'train.py', 'epoch_starts',
              'test_train.py::test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own '
              'test_train.py::test_the_cat_sat_on_the_mat',
              'Where the sequences of an epoch begin, as a function of epoch and seed alone: then nothing '
@@ -114,7 +114,7 @@ EXERCISES = [
              'Save all that a run needs to go on bit for bit: model.save(path, **more) writes the weights '
              'and more, and every state[...] in this file says a key. No file may be half written: '
              'os.replace(new, name) renames, and the last.pt before becomes last-1.pt. Random state is not '
-             'needed: why?', 300),
+             'needed: why?', seconds=300),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges_slowly',
              'test_tokenizer.py::test_golden_low_lower_lowest '
              'test_tokenizer.py::test_the_merges_are_those_of_the_naive_loop',
@@ -141,6 +141,11 @@ def lines_of(exercise, source):
         first += lines[first].endswith(':')             # the line that opens a block stays
         stop -= lines[stop - 2:stop].count('')          # and so do the blank ones before a function
     return first, stop
+
+
+def ids_of(exercise):
+    """Return the names of its tests, which may have spaces: test_a.py::test_b[adamw 2]."""
+    return re.split(r' (?=test_\w+\.py)', exercise.tests)
 
 
 def blanked(exercise, source):
@@ -184,7 +189,7 @@ def verdict(exercise, text, file):
         print(f'not yet: {file}, line {e.lineno}, is not Python: {e.msg}')
         return 1
     try:
-        result = grade(exercise.tests.split(), {exercise.file: text}, '-x', seconds=exercise.seconds)
+        result = grade(ids_of(exercise), {exercise.file: text}, '-x', seconds=exercise.seconds)
     except KeyboardInterrupt:
         print('not yet: you stopped the tests. If they took long, look for an endless loop.')
         return 1

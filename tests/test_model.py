@@ -287,7 +287,7 @@ def test_what_is_no_model_of_ours_is_one_sentence_with_its_path_and_what_is_odd(
     for name, value, words in table(ODD, ' '):
         refused(f'{file}.*this model.py.*{words}', GPT.load, saved(file, {name: int(value)}))
     whole = torch.load(saved(file))
-    for key, odd, words in ('model', 5, 'has other weights than'), ('model_config', None, 'cannot be loaded into'):
+    for key, odd, words in ('model', 5, 'do not match'), ('model_config', None, 'cannot be loaded into'):
         torch.save(whole | {key: odd}, file)
         refused(f'{file} {words} this model.py', GPT.load, file)
         torch.save({key: whole[key]}, file)

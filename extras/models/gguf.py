@@ -34,9 +34,8 @@ PATTERNS = {'gpt-2': [GPT2], 'smollm': [r'\p{N}', GPT2],
             'llama-bpe': [WORDS], 'qwen2': [WORDS.replace('{1,3}', '')]}
 OURS = {'gpt-2': [tokenizer_report.PATTERNS['gpt2']],
         'llama-bpe': [tokenizer_report.PATTERNS['cl100k']]}
-DIFFERS = ("llama.cpp lacks this tokenizer's split pattern, so some texts get other ids; it "
-           'has that of python -m extras.training.tokenizer_report --input=FILE --pattern=cl100k '
-           '--out=tokenizer.json')
+DIFFERS = ("llama.cpp lacks this tokenizer's split pattern, so some texts get other ids; it has "
+           "that of Tokenizer.train(texts, vocab_size, pattern=PATTERNS['cl100k']) (docs/use.md)")
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5      # types of a token
 
 

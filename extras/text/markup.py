@@ -10,6 +10,7 @@ Text in all elements and commands stays, and so do mathematics and addresses as 
 Listings become blocks between lines of ```, which clean.py leaves alone.
 """
 import collections, html, re, unicodedata
+import regex
 
 
 def block(listing):
@@ -40,7 +41,11 @@ HIDDEN = [re.compile(rf'{begin}(?:(?P<inner>.*?){end}|.*)', re.S | re.I) for beg
     ('<!--', '--!?>'), (r'<\?', r'\?>'),
     (r'<(script|style|noscript|template)\b[^<>]*>', r'</\1\s*>'))]
 MATH = re.compile(r'<math\b(?:(?P<inner>.*?)</math\s*>|.*)', re.S | re.I)
-SPAN = re.compile(r'(</?(?:span|nobr)\b[^<>]*>)', re.I)
+# KaTeX and MathJax write a formula as MathML, and again, for the eye alone, as spans in a span with
+# aria-hidden="true". (?1) is a span in such a span; what has no end stays.
+COPY = regex.compile(r'(?=<(?:span|nobr)\b[^<>]*\baria-hidden="true")(<(?:span|nobr)\b[^<>]*+>'
+                     r'(?:[^<]++|<(?!/?(?:span|nobr)\b)|(?1))*+'
+                     r'(?:</(?:span|nobr)\b[^<>]*+>?+|(?P<no_end>\Z)))', regex.I)
 LISTING = re.compile(r'<pre\b[^<>]*>(.*?)(?:</pre\s*>|\Z)', re.S | re.I)
 # A quoted value may have a > in it if its second quote ends a value; else a > ends the tag.
 VALUE = '|'.join(rf'{q}[^{q}]*{q}(?=[\s/>])|{q}(?![^{q}]*{q}[\s/>])' for q in '"\'')
@@ -64,7 +69,9 @@ def strip_html(text):
     <pre>. 10<sup>6</sup> becomes 10^6, not 106, H<sub>2</sub>O becomes H2O."""
     for pattern in HIDDEN:
         text = pattern.sub(lambda m: m[0] if m['inner'] is None else '', text)
-    text = MATH.sub(formula, without_copies(text))
+    if '<math' in text:
+        text = COPY.sub(lambda m: '' if m['no_end'] is None else m[0], text)
+    text = MATH.sub(formula, text)
     text = RUBY.sub(lambda m: f'({m[1]})' if m[1] else '', text)
     pieces = LISTING.split(text)                                # text, listing, text, ...
     for i, piece in enumerate(pieces):
@@ -76,21 +83,6 @@ def strip_html(text):
             pieces[i] = re.sub(r'\n{3,}', '\n\n', piece).strip('\n')
     text = ENTITY.sub(lambda m: html.unescape(m[0]), '\n\n'.join(filter(None, pieces)))
     return with_powers(text)
-
-
-def without_copies(text):
-    """Return a page with each formula once. KaTeX and MathJax write it as MathML and again as
-    <span aria-hidden="true">, spans in spans, for the eye alone."""
-    if '<math' not in text or 'aria-hidden="true"' not in text:
-        return text
-    kept, depth = [], 0                 # depth: open spans of such a copy
-    for i, piece in enumerate(SPAN.split(text)):                # text, tag, text, ...
-        is_tag = i % 2
-        if depth or is_tag and 'aria-hidden="true"' in piece:
-            depth += is_tag and (-1 if piece[1] == '/' else 1)
-        else:
-            kept.append(piece)
-    return text if depth else ''.join(kept)
 
 
 def with_powers(text):
