@@ -120,10 +120,10 @@ def interval(scores):
     interval([1] * 8 + [0] * 2) -> [0.49, 0.94]: ten problems say little. If half of 200 problems
     pass, it is [0.43, 0.57], and for 800 [0.47, 0.53]: four times the problems halve the width."""
     p = mean(scores)
-    # Wilson 1927: all true rates q with |p - q| <= 1.96 sqrt(q (1 - q) / n), as in 95% of cases
-    # the measured rate p is within 1.96 standard errors of q. The bounds solve
+    # Wilson 1927: the interval has all q with |p - q| <= 1.96 sqrt(q (1 - q) / n), as the measured
+    # rate p is within 1.96 standard errors of the true rate q 95% of the time. Its bounds solve
     # (p - q)^2 = w q (1 - q) with w = 1.96^2 / n. Ten of ten problems give [0.72, 1]; the standard
-    # error at p would give [1, 1]. For scores such as 0.25 it is a bit too wide.
+    # error at p would give [1, 1]. It is a bit too wide for scores such as 0.25, which vary less.
     w = 1.96 ** 2 / len(scores)
     half = math.sqrt(w * (p * (1 - p) + w / 4))
     return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]

@@ -213,7 +213,7 @@ class GPT(nn.Module):
 
     def predict(self, hidden, targets=None, with_logits=True):
         """Return logits and loss, as forward() does, from hidden states (B, T, C) or (n, C)."""
-        if not with_logits and not torch.compiler.is_compiling():  # it needs fixed shapes
+        if not with_logits and not torch.compiler.is_compiling():  # which needs fixed shapes
             hidden, targets = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V) or (n, V)
         if targets is None:

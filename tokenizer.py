@@ -356,8 +356,8 @@ class Tokenizer:
         try:
             d = json.loads(pathlib.Path(path).read_bytes())
             if 'added_tokens' in d:
-                from extras.models.hf_tokenizer import HFTokenizer, chat_of
-                tokenizer = HFTokenizer(json.dumps(d), chat_of(os.path.dirname(path)))
+                from extras.models.hf_tokenizer import HFTokenizer, read_chat_settings
+                tokenizer = HFTokenizer(json.dumps(d), read_chat_settings(os.path.dirname(path)))
             else:
                 as_bytes = {'char': str.encode, 'bpe': from_printable}[d['kind']]
                 tokenizer = cls(d['kind'], [as_bytes(token) for token in d['vocab']],

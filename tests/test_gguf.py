@@ -73,7 +73,7 @@ def write_file(path, model, pre='gpt-2', more=(), extra=()):
         'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.pre': pre,
         'tokenizer.ggml.tokens': [*vocab, *SPECIAL, '<think>', *(f'[PAD{i}]' for i in range(n))],
         'tokenizer.ggml.token_type': [1] * 400 + [3] * 3 + [4] + [5] * n,
-        'tokenizer.ggml.merges': [*map(' '.join, hf_tokenizer.pairs_of_tokens(vocab))],
+        'tokenizer.ggml.merges': [*map(' '.join, hf_tokenizer.merges_of(vocab))],
         'tokenizer.ggml.add_bos_token': False, 'tokenizer.ggml.bos_token_id': 401,
         'tokenizer.ggml.eos_token_id': 402,
         'tokenizer.chat_template': SMOL} | dict(more)
