@@ -5,6 +5,7 @@ import re
 import shlex
 
 import pytest
+import tokenizers
 import torch
 from attacks import sections
 from common import load_model
