@@ -273,7 +273,7 @@ for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
         require(text, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         changed['undecodable bytes'] += n_odd
         columns = without_empty(json.loads(text) if n_odd else row)
-        unread |= {name: [columns.pop(name)] for name in given & columns.keys()}
+        unread |= {name: [columns.pop(name)] for name in [*columns] if name in given}
         columns = in_known_form(columns)
         messages, answers, facts = read_record(columns, kind, changed, unread)
         kind = kind or ('preference' if answers else 'sft')         # as the first record
@@ -338,7 +338,7 @@ for name, text in {'train.jsonl': ''.join(train), 'report.json': json.dumps(repo
                    'val.jsonl': ''.join(val), 'meta.json': json.dumps(meta, indent=1)}.items():
     (work / 'new' / name).write_text(text, 'utf-8')
 publish(out, RESULTS)
-script = 'dpo.py' if kind == 'preference' else 'sft.py'
+script = 'dpo.py --init_from=out/sft' if kind == 'preference' else 'sft.py --init_from=out/base'
 script += ' --loss_type=kto' * any(line.endswith((' true}\n', ' false}\n')) for line in train)
 print(f'{report["read"]:,} records, {left_out.total():,} left out ({bytes_left_out:,} bytes); '
       f'{len(train):,} to train on, {len(val):,} held out', *notes,
