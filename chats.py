@@ -316,7 +316,7 @@ for name, text in {'train.jsonl': ''.join(train), 'report.json': json.dumps(repo
                    'val.jsonl': ''.join(val), 'meta.json': json.dumps(meta, indent=1)}.items():
     (work / 'new' / name).write_text(text, 'utf-8')
 publish(out, RESULTS)
-script = 'dpo.py' if kind == 'preference' else 'sft.py'
+script = 'dpo.py --init_from=out/sft' if kind == 'preference' else 'sft.py --init_from=out/base'
 script += ' --loss_type=kto' * any(line.endswith((' true}\n', ' false}\n')) for line in train)
 print(f'{report["read"]:,} records, {left_out.total():,} left out ({bytes_left_out:,} bytes); '
       f'{len(train):,} to train on, {len(val):,} held out', *notes,

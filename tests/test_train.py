@@ -203,7 +203,7 @@ def test_a_stream_is_the_bin_of_its_documents_pass_after_pass(tmp_path):
     for name, text in ('a', '1\n2'), ('b', 'kept'), ('c', 'é a'):
         write(tmp_path / f'{name}.jsonl', [{'text': text}])
     for rank, texts in (0, ['1\n2', 'é a']), (1, ['kept'] * 2):
-        stream = Stream(str(tmp_path), rank, 2, BYTES)
+        stream = Stream(str(tmp_path), rank, 2, BYTES, {})
         ids = [id for _ in range(3) for row in stream.take(2, 6) for id in row[:-1]]
         assert BYTES.decode(ids).split('<|endoftext|>')[:4] == texts * 2
 
