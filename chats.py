@@ -242,9 +242,9 @@ def validation_texts(texts, val_fraction):
 
 # --- the job --------------------------------------------------------------------------------------
 RESULTS = r'(train|val)\.jsonl|(meta|report)\.json'
-explicit = set()        # the settings that config files and flags set
+explicit = dict()       # what config files and flags set: {setting: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace settings
-useless = explicit - {'out_dir', 'overwrite', 'n_examples'}
+useless = explicit.keys() - {'out_dir', 'overwrite', 'n_examples'}
 require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
 out = pathlib.Path(out_dir)
 paths, skipped = find_files(source, LINES + TABLES, out) if source else ([], {})

@@ -96,6 +96,7 @@ def resume_or_start(config, explicit, fixed, again=''):
     """Return where a run gets its weights, a path or 'scratch'; the checkpoint that it resumes, or
     {} for a new run; and what the command changes in it, such as ['seed 1 -> 2'].
 
+    init_from=auto resumes, or starts from what auto replaces: a preset's init_from or the default.
     On resume, settings come from the checkpoint unless they are in `explicit`, those that config
     files and flags have set. Settings in `fixed` cannot change. Settings in `again` enable code
     execution and are never restored: pass them every time."""
@@ -105,7 +106,8 @@ def resume_or_start(config, explicit, fixed, again=''):
         lock_out_dir(out)
     checkpoints = [path for path in (out / 'last.pt', out / 'last-1.pt') if path.exists()]
     if source == 'auto':
-        source = config['init_from'] = 'resume' if checkpoints else 'scratch'
+        start = explicit.get('init_from', 'scratch')
+        source = config['init_from'] = 'resume' if checkpoints else start
     if source != 'resume':
         check_folder(out, source, config['overwrite'])
         return source, {}, []

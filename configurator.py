@@ -26,8 +26,8 @@ def require(condition, sentence):
 
 def configure(script, bounds=(), explicit=None):
     """Apply sys.argv to script, a script's globals(). Return {setting: value}, and as 'preset' the
-    name of the last config file. bounds: {setting: (least, most)}. explicit: a set, to which the
-    names of the settings that config files and flags set are added."""
+    name of the last config file. bounds: {setting: (least, most)}. explicit: a dict, to which the
+    settings that config files and flags set are added: {setting: the value it replaced}."""
     sys.excepthook = report_error       # scripts are flat, without a main() that could catch errors
     if hasattr(sys.stdout, 'reconfigure'):          # not in a notebook
         sys.stdout.reconfigure(errors='replace')    # what a terminal can't show becomes a ?
@@ -35,7 +35,9 @@ def configure(script, bounds=(), explicit=None):
         above = pathlib.Path(script['__file__']).read_text('utf-8').split('configure(globals')[0]
         print(script['__doc__'], *re.findall(r'^[a-z]\w*(?:: .+?)? = .+', above, re.M), sep='\n')
         sys.exit()
-    config = {name: value for name, value in script.items() if name.islower() and name[0] != '_'
+    explicit = {} if explicit is None else explicit
+    config = {name: value for name, value in script.items()
+              if name.islower() and name[0] != '_' and value is not explicit
               and isinstance(value, int | float | str | tuple | dict | None)}
     preset = 'defaults'
     for argument in sys.argv[1:]:
@@ -48,9 +50,8 @@ def configure(script, bounds=(), explicit=None):
         for name, value in new.items():
             [closest] = difflib.get_close_matches(name.lower(), config, 1) or ['none, see --help']
             require(name in config, f'{where}{name}: no setting has this name; closest: {closest}')
+            explicit[name] = config[name]
             config[name] = convert(script, bounds, where, name, value)
-            if explicit is not None:
-                explicit.add(name)
     script.update(config)
     return {**config, 'preset': preset}
 

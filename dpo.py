@@ -42,7 +42,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/sft'           # folder or .pt of policy and reference, or resume
+init_from = 'out/sft'           # policy and reference: folder or .pt, resume; auto: resume, or this
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from chats.py --source=FILE
 out_dir = 'out/dpo'             # where the run writes
 overwrite = False               # True: delete the run that out_dir holds
@@ -161,7 +161,7 @@ def indices_of(step, lengths, batch_size, seed):
     return np.array_split(group[order], len(batches))[b % 32]
 
 
-explicit = set()            # the settings that config files and flags set
+explicit = dict()           # what config files and flags set: {setting: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 config |= {'stage': 'dpo', 'steps': 0}      # eval.py asks a model of this stage in conversations
 
@@ -261,7 +261,6 @@ if state:
     opt.load_state_dict(state['optimizer'])
     step, best_val = state['step'], state['best_val']
     ref, kto_kl = state['ref_log_probs'].to(device), state['kto_kl']
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}, or else epochs')
 state, model.saved = {}, {}             # frees their memory
 
 

@@ -43,7 +43,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import GPT, IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/sft'           # folder or .pt to start from, or resume
+init_from = 'out/sft'           # folder or .pt to start from, resume; auto: resume, or this
 out_dir = 'out/rl'              # where the run writes
 overwrite = False               # True: delete the run that out_dir holds
 reward = ''                     # FILE.py, see above; problems, FILE.jsonl or FOLDER
@@ -125,7 +125,7 @@ def collate(answers):
             torch.tensor([a['advantage'] for a in answers for _ in a['ids']]))
 
 
-explicit = set()            # the settings that config files and flags set
+explicit = dict()           # what config files and flags set: {setting: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 content = pathlib.Path(reward).read_bytes() if os.path.isfile(reward) else b''
 # stage: eval.py asks it in conversations; reward_hash: on resume an edited file is said
@@ -223,7 +223,6 @@ if state:
     require(state['data'] == data_hash, f'the prompts of {reward=} have changed')
     opt.load_state_dict(state['optimizer'])
     step, best_val = state['step'], state['best_val']
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
 state, model.saved = {}, {}             # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/base'          # folder or .pt to start from, or resume
+init_from = 'out/base'          # folder or .pt to start from, resume; auto: resume, or this
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from chats.py
 out_dir = 'out/sft'             # where the run writes
 overwrite = False               # True: delete the run that out_dir holds
@@ -113,7 +113,7 @@ def indices_of(step, lengths, batch_size, seed):
     return np.array_split(group[order], len(batches))[b % 32]
 
 
-explicit = set()            # the settings that config files and flags set
+explicit = dict()           # what config files and flags set: {setting: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 config |= {'stage': 'sft', 'steps': 0}      # eval.py asks a model of this stage in conversations
 
@@ -193,7 +193,6 @@ if state:
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(state['optimizer'])
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}, or else epochs')
 state, model.saved = {}, {}             # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------

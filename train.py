@@ -25,7 +25,7 @@ from tokenizer import Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 data_dir = 'data/quickstart'    # from prepare.py
 out_dir = 'out/base'            # where the run writes
-init_from = 'scratch'           # scratch, resume, a model's folder or .pt; auto: resume or scratch
+init_from = 'scratch'           # scratch, a model's folder or .pt, resume; auto: resume, or this
 overwrite = False               # True: delete the run that out_dir holds
 # model (GPTConfig in model.py)
 n_layer = 6                     # blocks
@@ -107,7 +107,7 @@ def spike_limit(window, spike_z):
     return np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
 
 
-explicit = set()            # the settings that config files and flags set
+explicit = dict()           # what config files and flags set: {setting: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 if plan:
     from extras.training import planner
@@ -213,12 +213,11 @@ if block_size > model.config.block_size:        # a longer context: see stretch(
                      rope_scaling=(block_size / first, 1.0, 4.0, first))
 if state:
     require(state['data'] == data_hash.hexdigest(), f'{data_dir} has other data than {source} read')
-    require(state['step'] < max_steps, f'{out_dir} is at step {state["step"]}; raise {max_steps=}')
     if stream:
         stream.go_to(state['positions'])
 # A model keeps its shape. wanted has what a 0 stands for, such as n_kv_head=0.
 kept = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
-for name in explicit & kept.keys():
+for name in explicit.keys() & kept.keys():
     require(getattr(wanted, name) == kept[name], f'{name} must be {kept[name]!r}, as in {source}')
 config |= kept | {'vocab_size': V}
 
@@ -446,5 +445,5 @@ while step < max_steps and not stopping:
 
 reader = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
 say(f'done, best val_loss {best_val:.4f}; next: python {reader} --ckpt={shlex.quote(out_dir)}'
-    if step == max_steps else f'stopped at step {step}; resume: python train.py '
+    if step >= max_steps else f'stopped at step {step}; resume: python train.py '
     f'--out_dir={shlex.quote(out_dir)} --init_from=resume')

@@ -30,11 +30,11 @@ sweep = ()
 sources = {'a': 1.0}        # weights
 _hidden = 1
 BOUNDS = {'steps': (1, 100)}
-_explicit = set()
-config = configure(globals(), BOUNDS, _explicit)
+explicit = {}
+config = configure(globals(), BOUNDS, explicit)
 later = 3                   # derived
 assert all(globals()[key] == value for key, value in config.items() if key != 'preset')
-print('RESULT ' + json.dumps({**config, 'typed': sorted(_explicit)}))
+print('RESULT ' + json.dumps({**config, 'typed': sorted(explicit)}))
 '''
 
 
