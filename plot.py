@@ -7,14 +7,15 @@ Two dashboards in one picture: is the engine running, and are we flying to the r
 It reads metrics.jsonl in the folder of a run, and config.json and samples.txt if they are there. It
 draws the curves of the model, and below them those of the machine. A fast machine on which a model
 learns nothing costs as much as a good run, so look at both. Runs of the same stage share their
-panels. Compare their losses only if they have the same tokenizer; bits per byte can be compared
-between any two.
+panels, and next to their names are their last val_bpb and the settings in which they differ.
+Compare losses only between runs with the same tokenizer; bits per byte can be compared between any
+two.
 
 You should see a loss that falls ever slower, and a speed that stays. find_troubles() detects five
 common failures in the losses and prints a sentence about each; docs/trouble.md says what to do,
 under "While it trains". Copy this file with configurator.py; it needs numpy and matplotlib.
 """
-import json, math, pathlib, re, warnings
+import json, math, pathlib, re, textwrap, warnings
 import numpy as np
 from configurator import configure, find_paths, require, require_writable
 
@@ -47,6 +48,7 @@ MACHINE = [
     ('waits', 100, '% of the time, for data: near 0', 'data_share'),
     ('GPU', 100, '% of its peak: 30 or more', 'mfu'),
     ('skipped', 1, 'updates: none', 'skipped')]
+COLUMNS, WIDTH, HEIGHT = 4, 14, 3.2             # panels in a row; inches, of a row
 
 
 # --- what is read ---------------------------------------------------------------------------------
@@ -127,6 +129,11 @@ def find_troubles(rows, V):
         yield 'The machine is as fast as before, but the model does not learn.'
 
 
+def logged(panels, group):
+    """Return the panels whose first name one of these runs has logged."""
+    return [panel for panel in panels if any(curve(run['rows'], panel[3]).size for run in group)]
+
+
 configure(globals())
 require(out.endswith(('.png', '.svg', '.pdf')), f'{out=} must end with .png, .svg or .pdf')
 require_writable(out)
@@ -144,63 +151,65 @@ for log in dict.fromkeys(map(pathlib.Path, find_paths(runs, '/metrics.jsonl'))):
     stage = config.get('stage', 'base')
     # sft.py and dpo.py write `steps`, because with epochs their max_steps is 0
     end = config.get('steps') or config.get('max_steps') or rows[-1]['step']
-    title = f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})'
-    print(f'\n{title}', *find_troubles(rows, config.get('vocab_size') or math.inf), sep='\n  ')
     sample = read_text(folder / 'samples.txt').rpartition('\n--- step ')[2]       # the last one
-    all_runs.append({'title': title, 'stage': stage, 'rows': rows, 'end': end,
+    all_runs.append({'title': f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})',
+                     'stage': stage, 'config': config, 'rows': rows, 'end': end,
                      'color': f'C{len(all_runs)}', 'sample': sample})
 require(all_runs, f'{runs} has no step to draw yet')
+parts = []                          # (headline, panels, runs, runs whose last sample is shown)
+for stage in dict.fromkeys(run['stage'] for run in all_runs):
+    group = [run for run in all_runs if run['stage'] == stage]
+    for run in group:       # its title also says the last val_bpb, and the settings that differ
+        facts = [f'val_bpb {value:.4f}' for value in curve(run['rows'], 'val_bpb')[1][-1:]]
+        facts += [f'{name} {value}' for name, value in run['config'].items() if name != 'out_dir'
+                  and any(other['config'].get(name, value) != value for other in group)]
+        run['title'] = textwrap.fill(', '.join([run['title'], *facts]), 180)
+        V = run['config'].get('vocab_size') or math.inf
+        print(f'\n{run["title"]}', *find_troubles(run['rows'], V), sep='\n  ')
+    parts.append((f'model, {stage}: are we flying to the right place?', logged(MODEL, group), group,
+                  [run for run in group if run['sample']][:COLUMNS]))
+parts.append(('systems: is the engine running? (across: % of the steps)',
+              logged(MACHINE, all_runs), all_runs, []))
+parts = [part for part in parts if part[1]]
 
 # --- draw -----------------------------------------------------------------------------------------
 from matplotlib import figure, rcParams     # noqa: E402    not at the top: what is said needs none
-COLUMNS, WIDTH, HEIGHT = 4, 14, 3               # panels in a row; inches, of a row
-rcParams['text.parse_math'] = False             # a sample may hold $
+# a sample may hold $
+rcParams.update({'text.parse_math': False, 'axes.grid': True, 'grid.alpha': 0.3})
 warnings.filterwarnings('ignore', 'Glyph')      # and characters that the font lacks
 
 
-def draw_panel(ax, panel, group, is_machine):
+def draw_panel(ax, group, is_machine, title, scale, meaning, *patterns):
     """Draw the curves of a panel, of each run of a group."""
-    title, scale, meaning, *patterns = panel
     names = {name for run in group for row in run['rows'] for name in row
              if re.fullmatch('|'.join(patterns), name)}
     visible = []
     for run in group:
         for name in sorted(names):
             x, y = curve(run['rows'], name)
-            x = 100 * x / run['end'] if is_machine else x       # in %: runs differ in length
             width, label = (2, run['title']) if name == patterns[0] else (1.2, None)
-            ax.plot(x, scale * y, 'o-' if len(x) < 16 else '-', color=run['color'],
-                    linewidth=width, label=label, markersize=3)
-            visible += [*scale * y[len(y) // 10:]]      # the first tenth is often far above
-    low, high = np.quantile(visible, [0, 1 if is_machine else 0.98])    # cut off a model's spikes
+            ax.plot(100 * x / run['end'] if is_machine else x, scale * y, color=run['color'],
+                    marker='o' if len(x) < 16 else '', linewidth=width, label=label, markersize=3)
+            # A loss begins far above its later values, so the first tenth of the steps does not
+            # raise a model's axis. It may lower the axis, because an accuracy begins at the bottom.
+            late = y[x >= x.max(initial=0) / 10]
+            visible += [*(late if is_machine else np.minimum(y, late.max(initial=-math.inf)))]
+    # 0.98 cuts off a model's spikes
+    low, high = scale * np.quantile(visible, [0, 1 if is_machine else 0.98])
     margin = 0.1 * (high - low) or 0.1 * abs(high) or 1
     ax.set_ylim(low - margin, high + margin)
     ax.set_title(f'{title}\n{meaning}', loc='left', size=9)
-    ax.grid(alpha=0.3)
 
 
-def logged(panels, group):
-    """Return the panels whose first name one of these runs has logged."""
-    return [panel for panel in panels if any(curve(run['rows'], panel[3]).size for run in group)]
-
-
-parts = []                          # (headline, panels, runs, runs whose last sample is shown)
-for stage in dict.fromkeys(run['stage'] for run in all_runs):
-    group = [run for run in all_runs if run['stage'] == stage]
-    parts.append((f'model, {stage}: are we flying to the right place?', logged(MODEL, group), group,
-                  [run for run in group if run['sample']][:COLUMNS]))
-parts.append(('systems: is the engine running? (across: % of the steps)',
-              logged(MACHINE, all_runs), all_runs, []))
-parts = [part for part in parts if part[1]]
 n_rows = [math.ceil(len(shown + sampled) / COLUMNS) for _, shown, _, sampled in parts]
 fig = figure.Figure((WIDTH, HEIGHT * sum(n_rows)), layout='constrained')
 figures = fig.subfigures(len(parts), squeeze=False, height_ratios=n_rows)[:, 0]
 for part, n, (headline, shown, group, sampled) in zip(figures, n_rows, parts):
-    part.suptitle(headline, x=0.01, ha='left')
     axes = part.subplots(n, COLUMNS, squeeze=False).flatten()
     for ax, panel in zip(axes, shown):
-        draw_panel(ax, panel, group, panel in MACHINE)
-    axes[0].legend(fontsize=7, loc='upper right')           # which color is which run
+        draw_panel(ax, group, panel in MACHINE, *panel)
+    part.legend(*axes[0].get_legend_handles_labels(), title=headline, title_fontsize=12, fontsize=8,
+                loc='outside upper left', alignment='left', frameon=False, labelspacing=0.2)
     left = axes[len(shown):]            # places for the last samples of the first runs
     for ax in left:
         ax.set_axis_off()

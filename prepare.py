@@ -6,15 +6,15 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
     python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare
     python train.py --data_dir=data/quickstart      # next
 
-It reads what clean.py wrote, or any files of text and of lines {"text": ...}, .jsonl(.gz), as they
-are. It writes train.bin, val.bin (of several sources also a val_NAME.bin of each), tokenizer.json,
-report.md and meta.json. Documents are assigned to train or val by a hash of their text: the split
-is stable across runs, and exact duplicates land in the same split. A single document, such as Tiny
-Shakespeare, is cut: its first 90% are for training. You should see 9.6 MB of clean Python become
-2.5 million tokens in a few seconds. The decision made here is what is held out.
+prepare.py reads the shards of clean.py, or text files and .jsonl(.gz) files of {"text": ...} lines
+without cleaning them. It writes train.bin, val.bin (and val_NAME.bin for each of several sources),
+tokenizer.json, report.md and meta.json. Documents are assigned to train or val by a hash of their
+text: the split is stable across runs, and exact duplicates land in the same split. A single
+document, such as Tiny Shakespeare, is cut: its first 90% are for training. You should see 9.6 MB of
+clean Python become 2.5 million tokens in a few seconds. This stage decides what is held out.
 
-It needs tokenizer.py, files.py and configurator.py beside it; several sources, gpt2, tables and
-downloads also need extras/.
+It needs tokenizer.py, files.py and configurator.py; several sources, gpt2, tables and downloads
+also need extras/.
 """
 import contextlib, glob, hashlib, itertools, json, math, os, pathlib, shlex
 from typing import Literal
@@ -26,18 +26,18 @@ from tqdm import tqdm
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
-source = 'data/clean'           # what clean.py wrote; file, folder or glob of text; shakespeare
-out_dir = 'data/quickstart'     # folder of results
-overwrite = False               # True: replace the data of other text in out_dir
+source = 'data/clean'           # out_dir of clean.py; file, folder or glob of text; shakespeare
+out_dir = 'data/quickstart'     # output folder
+overwrite = False               # True: replace the data of another source in out_dir
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or path of a tokenizer.json
-vocab_size = 4096               # tokens of bpe: 256 bytes + merges + 64 special tokens
-val_fraction = 0.1              # fraction of documents, or of a single one, for validation
+vocab_size = 4096               # of bpe: 256 bytes + merges + 64 special tokens
+val_fraction = 0.1              # fraction of documents, or of a single document, for validation
 # optional features: implemented in extras/ and imported only when switched on
 write: Literal['bins', 'val'] = 'bins'  # val: no train.bin, for train.py --streaming
 weights: dict | None = None     # in a config file: {'web': 50, ...}; None = those of clean.py
-temperature = 1.0               # for sources without weights; above 1: more equal parts
+temperature = 1.0               # for sources without weights; above 1 evens out their sizes
 gpt2_dir: str | None = None     # folder with vocab.bpe and encoder.json; None = download
-# The lowest and the highest value of numbers; any other number must be at least 0.
+# minimum and maximum value; any other number must be at least 0
 BOUNDS = {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6), 'val_fraction': (1e-9, 0.999),
           'temperature': (0.05, 1e6)}
 FORMAT = 'nanoparrot-data-2'
@@ -46,13 +46,13 @@ RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer)\.json|report\.md'
 
 # --- documents ------------------------------------------------------------------------------------
 def find_sources(source, out_dir):
-    """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json, or {}
-    for text that clean.py did not write: all of it is one source."""
+    """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json. Text
+    that clean.py did not write is one source, with {} as meta.json."""
     clean_meta = meta_in(source)
     if clean_meta.get('format') == 'nanoparrot-text-1':
         files_of = {name: [] for name in clean_meta['sources']}
         for path in sorted(glob.glob(f'{glob.escape(source)}/shards/*.jsonl.gz')):
-            # web-00012.jsonl.gz, or of one source 00012.jsonl.gz
+            # web-00012.jsonl.gz, or with a single source 00012.jsonl.gz
             name = os.path.basename(path).rpartition('-')[0] or [*files_of][0]
             files_of[name].append(path)
         return files_of, clean_meta
@@ -64,50 +64,50 @@ def find_sources(source, out_dir):
 
 
 def documents_in(files_of):
-    """Yield (index of its source, text) for each document. Each call reads the files again, because
-    memory may not hold them."""
+    """Yield (index of the source, text) for each document. Each call reads the files again, because
+    they may not fit into memory."""
     for i, paths in enumerate(files_of.values()):
         for path in paths:
             for document in read(path, longest=math.inf):
                 text, _ = replace_invalid_bytes(document['text'])
-                why = document['why'] or text is None and NOT_UTF8
-                require(not why, f'{document["path"]}: {why}; clean.py leaves out what is damaged')
+                reason = document['why'] or text is None and NOT_UTF8
+                require(not reason, f'{document["path"]}: {reason}; clean.py drops bad files')
                 if text.strip():
                     yield i, text
 
 
 def identity_of(meta):
-    """Return what says which text a meta.json is about: clean.py's hash, else the path."""
+    """Return the identity of the text in a meta.json: clean.py's hash, or else the source path."""
     return (meta.get('cleaned') or {}).get('hash') or os.path.normpath(meta.get('source', ''))
 
 
 def measure(documents):
-    """Return of each document the index of its source, a hash, and its bytes: (n,) each."""
+    """Return three arrays (n,): the source index, the hash and the bytes of each document."""
     def rows():
         for i, text in tqdm(documents, 'read', unit=' texts', disable=None):
             data = text.encode('utf-8', 'surrogatepass')
             yield i, int(hashlib.blake2b(data, digest_size=8).hexdigest(), 16), len(data)
-    table = np.fromiter(rows(), 'u2, u8, i8')           # 18 bytes a document
+    table = np.fromiter(rows(), 'u2, u8, i8')           # 18 bytes per document
     return [table[name] for name in table.dtype.names]
 
 
 # --- split: training or validation, by a hash of the text -----------------------------------------
 def validation_mask(hashes, val_fraction):
-    """Return which of n documents are for validation, bool (n,): those whose hash, as a number in
-    [0, 1), is below val_fraction, but at least one and not all, unless all are duplicates. Of four
-    with the hashes 0.7 0.3 0.9 0.4 and val_fraction=0.1 it is the second, because one must be."""
-    different = np.unique(hashes)                                                       # sorted
-    n = np.clip(np.sum(different / 2 ** 64 < val_fraction), 1, len(different) - 1)
-    return hashes <= different[n - 1]
+    """Return a mask of the validation documents, bool (n,): hash / 2^64 is below val_fraction. Both
+    splits get at least one document, unless all documents are duplicates. With hashes 0.7 0.3 0.9
+    0.4 and val_fraction=0.1, no hash is below 0.1, so the lowest one, 0.3, is for validation."""
+    distinct = np.unique(hashes)                                                       # sorted
+    n = np.clip(np.sum(distinct / 2 ** 64 < val_fraction), 1, len(distinct) - 1)
+    return hashes <= distinct[n - 1]
 
 
 # --- tokenizer and bins ---------------------------------------------------------------------------
-PIECE = 4_000_000               # characters of a text that are tokenized at a time
+PIECE = 4_000_000               # characters that are tokenized at a time
 
 
 def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
-    """Return the tokenizer that a setting names. Only training texts decide about bpe's merges, but
-    with char the characters of validation texts need ids, too."""
+    """Return the tokenizer of the setting `tokenizer`. bpe learns its merges from training texts
+    only; char needs ids for the characters of all texts, including validation."""
     name = config['tokenizer']
     if name == 'bpe':
         tok = Tokenizer.train(train_texts, config['vocab_size'], special_tokens)
@@ -124,10 +124,10 @@ def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
     return tok
 
 
-def write_bins(folder, texts, masks, tok, dtype, end=()):
-    """Write the ids of each text, (index of its document, text), and then `end`, a list of ids,
-    into the bins that hold it. masks: {name of a bin: bool (n,)}, its documents. Return how many
-    tokens each document has, (n,), and the hash of each bin. Of two documents, `x = 1` and `y = 2`:
+def write_bins(folder, texts, masks, tok, dtype, separator_ids=()):
+    """Write the ids of each of texts, [(index of the document, text), ...], and separator_ids into
+    the bins. masks: {name of a bin: bool (n,), True for its documents}. Return the number of tokens
+    of each document, (n,), and the hash of each bin. Two documents, `x = 1` and `y = 2`, become:
         id        120     273     32      49      4032             121     ...     uint16, two bytes
         token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ..."""
     n_tokens = np.zeros(len(masks['val']), int)
@@ -136,10 +136,10 @@ def write_bins(folder, texts, masks, tok, dtype, end=()):
               for i, text in texts for begin in range(0, len(text), PIECE))
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(open(folder / f'{name}.bin', 'wb')) for name in masks}
-        while some := [*itertools.islice(pieces, 128)]:     # many at once: all cores share them
-            ids_of = tok.encode_batch([piece for _, piece, _ in some])
-            for ids, (i, _, is_last) in zip(ids_of, some):
-                data = np.array([*ids, *end] if is_last else ids, dtype)
+        while batch := [*itertools.islice(pieces, 128)]:     # a batch is tokenized on all cores
+            ids_of = tok.encode_batch([piece for _, piece, _ in batch])
+            for ids, (i, _, is_last) in zip(ids_of, batch):
+                data = np.array([*ids, *separator_ids] if is_last else ids, dtype)
                 n_tokens[i] += len(data)
                 for name, mask in masks.items():
                     if mask[i]:
@@ -149,7 +149,7 @@ def write_bins(folder, texts, masks, tok, dtype, end=()):
 
 
 # --- the job --------------------------------------------------------------------------------------
-config = configure(globals(), BOUNDS)       # config files and flags replace settings
+config = configure(globals(), BOUNDS)       # config files and flags override settings
 require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or os.path.isfile(tokenizer),
         f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
 out_dir = pathlib.Path(os.path.realpath(out_dir))
@@ -162,7 +162,7 @@ if len(sources) > 1 or weights or temperature != 1:
 cleaned = {'hash': clean_meta['sha256'], 'licenses': clean_meta.get('licenses'),
            'decontaminated': clean_meta.get('decontaminated')} if clean_meta else None
 meta = {'format': FORMAT, 'source': source, 'cleaned': cleaned}
-# a tokenizer that can't be read ends the run here, before the work
+# fail now, before the work, if the tokenizer can't be loaded
 tok = None if tokenizer in ('bpe', 'byte', 'char') else make_tokenizer(config)
 work, lock = open_results(out_dir, FORMAT, RESULTS,
                           lambda old: identity_of(old) == identity_of(meta), overwrite)
@@ -174,13 +174,13 @@ source_of, hashes, n_bytes = measure(documents())                       # (n doc
 require(len(hashes), f'{source} has no text')
 
 # 2. split
-separator, held_out_to = ['<|endoftext|>'], None        # the highest hash of validation documents
+separator, held_out_to = ['<|endoftext|>'], None        # the highest hash in validation
 if len(hashes) > 1:
     in_val = validation_mask(hashes, val_fraction)
     held_out_to = int(hashes[in_val].max())
-else:               # a single document: its beginning and its end become two, without a separator
-    require(write == 'bins', 'a stream would also read the end of a single document, which is '
-            'held out: it needs --write=bins')
+else:               # cut a single document into a training and a validation part, without separator
+    require(write == 'bins', f'--write={write} needs several documents: a stream would also read '
+            'the held-out end of a single document; use --write=bins')
     _, text = next(documents())
     cut = max(1, int(len(text) * (1 - val_fraction)))
     documents = lambda: [(0, text[:cut]), (0, text[cut:])]
@@ -191,17 +191,17 @@ if len(sources) > 1:
     masks |= {f'val_{name}': in_val & (source_of == i) for i, name in enumerate(sources)}
 train_masks = {name: ~in_val & (source_of == i) for i, name in enumerate(sources)}
 for name, mask in train_masks.items():
-    require(mask.any(), f'no documents to train on from {name}; give more')
+    require(mask.any(), f'{name} has no training documents: all are held out; add text')
 texts = lambda mask: itertools.compress((text for _, text in documents()), mask)
 
-# 3. tokenizer: of training texts only, about a gigabyte, sampled by a hash; at least one text
-low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
-limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / n_bytes[~in_val].sum())
-# without a separator, bytes and characters need no special tokens
+# 3. tokenizer: train it on about a gigabyte of training texts, sampled by hash, at least one text
+lower_bits = hashes % 2 ** 32   # independent of the split, which depends on the upper bits
+threshold = max(lower_bits[~in_val].min(), 2 ** 32 * 1e9 / n_bytes[~in_val].sum())
+# without a separator, byte and char need no special tokens
 tok = tok or make_tokenizer(config, SPECIAL_TOKENS if separator or tokenizer == 'bpe' else (),
-                            texts(~in_val & (low <= limit)), texts(in_val | ~in_val))
-require({*separator} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to end documents; use '
-        'another, or --tokenizer=bpe')
+                            texts(~in_val & (lower_bits <= threshold)), texts(in_val | ~in_val))
+require({*separator} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to separate documents; '
+        'use another tokenizer, such as --tokenizer=bpe')
 
 # 4. bins
 bins = {name: mask for name, mask in masks.items() if name != 'train' or write == 'bins'}
@@ -211,7 +211,7 @@ numbered_texts = tqdm(zip(np.flatnonzero(written), texts(written)), 'tokenize', 
 dtype = 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32'
 n_tokens, sha256 = write_bins(new, numbered_texts, bins, tok, dtype,
                               [tok.special[name] for name in separator])
-if write == 'val':          # train isn't tokenized: an estimate from val's tokens per byte
+if write == 'val':          # estimate the tokens of train from val's tokens per byte
     n_tokens[~in_val] = np.round(n_bytes[~in_val] * (n_tokens.sum() / n_bytes[in_val].sum()))
 tok.save(new / 'tokenizer.json')
 
@@ -224,18 +224,18 @@ for name, mask in train_masks.items():
 if len(sources) > 1:
     mixture.add_passes(sources, weights, temperature)
 lines = [f'- {name}: {shown(values)}' for name, values in totals.items()]
-lines += [f'- {name}, to train on: {shown(values)}' for name, values in sources.items()]
+lines += [f'- {name}, training split: {shown(values)}' for name, values in sources.items()]
 fraction = n_bytes[in_val].sum() / n_bytes.sum()
 if not val_fraction / 2 < fraction < 2 * val_fraction:
-    lines += [f'- {fraction:.1%} of the bytes are held out, not {val_fraction:.0%}, because a text '
-              'stays whole: cut long ones, or put all into one file, whose end is held out']
+    lines += [f'- {fraction:.1%} of the bytes are held out, not {val_fraction:.0%}, because '
+              'documents stay whole: split long ones, or put all text into one file']
 print(*lines, sep='\n')
-# with the bytes of names of files that are not UTF-8
+# fsencode, because a file name in a report may be invalid UTF-8
 (new / 'report.md').write_bytes(os.fsencode('\n'.join([f'# {out_dir}', '', *lines, ''])))
 meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
          'sha256': sha256, 'sources': sources, 'held_out_to': held_out_to, 'write': write}
-for what in 'documents', 'tokens', 'bytes':
-    meta[what] = {split: totals[split][what] for split in ('train', 'val')}
+for unit in 'documents', 'tokens', 'bytes':
+    meta[unit] = {split: totals[split][unit] for split in ('train', 'val')}
 (new / 'meta.json').write_text(json.dumps(meta, indent=1))
 publish(out_dir, RESULTS)
 streaming = f' --streaming={shlex.quote(f"{source}/shards" if clean_meta else source)}'

@@ -1,29 +1,29 @@
 r"""
-Sampling: a model continues your text, or answers your messages, one token after another.
+Sample from a model: continue a text, or chat.
 
     python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\n    ' --stop_at=function
     python sample.py --ckpt=out/quickstart --prompt=@half_written.py --num_samples=4
-    python sample.py --ckpt=out/sft --chat=True     # talk; paste what you like; Enter alone ends it
+    python sample.py --ckpt=out/sft --chat=True     # type or paste; an empty line ends it
 
-It reads a folder that a trainer wrote, a .pt file in one, or a folder of Hugging Face. You should
-see the text appear token by token. An answer takes four steps:
+--ckpt is a run's folder, a .pt file in it, or a Hugging Face folder. You should see the text appear
+token by token. Generation has four steps:
 
-    ids         The prompt becomes tokens. If it ends inside a token, the first new token completes
-                it (Answer in tokenizer.py). A chat becomes a single text (Tokenizer.render):
+    encode      The prompt becomes token ids. If the prompt may end inside a token, the first new
+                token completes it (Answer in tokenizer.py). A chat is rendered as one text:
                 <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n
-    logits      The model runs over the whole prompt once, and then over each new token alone. What
-                it has computed for earlier tokens is in a cache (GPT.stream in model.py).
-    a token     It is drawn from softmax(logits / temperature). Of 0.5 0.3 0.15 0.05, temperature
-                0.5 makes 0.68 0.25 0.06 0.01, the squares divided by their sum. Only then top_k=2
-                keeps the likeliest two, and top_p=0.9 the fewest that have 0.9 together: here two
-                as well, 0.68 + 0.25. At temperature 1 it would be three, 0.5 + 0.3 + 0.15. See
-                sample() in model.py.
-    the end     The answer ends at <|endoftext|>, at <|im_end|>, in front of the text stop_at, after
-                max_new_tokens, or, in a talk, at Ctrl-C.
+    forward     The model runs on the whole prompt once, then on each new token alone, because the
+                keys and values of earlier tokens are in a cache (GPT.stream in model.py).
+    sample      A token is sampled from softmax(logits / temperature). Temperature 0.5 turns the
+                probabilities 0.5 0.3 0.15 0.05 into 0.68 0.25 0.06 0.01, the squares divided by
+                their sum. Then top_k=2 keeps the two most probable tokens, and top_p=0.9 the fewest
+                that sum to 0.9: also two here, 0.68 + 0.25, but three at temperature 1, 0.5 + 0.3 +
+                0.15. See sample() in model.py.
+    stop        An answer ends at <|endoftext|>, at <|im_end|>, before the text stop_at, after
+                max_new_tokens, or, in a chat, at Ctrl-C.
 
-A page, files for other programs, and the gaps of a text have commands of their own: python -m
-extras.models.export, extras.models.fill. For two temperatures or prompts, run it twice: the same
-seed draws the same random numbers.
+python -m extras.models.export writes a web page or files for other programs, and extras.models.fill
+fills gaps. To compare temperatures or prompts, run sample.py twice: the same seed gives the same
+random numbers.
 """
 import contextlib, os, pathlib, random, re, select, shlex, sys
 from typing import Literal
@@ -34,126 +34,126 @@ from model import GPT, sample
 from tokenizer import Answer
 
 with contextlib.suppress(ImportError):      # Windows has none
-    import readline     # noqa: F401        so a line that is typed or pasted may be long
+    import readline     # noqa: F401        allows long input lines
 
 # --- settings -------------------------------------------------------------------------------------
-ckpt = 'out/base'           # a run's folder, a .pt file in it, or a folder of Hugging Face
-prompt = ''                 # text to continue; @FILE = a file; '' = the start of a document
+ckpt = 'out/base'           # a run's folder, a .pt file in it, or a Hugging Face folder
+prompt = ''                 # text to continue; @FILE = read a file; '' = start a new document
 chat = False                # True: the prompt is a message; without a prompt, type messages
-system = ''                 # instruction that the assistant reads before the chat
-num_samples = 1             # answers to the prompt
-max_new_tokens = 200        # most tokens of an answer
-temperature = 0.8           # 0 = always the most probable token; higher is more varied
+system = ''                 # system message of the chat
+num_samples = 1             # number of answers to the prompt
+max_new_tokens = 200        # maximum number of tokens of an answer
+temperature = 0.8           # 0 = greedy; higher is more varied
 top_k = 50                  # sample from the k most probable tokens; 0 = off
-top_p = 1.0                 # sample from the fewest that reach probability p; 1 = off
-stop_at = ''                # text to stop in front of; function = where an indented body ends
-seed = 1337                 # seed of the answers
+top_p = 1.0                 # sample from the fewest tokens whose probabilities sum to p; 1 = off
+stop_at = ''                # stop before this text; function = stop after an indented body
+seed = 1337                 # random seed of sampling
 random_init = False         # True: the same architecture with untrained weights, for comparison
-device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
-dtype: Literal['float32', 'bfloat16'] = 'float32'       # type of the weights
-# The least and the most of some numbers; all others are at least 0.
+device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest available device
+dtype: Literal['float32', 'bfloat16'] = 'float32'       # dtype of the weights
+# minimum and maximum value; any other number must be at least 0
 BOUNDS = {'max_new_tokens': (1, 1e6), 'top_p': (1e-9, 1), 'num_samples': (1, 10000),
           'seed': (0, 2 ** 32 - 1)}
 
 
 def shorten(tokenizer, messages, block_size):
-    """Return messages that leave a quarter of the context for the answer: the oldest questions go,
-    with their answers. A system message, which comes first, and the last message stay."""
-    length = lambda: len(tokenizer.render(messages, add_generation_prompt=True)[0])
+    """Drop the oldest questions with their answers, until a quarter of the context is free for the
+    next answer. Keep the system message, which comes first, and the last message."""
+    n_tokens = lambda: len(tokenizer.render(messages, add_generation_prompt=True)[0])
     begin = 1 if messages[0]['role'] == 'system' else 0
     messages = [*messages]
-    while length() > block_size * 3 // 4 and len(messages) > begin + 1:
+    while n_tokens() > block_size * 3 // 4 and len(messages) > begin + 1:
         del messages[begin:begin + 2]
-    require(length() < block_size,
-            f'the message does not fit into the context of {block_size} tokens; shorten it')
+    require(n_tokens() < block_size,
+            f'the message is longer than the context of {block_size} tokens; shorten it')
     return messages
 
 
-def ask():
-    """Return what is typed at a question. The lines of a pasted text, also the empty ones, wait in
-    the terminal already, and are one message. Before an empty line ends the chat, we wait longer:
-    the rest of a slow paste would be commands to the shell."""
+def read_message():
+    """Read a message from the terminal, or '' at an empty line, which ends the chat. If more lines
+    are in the input buffer, also empty ones, the text was pasted and is one message. After an empty
+    line we wait longer for more, because the shell would execute the rest of a slow paste."""
     lines = [input('you> ')]
     while os.name == 'posix' and sys.stdin.isatty() and select.select(
             [sys.stdin], [], [], 0.2 if lines[-1] else 1.0)[0]:         # seconds
         lines.append(input())
-    while not lines[-1] and not sys.stdin.isatty():     # a file or a pipe ends at its end
+    while not lines[-1] and not sys.stdin.isatty():     # in a file or pipe, only EOF ends the chat
         lines.append(input())
     return '\n'.join(lines).strip()
 
 
-configure(globals(), BOUNDS)                    # config files and flags replace the settings
+configure(globals(), BOUNDS)                    # config files and flags override settings
 require(chat or not system, '--system needs --chat=True')
 if prompt.startswith('@'):
-    try:            # exactly as it is, to the last newline
+    try:            # the text is not stripped: a last newline counts
         prompt = pathlib.Path(prompt[1:]).expanduser().read_bytes().decode('utf-8-sig')
     except (OSError, ValueError):
         raise UserError(f'--prompt={prompt} must name a file of UTF-8 text; put a text that begins '
-                        'with @ into one') from None
+                        'with @ into one, and pass that file') from None
 
 # --- the model ------------------------------------------------------------------------------------
-torch.manual_seed(seed)         # of untrained weights; answers have their own random numbers
+torch.manual_seed(seed)         # for untrained weights; generate() has its own generator
 model, tokenizer = load_model(ckpt)
-trained = model.saved.get('config', {})         # the settings of the run
-require(not chat or 'objective' not in trained, f'{ckpt} is a base model, which has never seen a '
-        f'chat; leave --chat out, or teach it: python sft.py --init_from={shlex.quote(ckpt)}')
-if chat and 'stage' not in trained:
-    print(f'note: nothing says that {ckpt} knows chats; it is asked in ChatML', file=sys.stderr)
+run_config = model.saved.get('config', {})         # the settings of the run
+require(not chat or 'objective' not in run_config, f'{ckpt} is a base model, not trained on chats; '
+        f'omit --chat, or fine-tune it: python sft.py --init_from={shlex.quote(ckpt)}')
+if chat and 'stage' not in run_config:
+    print(f'note: {ckpt} may not be a chat model; its prompts are in ChatML', file=sys.stderr)
 if random_init:
     model = GPT(model.config)
 _, device, *_ = init_device(device, dtype)          # 'auto' becomes 'cuda:0'
 model = model.to(device, getattr(torch, dtype)).eval()
-# where an answer ends; function: a line begins in column 0, but not with a bracket or a comment
-end = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else re.escape(stop_at)
+# function: stop before a line that begins in column 0, but not with a bracket or a comment
+stop_pattern = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else re.escape(stop_at)
 
 
-def write(answer, seed):
-    """Yield the text of each token of an answer. Its random numbers are its own, so that it is the
-    same, whatever else is written. Another rule of sampling goes here."""
-    dice = random.Random(seed)          # a number in [0, 1) says which token is drawn
+def generate(answer, seed):
+    """Yield the text of an answer token by token. Each answer has its own random generator, so an
+    answer does not depend on earlier ones. To change how tokens are sampled, edit sample_next."""
+    rng = random.Random(seed)          # one number in [0, 1) selects a token
 
-    def draw(logits, rows, t):          # logits (1, V), because stream() gets one prompt
-        # Special tokens that only prompts have, such as <|im_start|>, are never drawn.
+    def sample_next(logits, rows, t):          # logits (1, V), because stream() gets one prompt
+        # Suppress special tokens that occur only in prompts, such as <|im_start|>.
         logits[:, tokenizer.suppressed_tokens(logits.shape[1], answer.prefix)] = -torch.inf
-        return sample(logits, temperature, top_k, top_p, u=logits.new_tensor([dice.random()]))
+        return sample(logits, temperature, top_k, top_p, u=logits.new_tensor([rng.random()]))
 
     idx = torch.tensor([answer.ids], device=device)  # (1, T)
-    for token in model.stream(idx, answer.n_left, draw, tokenizer.stop):
+    for token in model.stream(idx, answer.remaining, sample_next, tokenizer.stop):
         yield answer.append(token.item())
-        if not answer.n_left:
+        if not answer.remaining:
             return
 
 
-# --- a talk, or else answers to one prompt --------------------------------------------------------
+# --- a chat, or answers to one prompt -------------------------------------------------------------
 messages = [{'role': 'system', 'content': system}] if system else []
 if chat and not prompt:
-    with contextlib.suppress(EOFError, KeyboardInterrupt):      # Ctrl-D, or Ctrl-C at a question
-        for turn, question in enumerate(iter(ask, ''), 1):
-            asked = [*messages, {'role': 'user', 'content': question}]
+    with contextlib.suppress(EOFError, KeyboardInterrupt):      # Ctrl-D, or Ctrl-C at the prompt
+        for turn, question in enumerate(iter(read_message, ''), 1):
+            inputs = [*messages, {'role': 'user', 'content': question}]
             try:
-                messages = shorten(tokenizer, asked, model.config.block_size)
-            except ValueError as mistake:       # such as a message that is too long
-                print(mistake)
+                messages = shorten(tokenizer, inputs, model.config.block_size)
+            except ValueError as error:       # for example, the message is too long
+                print(error)
                 continue
-            # A seed for each turn. If all had the same one, all would draw the same numbers.
-            reply, answer = '', Answer(tokenizer, messages, max_new_tokens, end)
+            # A seed for each turn, because one seed would give all turns the same random numbers.
+            reply, answer = '', Answer(tokenizer, messages, max_new_tokens, stop_pattern)
             with contextlib.suppress(KeyboardInterrupt):        # ends this answer only
-                for piece in write(answer, f'{seed} {turn}'):
+                for piece in generate(answer, f'{seed} {turn}'):
                     print(piece, end='', flush=True)
                     reply += piece
             print()
             messages.append({'role': 'assistant', 'content': reply})
 else:
-    asked = [*messages, {'role': 'user', 'content': prompt}] if chat else prompt
-    asked = shorten(tokenizer, asked, model.config.block_size) if chat else asked
+    inputs = [*messages, {'role': 'user', 'content': prompt}] if chat else prompt
+    inputs = shorten(tokenizer, inputs, model.config.block_size) if chat else inputs
     for i in range(num_samples):
-        answer = Answer(tokenizer, asked, max_new_tokens, end)
+        answer = Answer(tokenizer, inputs, max_new_tokens, stop_pattern)
         if i == 0 and len(answer.ids) > model.config.block_size:
-            print(f'note: of {len(answer.ids)} tokens the model reads the last '
+            print(f'note: the prompt has {len(answer.ids)} tokens; the model reads only the last '
                   f'{model.config.block_size}', file=sys.stderr)
         if num_samples > 1:
             print(f'--- {i + 1} of {num_samples} ---')
         print(prompt, end='\n' if chat else '', flush=True)
-        for piece in write(answer, seed + i):
+        for piece in generate(answer, seed + i):
             print(piece, end='', flush=True)
         print()

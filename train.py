@@ -1,15 +1,15 @@
 """
-Pretraining: a folder of token bins -> a language model. This decides its size and what it knows.
+Pretraining: a folder of token bins -> a language model. This stage decides its size and what it
+knows.
 
     python train.py config/quickstart.py                            # minutes on two CPU cores
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
-    python train.py --out_dir=out/base --init_from=resume           # resumes; on a CPU, bit for bit
+    python train.py --out_dir=out/base --init_from=resume           # resume, bit-identical on a CPU
 
 Each batch is a function of (seed, step), each dropout mask of (seed, step, rank), and a stream
-checkpoints its position, so a resumed run is identical to an uninterrupted one. batch_size counts
-the sequences of all devices together, such as 512 = 8 processes x 16 micro-batches x 4, so a run
-takes the same steps on 1 device as on 8. Without dropout they differ by rounding only: by 1e-6 in
-float32.
+checkpoints its position, so a resumed run is identical to an uninterrupted one. batch_size is the
+global batch, such as 512 sequences = 8 processes x 16 micro-batches x 4, so a run takes the same
+steps on 1 device as on 8. Without dropout, the two runs differ by rounding only: 1e-6 in float32.
 """
 import contextlib, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
@@ -23,73 +23,73 @@ from model import GPT, GPTConfig, IGNORE
 from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
-data_dir = 'data/quickstart'    # from prepare.py
-out_dir = 'out/base'            # where the run writes
-init_from = 'scratch'           # scratch, a model's folder or .pt, resume; auto: resume, or this
+data_dir = 'data/quickstart'    # folder that prepare.py wrote
+out_dir = 'out/base'            # folder for checkpoints, logs and samples
+init_from = 'scratch'           # scratch, a model's folder or .pt, or resume; auto: resume or this
 overwrite = False               # True: delete the run that out_dir holds
 # model (GPTConfig in model.py)
-n_layer = 6                     # blocks
-n_head = 6                      # query heads, each n_embd / n_head wide; 32 to 128 is usual
-n_kv_head = 0                   # key/value heads; 0 = n_head; fewer make the cache smaller
+n_layer = 6                     # transformer blocks
+n_head = 6                      # query heads of width n_embd / n_head; 32 to 128 is usual
+n_kv_head = 0                   # key/value heads; 0 = n_head; fewer make the KV cache smaller
 n_embd = 192                    # width of the residual stream
-n_ffn = 0                       # hidden width of the MLP; 0 = 8/3 n_embd, to the nearest 64
-block_size = 256                # context, tokens
-vocab_size = 0                  # 0 = the data's; the plan of a run without data needs it
-vocab_multiple = 1              # pads the vocabulary; 64 is fast on GPUs
-tie_embeddings = True           # one matrix is both embedding and head
-dropout = 0.0                   # 0.1 to 0.2 when the data are repeated many times
+n_ffn = 0                       # hidden width of the MLP; 0 = 8/3 n_embd, to a multiple of 64
+block_size = 256                # context length, tokens
+vocab_size = 0                  # 0 = the tokenizer's; set it for a --plan without data
+vocab_multiple = 1              # pad the vocabulary to a multiple of this; 64 is fast on GPUs
+tie_embeddings = True           # embedding and head share one matrix
+dropout = 0.0                   # 0.1 to 0.2 if the data are repeated many times
 # optimization
-max_steps = 1000                # updates
-batch_size = 32                 # sequences per step, over all devices and accumulation
-micro_batch_size = 0            # most sequences per device and forward pass; 0 = all
+max_steps = 1000                # optimizer updates
+batch_size = 32                 # sequences per step, over all devices and micro-batches
+micro_batch_size = 0            # maximum sequences per device and forward pass; 0 = all
 learning_rate = 1e-3            # peak; lower for larger models
 embedding_lr = 1.0              # learning-rate multiplier for the embedding (and the tied head)
-min_lr: float | None = None     # where the schedule ends; None = learning_rate / 10
-warmup_steps: int | float = 0.1  # steps of the rise; below 1: this fraction of max_steps
-weight_decay = 0.1              # pull of the weights towards 0; of matrices only
-beta1 = 0.9                     # AdamW's decay of the mean gradient
-beta2 = 0.95                    # its decay of the mean square; 0.95 averages 20 steps
-grad_clip = 1.0                 # largest norm of the gradient; 0 = off
-spike_z = 8.0       # skip updates whose loss is so many standard deviations too high; 0 = off
+min_lr: float | None = None     # learning rate at the end; None = learning_rate / 10
+warmup_steps: int | float = 0.1  # steps of linear warmup; below 1: a fraction of max_steps
+weight_decay = 0.1              # decoupled weight decay; matrices only
+beta1 = 0.9                     # AdamW's decay rate for the mean gradient
+beta2 = 0.95                    # AdamW's decay rate for the mean square; 0.95 averages 20 steps
+grad_clip = 1.0                 # maximum norm of the gradient; 0 = no clipping
+spike_z = 8.0                   # skip updates with a higher z-score of the loss; 0 = skip none
 # watching
-log_interval = 10               # steps
-eval_interval = 250             # steps; also before the first and after the last
-eval_tokens = 65_536            # tokens of each val*.bin to measure, always the same; 0 = all
-save_interval = 250             # steps
-sample_prompt = ''              # continued at each evaluation; '' = the start of a document
+log_interval = 10               # steps between log lines
+eval_interval = 250             # steps between evaluations; also before the first, after the last
+eval_tokens = 65_536            # tokens of each val*.bin to evaluate, always the same; 0 = all
+save_interval = 250             # steps between checkpoints
+sample_prompt = ''              # prompt of the samples; '' = the start of a document
 # machine
-device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
-dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'   # auto: bfloat16 if it is fast
-compile: bool | None = None     # torch.compile; None = on CUDA
-grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # of weights, order and dropout
+device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest available
+dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'   # auto: bfloat16 if it is native
+compile: bool | None = None     # use torch.compile; None = on CUDA only
+grad_checkpoint = False         # recompute blocks in the backward pass: less memory, more time
+seed = 1337                     # for initial weights, data order and dropout
 # optional features: implemented in extras/ and imported only when switched on
-# clm writes text; mlm names hidden tokens, for search, as BERT; span fills gaps, as T5
-objective: Literal['clm', 'mlm', 'span'] = 'clm'    # predict the next token, masked ones, or spans
-document_mask = False           # clm: attention stays within a document
-streaming = ''                  # folder or glob of .jsonl(.gz) shards, read instead of train.bin
+# clm: causal, for generation; mlm: masked, for search (BERT); span: for filling gaps (T5)
+objective: Literal['clm', 'mlm', 'span'] = 'clm'    # predict next, masked, or span tokens
+document_mask = False           # with clm: no attention across documents
+streaming = ''                  # folder or glob of .jsonl(.gz) shards to read instead of train.bin
 optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
-shard: Literal['ddp', 'zero2', 'fsdp'] = 'ddp'      # split nothing, gradients and moments, or all
+shard: Literal['ddp', 'zero2', 'fsdp'] = 'ddp'      # shards none, gradients and moments, or all
 plan = ''                       # 8xH100, 16xA100, 4x312:80 (TFLOPs:GB): print memory, days, cost
-# The least and the most of some numbers; all others are at least 0.
+# (minimum, maximum) of some settings. All other numbers must be at least 0.
 BOUNDS = dict.fromkeys(('n_layer', 'n_head', 'n_embd', 'block_size', 'vocab_multiple', 'max_steps',
                         'batch_size', 'log_interval', 'eval_interval', 'save_interval'), (1, 1e12))
 BOUNDS |= {'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999), 'seed': (0, 4e9)}
 
 
-# --- which text a step reads, how far it goes, and when it is skipped -----------------------------
+# --- data order, learning rate, loss spikes -------------------------------------------------------
 @functools.lru_cache(2)         # 8 bytes a sequence
-def starts_of(epoch, n_tokens, T, seed):
-    """Return where the blocks of an epoch begin in a bin of n_tokens, in reading order, int64 (n,).
-    Each epoch has its own order and its own shift, so a text that is read again is cut elsewhere:
-    of 10 tokens, T=3 makes the blocks 0 1 2 and 3 4 5 or, shifted by 2, 2 3 4 and 5 6 7."""
-    n = max(1, n_tokens // T - 1)       # one less than fits, to leave room for the shift
+def epoch_starts(epoch, n_tokens, T, seed):
+    """Return the offsets of an epoch's sequences in a bin of n_tokens, shuffled, int64 (n,). Each
+    epoch also has a random shift, so that epochs cut the text at different tokens: 10 tokens with
+    T=3 give the sequences 0 1 2 and 3 4 5 or, shifted by 2, 2 3 4 and 5 6 7."""
+    n = max(1, n_tokens // T - 1)       # one less than fits, which leaves room for the shift
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
     return shuffled(n) * T + shuffled(n_tokens - n * T)[0]
 
 
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
-    """Return the learning rate of update `step`, counted from 0: a linear rise, then half a cosine
+    """Return the learning rate of update `step`, counted from 0: linear warmup, then cosine decay
     (arXiv:1608.03983). lr_at(step, 100, 10, 1.0, 0.1) is 0.1 at 0, 1.0 at 9 and 10, 0.55 at 55."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
@@ -98,23 +98,24 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
 
 
 def spike_limit(window, spike_z):
-    """Return the loss above which an update is a spike, and skipped: one batch of noise, such as a
-    damaged file, could undo hours of training. window: the losses of the last updates. If they are
-    3.0 and 3.2 in turn, spike_z=8 gives 3.1 + 8 * 0.1 = 3.9. Fewer than 30 tell too little, and a
-    deviation below 1% of the mean may be chance."""
+    """Return the loss above which an update is skipped, because one batch of noise, such as a
+    damaged file, could undo hours of training. window: the losses of the last updates. If they
+    alternate between 3.0 and 3.2, spike_z=8 gives 3.1 + 8 * 0.1 = 3.9. Fewer than 30 losses set no
+    limit. A standard deviation below 1% of the mean counts as 1%, because it may be chance."""
     if not spike_z or len(window) < 30:
         return math.inf
     return np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
 
 
-explicit = dict()           # what config files and flags set: {setting: the value it replaced}
+explicit = dict()           # {setting that config files and flags set: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 if plan:
     from extras.training import planner
     sys.exit(planner.show(config))
 
-# --- the run, new or resumed, and this process ----------------------------------------------------
-# What cannot change on resume; eval_tokens, because best.pt compares equal measurements.
+# --- a new or resumed run, and the device ---------------------------------------------------------
+# Settings in `fixed` cannot change on resume. eval_tokens is among them, so that best.pt compares
+# losses over the same tokens.
 source, state, changed = resume_or_start(
     config, explicit,
     fixed='optimizer objective document_mask batch_size block_size seed eval_tokens')
@@ -122,7 +123,7 @@ globals().update(config)                # on resume, the settings of the checkpo
 out = pathlib.Path(out_dir)
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
 min_lr = learning_rate / 10 if min_lr is None else min_lr
-require(min_lr <= learning_rate, f'{min_lr=} is above {learning_rate=}, so the rate would rise')
+require(min_lr <= learning_rate, f'{min_lr=} is above {learning_rate=}; set a lower --min_lr')
 
 device_type, device, dtype, rank, world = init_device(device, dtype, one_length=True)
 on_gpu = device_type == 'cuda'
@@ -131,40 +132,40 @@ scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
 
 # --- data -----------------------------------------------------------------------------------------
 require(all(os.path.exists(f'{data_dir}/{name}') for name in ('val.bin', 'meta.json')),
-        f'{data_dir} has no val.bin or no meta.json; make it as your config says, or from text: '
-        'python clean.py --source=TEXT && python prepare.py --out_dir=NEW, and give --data_dir=NEW')
+        f'{data_dir} has no val.bin or no meta.json; run the commands in your config, or: python '
+        'clean.py --source=TEXT && python prepare.py --out_dir=NEW, then set --data_dir=NEW')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
 sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
 V = tokenizer.vocab_size
-require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; add --vocab_size=0')
-T = block_size                  # tokens of text in a sequence; with span fewer: it adds sentinels
+require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; set --vocab_size=0')
+T = block_size                  # text tokens in a sequence; fewer with span, which adds sentinels
 task = stream = mixture = None
 if objective != 'clm' or document_mask:
     from extras.training.objectives import Objective
     task = Objective(objective, document_mask, tokenizer, block_size, seed)
     T = task.n_text
-bins = {}       # {'train': token ids, 'val': ..., and of a mixture 'val_SOURCE': ...}
-data_hash = hashlib.sha256(meta_text)       # of what a run reads, which cannot change on resume
+bins = {}       # {'train': token ids, 'val': ..., and for a mixture 'val_SOURCE': ...}
+data_hash = hashlib.sha256(meta_text)       # of the data, which cannot change on resume
 for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
     n = path.stat().st_size // np.dtype(meta['dtype']).itemsize
     if n > T:
         bins[path.stem] = ids = np.memmap(path, meta['dtype'], 'r', shape=(n,))
-        data_hash.update(ids[:2 ** 24])     # 16.8 million tokens stand for a larger bin
+        data_hash.update(ids[:2 ** 24])     # at most 16.8 million tokens of a bin
         require(ids[:2 ** 24].max() < V and n == meta['tokens'].get(path.stem, n),
-                f'{path} has {n} tokens, up to id {ids[:2 ** 24].max()}; run prepare.py again')
+                f'{path} has {n} tokens with ids up to {ids[:2 ** 24].max()}; run prepare.py again')
 if streaming:
     from extras.text.streaming import Stream
     stream = Stream(streaming, rank, world, tokenizer, meta.get('held_out_to'))
     data_hash.update(stream.identity)
 elif len(meta['sources']) > 1:
-    from extras.training import mixture          # it reads each source as often as that weighs
-    starts_of = mixture.weighted(meta['sources'], T)
-require('val' in bins and ('train' in bins or stream), f'{data_dir} needs train.bin and val.bin '
-        f'with more tokens than {block_size=}; shards of text need --streaming=FOLDER')
+    from extras.training import mixture          # samples the sources by their weights
+    epoch_starts = mixture.weighted(meta['sources'], T)
+require('val' in bins and ('train' in bins or stream), f'{data_dir} needs a train.bin and a '
+        f'val.bin of more than {block_size=} tokens; to read text shards, set --streaming=FOLDER')
 
-# Of a batch of 8 in micro-batches of 2, the second of 2 processes computes rows [[4, 5], [6, 7]].
+# With batch_size=8 and micro_batch_size=2, rank 1 of 2 computes the rows [[4, 5], [6, 7]].
 require(batch_size % world == 0, f'{batch_size=} must be a multiple of the {world} processes')
 micro_batch_size = max(n for n in range(1, min(micro_batch_size or batch_size, batch_size) + 1)
                        if batch_size % (world * n) == 0)
@@ -172,23 +173,23 @@ my_rows = np.arange(batch_size).reshape(world, -1, micro_batch_size)[rank]
 step_tokens = batch_size * block_size
 
 
-def get_batch(ids, numbers, step=None):
-    """Return the arguments of model.forward, on the device: inputs and targets, (B, T) each, the
-    same text one token later, and perhaps a mask. numbers: rows of the batch of a step, or without
-    a step, blocks of held-out text. Row 5 of step 7 is sequence 7 * batch_size + 5 of the run."""
+def get_batch(ids, rows, step=None):
+    """Return the arguments of model.forward, on the device: inputs and targets, (B, T) each, where
+    the targets are one token later, and perhaps a mask. rows: row numbers in the batch of a step,
+    or without a step, block numbers in a bin. Row 5 of step 7 is sequence 7 * batch_size + 5."""
     if step is None:
-        texts = [ids[i * T:i * T + T + 1] for i in numbers]
+        sequences = [ids[i * T:i * T + T + 1] for i in rows]
     elif stream:
-        texts = stream.take(len(numbers), T)
+        sequences = stream.take(len(rows), T)
     else:
-        n = len(starts_of(0, len(ids), T, seed))        # sequences in an epoch
-        starts = [starts_of(i // n, len(ids), T, seed)[i % n] for i in step * batch_size + numbers]
-        texts = [ids[start:start + T + 1] for start in starts]
-    texts = torch.from_numpy(np.stack(texts).astype(np.int64))                      # (B, T + 1)
-    tensors = texts[:, :-1], texts[:, 1:]
+        n = len(epoch_starts(0, len(ids), T, seed))     # sequences in an epoch
+        starts = [epoch_starts(i // n, len(ids), T, seed)[i % n] for i in step * batch_size + rows]
+        sequences = [ids[start:start + T + 1] for start in starts]
+    sequences = torch.from_numpy(np.stack(sequences).astype(np.int64))              # (B, T + 1)
+    tensors = sequences[:, :-1], sequences[:, 1:]
     if task:
-        tensors = task.apply(*tensors, numbers, step)
-    if on_gpu:                          # from pinned memory a GPU copies while the CPU goes on
+        tensors = task.apply(*tensors, rows, step)
+    if on_gpu:                          # copies from pinned memory are asynchronous
         tensors = [t.pin_memory() for t in tensors]
     return [t.to(device, non_blocking=True) for t in tensors]
 
@@ -201,36 +202,33 @@ if source == 'scratch':
     model = GPT(wanted)
 else:
     model = GPT.load(source, dropout=dropout, causal=wanted.causal)
-    beside = folder_of(source) / 'tokenizer.json'
-    require(Tokenizer.load(beside).hash == tokenizer.hash, f'{data_dir} has another tokenizer than '
-            f'{source}; prepare the text again, with --tokenizer={beside}')
+    tokenizer_path = folder_of(source) / 'tokenizer.json'
+    require(Tokenizer.load(tokenizer_path).hash == tokenizer.hash, f'{data_dir} has '
+            f'another tokenizer than {source}; run prepare.py --tokenizer={tokenizer_path}')
 if block_size > model.config.block_size:        # a longer context: see stretch() in model.py
-    require('block_size' in explicit, f'{block_size=} is above the context of {source}; set it '
-            f'explicitly: --block_size={model.config.block_size}, or more for a longer context')
-    scaling = model.config.rope_scaling         # of an earlier one, or ()
-    first = scaling[3] if len(scaling) == 4 else model.config.block_size / (*scaling, 1)[0]
+    require('block_size' in explicit, f'{block_size=} is above the context length of {source}; '
+            f'set --block_size={model.config.block_size}, or a larger one to extend the context')
+    scaling = model.config.rope_scaling         # of an earlier extension, or ()
+    original_T = scaling[3] if len(scaling) == 4 else model.config.block_size / (*scaling, 1)[0]
     model = GPT.load(source, dropout=dropout, causal=wanted.causal, block_size=block_size,
-                     rope_scaling=(block_size / first, 1.0, 4.0, first))
-if state:
-    require(state['data'] == data_hash.hexdigest(), f'{data_dir} has other data than {source} read')
-    if stream:
-        stream.go_to(state['positions'])
-# A model keeps its shape. wanted has what a 0 stands for, such as n_kv_head=0.
-kept = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
-for name in explicit.keys() & kept.keys():
-    require(getattr(wanted, name) == kept[name], f'{name} must be {kept[name]!r}, as in {source}')
-config |= kept | {'vocab_size': V}
+                     rope_scaling=(block_size / original_T, 1.0, 4.0, original_T))
+# The shape of a loaded model can't change. In `wanted`, 0 is already replaced by the number that it
+# stands for, such as n_head for n_kv_head=0.
+actual = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
+for name in explicit.keys() & actual.keys():
+    require(getattr(wanted, name) == actual[name], f'{name} must be {actual[name]!r} for {source}')
+config |= actual | {'vocab_size': V}
 
 model.grad_checkpoint = grad_checkpoint
 uncompiled = contextlib.nullcontext
 if compile or (compile is None and on_gpu):
-    for part in (*model.blocks, model.norm):        # all blocks are alike: it compiles one
+    for part in (*model.blocks, model.norm):        # one compilation, because all blocks are alike
         part.compile(dynamic=False)
     model.predict = torch.compile(model.predict, dynamic=False)
-    torch._dynamo.config.optimize_ddp = False       # DDP's buckets may end within a block
-    # generate() runs uncompiled, because the compiler would begin anew for each length of a text.
+    torch._dynamo.config.optimize_ddp = False       # DDP's buckets may split a block
+    # generate() runs eagerly, because each new sequence length would be compiled again.
     uncompiled = functools.partial(torch.compiler.set_stance, 'force_eager')
-# The loop calls net: the model, perhaps in DDP, which averages gradients, or split by FSDP.
+# net is the model, or its wrapper: DDP, which averages gradients, or FSDP, which shards weights.
 if shard == 'ddp':
     net = model.to(device)
     if world > 1:
@@ -240,8 +238,8 @@ else:
     net = sharding.shard(model, shard, device_type, dtype)
 
 # --- optimizer ------------------------------------------------------------------------------------
-# Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
-# AdamW ignores use_muon (for Muon) and lr_scale (for the loop). A tied head is the embedding.
+# Norm gains (vectors) get no weight decay, because they belong near 1. AdamW ignores the keys
+# use_muon, read by Muon, and lr_scale, read by the loop. A tied head is the embedding itself.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': True},
           {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
           {'params': [p for name, p in model.named_parameters() if name == 'head.weight']},
@@ -253,10 +251,13 @@ opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=wei
                 fused=device_type != 'mps')
 step, skipped, window, best_val = 0, 0, [], math.inf    # window: losses of the last 100 updates
 if state:
+    require(state['data'] == data_hash.hexdigest(), f'{data_dir=} must hold the data of {source}')
     step, skipped, window, best_val = map(state.get, ('step', 'skipped', 'window', 'best_val'))
     moments = state['optimizer'] if shard == 'ddp' else sharding.split(state['optimizer'], opt)
-    opt.load_state_dict({**opt.state_dict(), 'state': moments})     # its rates are those of now
+    opt.load_state_dict({**opt.state_dict(), 'state': moments})     # keeps the new learning rate
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())  # {} without float16
+    if stream:
+        stream.seek(state['positions'])
 state, moments, model.saved = {}, {}, {}        # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
@@ -266,8 +267,8 @@ if rank == 0:
 
 
 def save(name):
-    """Write a checkpoint: last.pt for resuming, best.pt, which has no moments, for use. last-1.pt
-    is the last.pt of the save before, because a crash or a full disk may damage the newest one."""
+    """Write a checkpoint: last.pt for resuming, or best.pt, without optimizer state, for inference.
+    The previous last.pt becomes last-1.pt, because a crash or a full disk may damage last.pt."""
     checkpoint = {'model': model.state_dict(), 'config': config, 'tokenizer_hash': tokenizer.hash,
                   'data': data_hash.hexdigest(), 'step': step, 'tokens': step * step_tokens,
                   'best_val': best_val, 'window': window, 'skipped': skipped,
@@ -276,44 +277,45 @@ def save(name):
     if shard != 'ddp':
         checkpoint = sharding.whole(checkpoint)
     if rank == 0:
-        model.save(out / f'{name}.new', **checkpoint)   # a crash leaves the old file
+        model.save(out / f'{name}.new', **checkpoint)   # a crash leaves the old file intact
         if name == 'last.pt' and (out / name).exists():
             os.replace(out / name, out / 'last-1.pt')
         os.replace(out / f'{name}.new', out / name)
 
 
-def say(text, file='train.log'):
-    """Append a text to a file in out_dir, and print what goes to train.log."""
+def log_text(text, file='train.log', show=True):
+    """Append a text to a file in out_dir, and print it if `show` is true."""
     if rank == 0:
-        if file == 'train.log':
+        if show:
             print(text, flush=True)
         with open(out / file, 'a', encoding='utf-8') as f:
             print(text, file=f)
 
 
-def log(**row):
-    """Print figures, and append them to metrics.jsonl. A resumed run may write a step again."""
+def log_metrics(**row):
+    """Print metrics and append them to metrics.jsonl, where a resumed run may repeat a step."""
     words = [f'{name}: {value:.4g}' for name, value in row.items() if value is not None]
-    say(' | '.join([f'step {step:>6}/{max_steps}', *words]))
-    row = {name: value if value is not None and math.isfinite(value) else None
-           for name, value in row.items()}
-    say(json.dumps({'step': step, 'tokens': step * step_tokens} | row), 'metrics.jsonl')
+    log_text(' | '.join([f'step {step:>6}/{max_steps}', *words]))
+    row = {'step': step, 'tokens': step * step_tokens} | {      # JSON has neither NaN nor infinity
+        name: value if math.isfinite(value or 0) else None for name, value in row.items()}
+    log_text(json.dumps(row), 'metrics.jsonl', show=False)
 
 
-def summed(*values):
-    """Return the sums over all processes, as Python floats, for which the CPU waits."""
-    exact = torch.float32 if device_type == 'mps' else torch.float64
-    sums = torch.stack([torch.as_tensor(value, dtype=exact, device=device) for value in values])
+def all_reduce_sum(*values):
+    """Return the sum of each value over all processes, as Python floats. The CPU waits for them."""
+    precision = torch.float32 if device_type == 'mps' else torch.float64
+    sums = torch.stack([torch.as_tensor(value, dtype=precision, device=device) for value in values])
     if world > 1:
         dist.all_reduce(sums)
     return sums.tolist()
 
 
 @torch.no_grad()
-def loss_of(ids):
-    """Return nats a token and bits per byte of about eval_tokens of a bin, always the same blocks,
-    without random numbers, so it changes no training. The processes share the blocks in batches of
-    one shape, for FSDP and the compiler: some rows don't count."""
+def validation_loss(ids):
+    """Return the loss over about eval_tokens of a bin, in nats per token and bits per byte. The
+    blocks are always the same, and no random number is used, so evaluation never changes training.
+    Processes share the blocks. FSDP and the compiler need batches of one shape, so the last batch
+    is filled with repeated blocks, whose targets are ignored."""
     text_bytes = np.array(tokenizer.text_bytes)                                         # (V,)
     n_blocks = (len(ids) - 1) // T
     n = max(1, min(n_blocks, (eval_tokens or len(ids)) // T))
@@ -324,81 +326,82 @@ def loss_of(ids):
         rows = np.arange(i + rank, i + world * micro_batch_size, world)
         x, y, *mask = get_batch(ids, blocks[rows % n])
         y = y.masked_fill(torch.tensor(rows >= n, device=device)[:, None], IGNORE)
-        with autocast:                  # model, not net: DDP would exchange for nothing
-            mean = model(x, y, *mask, with_logits=False)[1]
+        with autocast:                  # model, not net: DDP need not synchronize
+            mean_loss = model(x, y, *mask, with_logits=False)[1]
         targets = y[y != IGNORE].tolist()                                               # (n,)
-        sums += mean.item() * len(targets), len(targets), text_bytes[targets].sum()
+        sums += mean_loss.item() * len(targets), len(targets), text_bytes[targets].sum()
     model.train()
-    nats, n_targets, n_bytes = summed(*sums)
-    bits = nats / math.log(2) / max(1, n_bytes)         # masks and sentinels stand for no bytes
+    nats, n_targets, n_bytes = all_reduce_sum(*sums)
+    bits = nats / math.log(2) / max(1, n_bytes)         # mask and sentinel tokens have no bytes
     return nats / max(1, n_targets), bits if objective == 'clm' else None
 
 
 def evaluate():
-    """Measure held-out loss and write a sample (all processes, for FSDP). Keep the best weights."""
+    """Compute validation losses and generate a sample (in all processes, for FSDP). Save best.pt if
+    val_loss is the lowest so far."""
     global best_val
     row = {}
     for name in [name for name in bins if name != 'train']:
-        row[f'{name}_loss'], row[f'{name}_bpb'] = loss_of(bins[name])
+        row[f'{name}_loss'], row[f'{name}_bpb'] = validation_loss(bins[name])
     val_loss = row['val_loss']
-    log(**row, val_ppl=math.exp(min(val_loss, 700)))
-    if objective == 'clm' and math.isfinite(val_loss):                  # nothing is drawn from NaN
+    log_metrics(**row, val_ppl=math.exp(min(val_loss, 700)))
+    if objective == 'clm' and math.isfinite(val_loss):                  # NaN can't be sampled from
         prompt = torch.tensor([sample_ids], device=device)
         with autocast, uncompiled():
             [ids] = model.generate(prompt, 100, 0.8, top_k=50, seeds=[seed],
                                    suppress=tokenizer.suppressed_tokens(model.config.vocab_size))
         text = f'--- step {step}, val_loss {val_loss:.4f}\n{tokenizer.decode(ids.tolist())}\n'
-        say(text, 'samples.txt')
-        if rank == 0 and step > 0:      # an untrained model also writes control characters
-            print(text, flush=True)
+        # a terminal would obey the control characters that an untrained model generates
+        log_text(text, 'samples.txt', show=step > 0)
     if val_loss < best_val and step > 0:                # never the untrained model
         best_val = val_loss
         save('best.pt')
 
 
-def ask_to_stop(number, frame):
-    """Ask the loop to save and stop. A second Ctrl-C ends the process at once."""
-    stop_requests.append(number)
-    if number == signal.SIGINT:         # Ctrl-C also ends `| tee run.log`, which read our stdout
+def request_stop(signal_number, frame):
+    """Make the loop save and stop after this step. A second Ctrl-C kills the process at once."""
+    stop_requests.append(signal_number)
+    # In `train.py | tee run.log`, Ctrl-C also ends tee, so printing to stdout would raise an error.
+    if signal_number == signal.SIGINT:
         sys.stdout = sys.stderr
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-# --- what this run is -----------------------------------------------------------------------------
+# --- summary of the run ---------------------------------------------------------------------------
 n_params, n_block = (sum(p.numel() for p in part.parameters()) for part in (model, model.blocks[0]))
 epochs = max_steps * batch_size * T / meta['tokens']['train']
-say('\n'.join([' '.join(sys.argv), *changed, f'from {source}, step {step}: {model.config}']))
-say(f'parameters: {n_params:,}, {n_block:,} a block, ln(vocab_size): {math.log(V):.4f}, tokens: '
-    f'{meta["tokens"]["train"]:,}, epochs: {epochs:.2f}\nprocesses: {world} ({device}, {dtype}), '
-    f'micro-batches: {len(my_rows)} x {micro_batch_size}')
+log_text('\n'.join([' '.join(sys.argv), *changed, f'from {source}, step {step}: {model.config}']))
+log_text(f'parameters: {n_params:,}, {n_block:,} per block, ln(vocab_size): {math.log(V):.4f}, '
+         f'tokens: {meta["tokens"]["train"]:,}, epochs: {epochs:.2f}\nprocesses: {world} '
+         f'({device}, {dtype}), micro-batches: {len(my_rows)} x {micro_batch_size}')
 if mixture:
-    say(mixture.described(meta['sources'], max_steps * batch_size, T))
-peak = None             # FLOP/s that the GPU can do, for mfu, the fraction of them that is used
+    log_text(mixture.described(meta['sources'], max_steps * batch_size, T))
+peak_flops = None       # of the GPU, per second, for mfu: model FLOPs utilization
 if on_gpu and dtype != 'float32':
     with contextlib.suppress(ImportError):      # without extras/ there is no mfu
         from extras.training import planner
-        peak = planner.peak_of(torch.cuda.get_device_name())
-        flops = planner.flops_per_token(model, T) * step_tokens / world
+        peak_flops = planner.peak_of(torch.cuda.get_device_name())
+        step_flops = planner.flops_per_token(model, T) * step_tokens / world
 
 # --- the loop -------------------------------------------------------------------------------------
-stop_requests = []                      # signals that this process has got
-signal.signal(signal.SIGINT, ask_to_stop)
-signal.signal(signal.SIGTERM, ask_to_stop)
-stopping = refused = 0                  # requests to stop; updates in a row that were skipped
-require(summed(step)[0] == step * world, 'all processes must see the same checkpoint in out_dir')
+stop_requests = []                      # signals that this process has received
+signal.signal(signal.SIGINT, request_stop)
+signal.signal(signal.SIGTERM, request_stop)
+stopping = skipped_in_a_row = 0         # stop requests of all processes; skipped updates
+require(all_reduce_sum(step)[0] == step * world, f'{out_dir} must be one folder for all processes')
 if step == 0:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now
 while step < max_steps and not stopping:
     began = time.perf_counter()
-    torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)      # of dropout
+    torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)      # for dropout
     lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
     for group in opt.param_groups:
         group['lr'] = lr * group.get('lr_scale', 1.0)
 
-    # The gradient of the mean loss over all targets of the step, in all processes. If micro-batches
-    # have 30 and 90 targets with the means a and b, the mean over all 120 is a / 4 + 3 b / 4. DDP
-    # and FSDP average the gradients of the processes; times world makes a sum of that.
+    # Accumulate the gradient of the mean loss over all targets of the step. If micro-batches of 30
+    # and 90 targets have the mean losses a and b, the mean over all 120 is a / 4 + 3 b / 4. DDP and
+    # FSDP average gradients over the processes; the factor `world` makes this average a sum.
     batches = [get_batch(bins.get('train'), rows, step) for rows in my_rows]
     data_s = time.perf_counter() - began
     n_targets = sum((y != IGNORE).sum() for x, y, *mask in batches)
@@ -407,43 +410,45 @@ while step < max_steps and not stopping:
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
         fraction = (y != IGNORE).sum() / n_targets.clamp(min=1)
-        net.require_backward_grad_sync = i == len(batches) - 1      # DDP: with the last one only
+        net.require_backward_grad_sync = i == len(batches) - 1      # DDP: after the last only
         with autocast:
-            mean = net(x, y, *mask, with_logits=False)[1]           # over the micro-batch's targets
-        scaler.scale(mean * fraction * world).backward()
-        loss += mean.detach() * fraction
+            mean_loss = net(x, y, *mask, with_logits=False)[1]      # of the micro-batch
+        scaler.scale(mean_loss * fraction * world).backward()
+        loss += mean_loss.detach() * fraction
 
-    # Each process has a part of the loss, the whole norm, and perhaps a signal.
-    scaler.unscale_(opt)                # float16's gradients were scaled up; otherwise nothing
+    # The step's loss is a sum over processes. The gradient norm is equal in all of them. A signal
+    # to one process stops all.
+    scaler.unscale_(opt)                # does nothing unless dtype is float16
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = norm.full_tensor() if shard != 'ddp' else norm
-    loss, norm, stopping = summed(loss, norm / world, len(stop_requests))    # the CPU waits
+    loss, norm, stopping = all_reduce_sum(loss, norm / world, len(stop_requests))
     limit = spike_limit(window, spike_z)
-    if math.isfinite(loss + norm) and loss <= limit:    # neither NaN nor a spike gets in
+    if math.isfinite(loss + norm) and loss <= limit:    # neither NaN nor a spike
         scaler.step(opt)
-        window, refused = [*window[-99:], loss], 0
+        window, skipped_in_a_row = [*window[-99:], loss], 0
     else:
-        skipped, refused = skipped + 1, refused + 1
-        say(f'step {step + 1}: update skipped, loss {loss:.4f} or gradient norm {norm:.4f} is not '
-            f'finite, or the loss is a spike, above {limit:.4f} (--spike_z=0 lets spikes in)')
+        skipped, skipped_in_a_row = skipped + 1, skipped_in_a_row + 1
+        log_text(f'step {step + 1}: update skipped, because the loss {loss:.4f} or gradient norm '
+                 f'{norm:.4f} is not finite or the loss is above {limit:.4f} (see --spike_z)')
     scaler.update()
-    opt.zero_grad(set_to_none=world == 1)       # DDP's gradients stay in its buckets, as zeros
+    opt.zero_grad(set_to_none=world == 1)       # DDP needs its buckets of gradients
     step += 1
     if step in (1, max_steps) or step % log_interval == 0:
         dt = time.perf_counter() - began
-        log(loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=step_tokens / dt,
-            mfu=peak and flops / dt / peak, data_s=data_s, skipped=skipped,
-            minutes_left=dt * (max_steps - step) / 60,
-            memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if on_gpu else None)
-    require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
-            f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
-            f'that fails, go back to an older checkpoint: copy {out / "last-1.pt"} to last.pt')
+        log_metrics(loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=step_tokens / dt,
+                    mfu=peak_flops and step_flops / dt / peak_flops, data_s=data_s, skipped=skipped,
+                    minutes_left=dt * (max_steps - step) / 60,
+                    memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if on_gpu else None)
+    # float16 gradients overflow until GradScaler has found a scale
+    require(skipped_in_a_row < (30 if dtype == 'float16' else 3), f'{skipped_in_a_row} updates in '
+            'a row were skipped; resume with a lower --learning_rate; if this fails, resume from '
+            f'an older checkpoint: copy {out / "last-1.pt"} to last.pt')
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     if step % save_interval == 0 or step == max_steps or stopping:
         save('last.pt')
 
-reader = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
-say(f'done, best val_loss {best_val:.4f}; next: python {reader} --ckpt={shlex.quote(out_dir)}'
-    if step >= max_steps else f'stopped at step {step}; resume: python train.py '
-    f'--out_dir={shlex.quote(out_dir)} --init_from=resume')
+script = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
+log_text(f'done, best val_loss {best_val:.4f}; next: python {script} --ckpt={shlex.quote(out_dir)}'
+         if step >= max_steps else f'stopped at step {step}; resume: python train.py '
+         f'--out_dir={shlex.quote(out_dir)} --init_from=resume')

@@ -58,7 +58,7 @@ def tokenizing(what, who):
         ours = train()
         encode = ours.encode_batch
         if who == 'theirs':
-            theirs = tokenizers.Tokenizer.from_str(json.dumps(hf_tokenizer.their_form(ours)))
+            theirs = tokenizers.Tokenizer.from_str(json.dumps(hf_tokenizer.to_hf_json(ours)))
             encode = lambda batch: [e.ids for e in theirs.encode_batch(
                 batch, add_special_tokens=False)]
         encode(['warm up'])                     # builds tables

@@ -1,14 +1,14 @@
 """
-Exercises: one function of this project that you write yourself, graded by the project's own tests.
+Exercises: you write one function of this project, and the project's tests grade it.
 
-    bash run.sh exercise            # the list, easy to hard
-    bash run.sh exercise 4          # the first call: exercises/rope/model.py, where one function is empty
-    bash run.sh exercise 4          # later calls: the tests of that function, run with your file
+    bash run.sh exercise            # list the exercises, easy to hard
+    bash run.sh exercise 4          # first call: create exercises/rope/model.py with an empty function
+    bash run.sh exercise 4          # later calls: run the tests of this function with your file
 
-docs/exercises.md lists them with the usual mistakes. Your file is never overwritten: to start
-again, delete its folder. A grade copies today's scripts, extras/, config/, tests/ and learn/ to a
-temporary folder, with your file in place of the project's, so nothing is graded against an old
-test. You read what pytest says of the first test that fails. It needs no network.
+docs/exercises.md lists the exercises with the usual mistakes. Your file is never overwritten: to
+start over, delete its folder. To grade your file, the current scripts, extras/, config/, tests/ and
+learn/ are copied to a temporary folder, where your file replaces the project's. You see pytest's
+report of the first test that fails. No network is needed.
 """
 import ast
 import pathlib
@@ -27,20 +27,20 @@ EMPTY = "raise NotImplementedError('yours to write')"
 class Exercise(NamedTuple):
     name: str
     file: str
-    where: str          # a function, as in `sample` or `RMSNorm.forward`
-    tests: str          # what grades it: names of tests behind their file
+    where: str          # the function, for example `sample` or `RMSNorm.forward`
+    tests: str          # the tests that grade it: FILE::NAME, see ids_of()
     task: str
-    seconds: int = 10   # for a test: the loop of an answer may be endless
-    begin: str = ''     # if only a part of the function or of the script is yours: how its first line begins,
-    end: str = ''       # and how the line after it begins
+    seconds: int = 10   # time limit of a test, because an answer may loop forever
+    begin: str = ''     # if the exercise is a part of a function or script: the prefix of its first line,
+    end: str = ''       # and the prefix of the line after the part
 
 
 EXERCISES = [
     Exercise('pass_at_k', 'eval.py', 'pass_at_k',
              'test_eval.py::test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample',
-             'The chance that one of k answers passes, if c of n did. Chen et al. 2021, arXiv:2107.03374, '
-             'eq. 1. The obvious 1 - (1 - c/n)^k is biased: the answers are drawn without putting one '
-             'back.'),
+             'The probability that one of k answers passes, if c of n passed. Chen et al. 2021, '
+             'arXiv:2107.03374, eq. 1. The obvious 1 - (1 - c/n)^k is biased, because the answers are '
+             'sampled without replacement.'),
     Exercise('schedule', 'train.py', 'lr_at',
              'test_train.py::test_the_schedule_at_its_landmarks',
              'The learning rate of a step: a linear rise, then half a cosine (arXiv:1608.03983). The '
@@ -51,39 +51,39 @@ EXERCISES = [
              'arXiv:1910.07467, eq. 4. Compute in float32, return the type of x.'),
     Exercise('rope', 'model.py', 'rotate',
              'test_model.py::test_rope_is_a_complex_rotation_that_keeps_norms_and_sees_only_distances',
-             'Turn each pair (x_i, x_{i + D/2}) by its angle. Su et al. 2021, arXiv:2104.09864, eq. 34. '
-             'The pairs are halves apart, as in Llama; in the paper they are neighbors.'),
+             'Rotate each pair (x_i, x_{i + D/2}) by its angle. Su et al. 2021, arXiv:2104.09864, eq. 34. '
+             'The two values of a pair are D/2 apart, as in Llama; in the paper they are adjacent.'),
     Exercise('top_p', 'model.py', 'sample',
              'test_model.py::'
              'test_top_k_and_top_p_leave_the_most_probable_tokens_after_the_temperature '
              'test_model.py::'
              'test_temperature_0_is_argmax_and_u_draws_the_id_at_which_the_sum_of_probabilities_'
              'reaches_it',
-             'Draw a token: temperature, then top-k, then top-p. Holtzman et al. 2019, arXiv:1904.09751, '
-             'section 3.1. The token that makes the sum reach p stays.'),
+             'Sample a token: temperature, then top-k, then top-p. Holtzman et al. 2019, arXiv:1904.09751, '
+             'section 3.1. The token with which the sum reaches p is kept.'),
     Exercise('chat_mask', 'tokenizer.py', 'Tokenizer.render',
              'test_tokenizer.py::test_only_the_assistants_words_and_their_end_are_trained '
              'test_tokenizer.py::test_the_prompt_is_the_exact_prefix_of_the_chat_with_its_answer '
              'test_tokenizer.py::'
              'test_a_bad_message_or_a_tokenizer_without_the_special_tokens_is_a_value_error',
-             'A conversation as ids, and 1 for each token that the loss counts: the words of the assistant'
-             ' and the <|im_end|> after them. Encode each part alone, or a user can forge a turn. The '
-             'roles are system, user, assistant and tool, and a content is a text: anything else is a '
-             'ValueError that names the roles; without the special tokens, one that names <|im_end|>.'),
+             'The ids of a conversation, and a mask: 1 for the assistant\'s content and the <|im_end|> after '
+             'it. Encode each part separately, or a user can forge a turn. A role that is not system, user, '
+             'assistant or tool, or a content that is not text, is a ValueError that names the roles; a '
+             'missing special token is a ValueError that names <|im_end|>.'),
     Exercise('targets', 'sft.py', 'collate',
              'test_sft.py::test_a_target_is_the_next_token_if_that_is_trained '
              'test_sft.py::test_the_tensors_that_reach_the_loss_say_what_the_assistants_say',
-             'Conversations of several lengths as inputs and targets. The target of a position is the NEXT'
-             " token, so its mask is the next token's, too."),
+             'Conversations of different lengths as inputs and targets. The target of a position is the '
+             'NEXT token, so the mask of a position is also the mask of the next token.'),
     Exercise('dpo', 'dpo.py', 'preference_loss',
              'test_dpo_losses.py',
-             'DPO: minus the log sigmoid of the margin between the two rewards. Rafailov et al. 2023, '
-             'arXiv:2305.18290, eq. 7. A margin of -2000 must stay finite.', 10,
-             "    if loss_type == 'dpo':", "    elif loss_type == 'ipo':"),
+             'DPO: the negative log sigmoid of the margin between the two rewards. Rafailov et al. 2023, '
+             'arXiv:2305.18290, eq. 7. A margin of -2000 must stay finite.',
+             begin="    if loss_type == 'dpo':", end="    elif loss_type == 'ipo':"),
     Exercise('bpe_encode', 'tokenizer.py', 'encode_chunk',
              'test_tokenizer.py::test_the_lowest_id_first_is_every_merge_in_order',
-             'Replay the merges on one chunk of text. Sennrich et al. 2016, arXiv:1508.07909, section 3.2.'
-             ' ranks is bytes -> id: which pair comes first?'),
+             'Apply the merges to one chunk of text. Sennrich et al. 2016, arXiv:1508.07909, section 3.2.'
+             ' ranks maps bytes to ids: which pair is merged first?'),
     Exercise('attention', 'model.py', 'Attention.forward',
              'test_model.py::test_the_forward_equals_the_formulas '
              'test_model.py::'
@@ -99,38 +99,38 @@ EXERCISES = [
              'similarity. Broder 1997: the smallest value under each of k hash functions, here '
              'a x + b of the upper 32 bits of each shingle. A set of a million shingles must not take '
              'a million times k numbers of memory.',
-             '    x = (', '    return numbers'),
+             begin='    x = (', end='    return numbers'),
     Exercise('accumulation', 'train.py', '',
              'test_processes.py::test_a_run_has_the_losses_of_the_golden_one[mlm] '
-             'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw-ddp-2]',
-             'The gradient of the mean loss over all targets of a step, from micro-batches: batches has '
-             'those of this process, each (x, y) and perhaps a mask. A target that is IGNORE does not count, '
-             'and dist.all_reduce(t) adds a tensor over the processes. Leave in loss what this process adds '
-             'to the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.', 300,
-             '    n_targets = ', '    # Each process has a part'),
-    Exercise('batch_order', 'train.py', 'starts_of',
+             'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw ddp 2]',
+             'The gradient of the mean loss over all targets of a step, from micro-batches: batches has the '
+             'micro-batches of this process, each (x, y) and perhaps a mask. Targets that are IGNORE do not '
+             "count, and dist.all_reduce(t) sums a tensor over processes. loss must be this process's part "
+             'of the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the total.',
+             seconds=300, begin='    n_targets = ', end="    # The step's loss is a sum"),
+    Exercise('batch_order', 'train.py', 'epoch_starts',
              'test_train.py::test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own '
              'test_train.py::test_the_cat_sat_on_the_mat',
-             'Where the sequences of an epoch begin, as a function of epoch and seed alone: then nothing '
-             'about data has to be saved, and a step can be repeated. np.random.default_rng([seed, epoch])'
+             'The start of each sequence of an epoch, as a function of epoch and seed only, so that no state '
+             'of the data must be saved, and a step can be repeated. np.random.default_rng([seed, epoch])'
              '.permutation(n) orders n blocks, and the first number of such a permutation is a good shift.'),
     Exercise('resume', 'train.py', 'save',
              'test_resume.py::test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run',
-             'Save all that a run needs to go on bit for bit: model.save(path, **more) writes the weights '
-             'and more, and every state[...] in this file says a key. No file may be half written: '
-             'os.replace(new, name) renames, and the last.pt before becomes last-1.pt. Random state is not '
-             'needed: why?', 300),
+             'Save everything that a run needs to resume bit for bit: model.save(path, **more) writes the '
+             'weights and more entries, and this file reads these keys as state[...]. No file may be '
+             'incomplete: os.replace(new, name) renames a file, and the previous last.pt becomes last-1.pt. '
+             'The state of random generators is not needed: why?', seconds=300),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges_slowly',
              'test_tokenizer.py::test_golden_low_lower_lowest '
              'test_tokenizer.py::test_the_merges_are_those_of_the_naive_loop',
-             'Learn the merges: count pairs, merge the most frequent, of equals the one with the smaller '
-             'ids. Count all pairs before each merge. learn_merges counts few of them again: why is that enough?'),
+             'Learn the merges: count pairs, merge the most frequent pair, of ties the one with the smaller '
+             'ids. Count all pairs before each merge. learn_merges recounts few pairs: why is that enough?'),
 ]
 
 
 def lines_of(exercise, source):
-    """The lines that are the reader's, as (first, last + 1), counted from 0: a function's body behind its
-    docstring, or from `begin` up to `end`."""
+    """Return the lines that the reader writes, as (first, last + 1), from 0: a function's body after its
+    docstring, or the lines from `begin` up to `end`."""
     lines = source.splitlines()
     nodes = ast.parse(source).body
     first, stop = 0, len(lines)
@@ -143,13 +143,18 @@ def lines_of(exercise, source):
     if exercise.begin:
         first, = (i for i in range(first, stop) if lines[i].startswith(exercise.begin))
         stop = next(i for i in range(first, stop) if lines[i].startswith(exercise.end))
-        first += lines[first].endswith(':')             # the line that opens a block stays
-        stop -= lines[stop - 2:stop].count('')          # and so do the blank ones before a function
+        first += lines[first].endswith(':')             # keep the line that opens a block
+        stop -= lines[stop - 2:stop].count('')          # and the blank lines before a function
     return first, stop
 
 
+def ids_of(exercise):
+    """Return the names of its tests, which may have spaces: test_a.py::test_b[adamw 2]."""
+    return re.split(r' (?=test_\w+\.py)', exercise.tests)
+
+
 def blanked(exercise, source):
-    """The file with EMPTY in place of the lines that are the reader's."""
+    """Return the file with EMPTY in place of the lines that the reader writes."""
     first, stop = lines_of(exercise, source)
     lines = source.splitlines(keepends=True)
     indent = re.match(' *', lines[first])[0]
@@ -157,7 +162,7 @@ def blanked(exercise, source):
 
 
 def copy_project(folder):
-    """What the tests need of this project, into an empty folder."""
+    """Copy the parts of this project that the tests need into an empty folder."""
     for name in ('extras', 'config', 'tests', 'learn'):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
     for path in ROOT.glob('*.py'):
@@ -165,8 +170,8 @@ def copy_project(folder):
 
 
 def grade(tests, answers, *flags, seconds=600):
-    """Run these tests with the answers ({file: its text}) in place of the project's. A test that takes longer
-    than so many seconds ends all of them. -> pytest's result."""
+    """Run the tests with answers, {file: text}, in place of the project's files. A test that takes more than
+    `seconds` ends the run. Return pytest's CompletedProcess."""
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         copy_project(folder)
@@ -179,9 +184,9 @@ def grade(tests, answers, *flags, seconds=600):
 
 
 def verdict(exercise, text, file):
-    """Grade the file's text, and print what the tests say. -> 0 if it passed. file: its name in messages."""
+    """Grade a file's text, and print the result. Return 0 if the tests pass. file: its name in messages."""
     if EMPTY in text:
-        print('not yet: it is still empty.')
+        print('not yet: the function is still empty.')
         return 1
     try:
         ast.parse(text)
@@ -189,9 +194,9 @@ def verdict(exercise, text, file):
         print(f'not yet: {file}, line {e.lineno}, is not Python: {e.msg}')
         return 1
     try:
-        result = grade(exercise.tests.split(), {exercise.file: text}, '-x', seconds=exercise.seconds)
+        result = grade(ids_of(exercise), {exercise.file: text}, '-x', seconds=exercise.seconds)
     except KeyboardInterrupt:
-        print('not yet: you stopped the tests. If they took long, look for an endless loop.')
+        print('not yet: you stopped the tests. If they took long, check for an endless loop.')
         return 1
     if 'Timeout (' in result.stderr:
         line = re.search(rf'File ".*{exercise.file}", line (\d+)', result.stderr)
@@ -201,7 +206,7 @@ def verdict(exercise, text, file):
     counts = re.findall(r'(\d+) (passed|failed|error)', result.stdout)
     said = ', '.join(f'{n} {word}' for n, word in counts)
     if result.returncode or 'passed' not in said:       # os._exit(0) ends pytest with code 0, too
-        # from the name of the test that failed to the line that says that pytest stops
+        # from the name of the failed test to the line with which pytest stops
         report = re.search('^_+ .*(?=^!)', result.stdout, re.M | re.S)
         print(report[0][-4000:] if report else result.stdout + result.stderr)
         print(f'not yet ({said}).')
@@ -211,13 +216,13 @@ def verdict(exercise, text, file):
 
 
 def explain(number, exercise, path):
-    """Say what to write in the reader's file."""
+    """Print the task and the place of an exercise."""
     text = path.read_text(encoding='utf-8')
     line = text[:text.index(EMPTY)].count('\n') + 1
     print(f'Exercise {number}, {exercise.name}: write {exercise.where or "the missing lines"} in '
           f'{path.relative_to(ROOT)}, line {line}.\n\n{textwrap.fill(exercise.task, 100)}\n')
     if exercise.where and exercise.file in ('train.py', 'sft.py', 'dpo.py', 'eval.py'):
-        print('Use its arguments, and the imports and constants of the file: the tests take it out of it.')
+        print('Use only its arguments, and imports and constants of the file: tests extract the function.')
     print(f'Then type `bash run.sh exercise {number}` again.')
 
 
@@ -225,12 +230,12 @@ def main():
     if len(sys.argv) != 2:
         for number, e in enumerate(EXERCISES, 1):
             print(f'{number:>2}  {e.name:<14}{e.file}:{e.where or "the loop"}')
-        print('\nbash run.sh exercise NUMBER starts one, and grades it from then on')
+        print('\nbash run.sh exercise NUMBER starts an exercise; run it again to grade your file')
         return 0
     asked = sys.argv[1]
     number = next((i for i, e in enumerate(EXERCISES, 1) if asked in (e.name, str(i))), None)
     if number is None:
-        print(f'error: there is no exercise {asked!r}; there are 1 to {len(EXERCISES)}: bash run.sh exercise',
+        print(f'error: no exercise {asked!r}; choose 1 to {len(EXERCISES)} from: bash run.sh exercise',
               file=sys.stderr)
         return 2
     exercise = EXERCISES[number - 1]

@@ -1,14 +1,13 @@
 """
-The tour: run docs/tour.md. Each block of Python runs, and its output appears below it.
+The tour: run each block of Python in docs/tour.md, and print the page with the new outputs.
 
-    bash run.sh tour                    # with out/quickstart and out/quickstart_sft, if they are there
-    bash run.sh tour out/a out/a_sft    # with a base model and a chat model of yours
+    bash run.sh tour                    # with out/quickstart and out/quickstart_sft, if they exist
+    bash run.sh tour out/a out/a_sft    # with your base model and your chat model
 
-Without models, the page trains two small ones, and the outputs of today replace those on the page: what
-this prints is a page again. With models of yours, a block that prints something else for them has two
-outputs: theirs, and the one on the page, because the text after a block is about the small models. The
-blocks also run when you paste them into Python in the project's folder, because the first block imports
-from here what they need.
+Without models, the page trains two small ones, and the new outputs replace the page's outputs. If a
+block prints something else for your models, it gets two outputs: your models' and the page's, because
+the text after a block is about the small models. You can also paste the blocks into Python in the
+project's folder, because the first block imports everything that the blocks need from this file.
 """
 import ast
 import contextlib
@@ -39,7 +38,7 @@ FUNCTIONS = {'mean': ('mean of the numbers', 'sum(X) / len(X)'),
 # --- for the page's blocks -----------------------------------------------------------------------
 base = chat = None          # the folders of two trained models; None: the page trains its own
 scratch = tempfile.TemporaryDirectory(prefix='tour-')
-work = pathlib.Path(scratch.name)       # goes when Python ends
+work = pathlib.Path(scratch.name)       # deleted when Python ends
 
 
 def lift(script, *names):
@@ -50,11 +49,11 @@ def lift(script, *names):
     functions = [node for node in tree.body
                  if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names]
     assert {f.name for f in functions} == set(names), f'{script} does not define all of {names}'
-    # A letter is a size, for instance T, and most functions have a T of their own.
+    # Skip single letters: T, for instance, is a size, and most functions have their own T.
     used = {node.id for function in functions for node in ast.walk(function)
             if isinstance(node, ast.Name) and node.id.isupper() and len(node.id) > 1}
     constants = []
-    for node in reversed(tree.body):        # because a constant may use one that is above it
+    for node in reversed(tree.body):        # because a constant may use constants above it
         if isinstance(node, ast.Assign) and used & {ast.unparse(target) for target in node.targets}:
             constants.insert(0, node)
             used |= {name.id for name in ast.walk(node.value) if isinstance(name, ast.Name)}
@@ -82,8 +81,8 @@ def row(label, *cells, bar=0.0):
 
 
 def other_files():
-    """Return 47 small files, and 48 conversations that ask for such functions: eight functions, each
-    with six names for its argument. The file that is missing is the one that the tour follows."""
+    """Return 47 small files, and 48 conversations that ask for these functions: eight functions, each
+    with six names for its argument. The 48th file is missing, because it is the tour's example."""
     files, conversations = [], []
     for name, (what, value) in FUNCTIONS.items():
         for x in ('values', 'numbers', 'items', 'data', 'scores', 'prices'):
@@ -97,10 +96,10 @@ def other_files():
 
 # --- the page ------------------------------------------------------------------------------------
 def pieces(page, base=None, chat=None):
-    """Yield the page in pieces, with the outputs of today. base, chat: folders of models, or None.
+    """Yield the page in pieces, with new outputs. base, chat: folders of models, or None.
 
-    What the page says behind a block is true of the output that the page shows there. So where models
-    of the reader print something else, that output stays, right above the text, and theirs is added."""
+    The text after a block describes the page's output. So if the reader's models print something else,
+    the page's output is kept right above the text, and the models' output is added."""
     end = 0
     scope = {}
     for block in BLOCK.finditer(page):
@@ -120,7 +119,7 @@ def pieces(page, base=None, chat=None):
 
 
 def main():
-    """Print the page. The arguments: a flag that allows programs to run, and the folders of two models."""
+    """Print the page. Arguments: the flag that allows code execution, and the folders of two models."""
     flag, *folders = sys.argv[1:] or ['']
     if flag != '--allow_code_execution=True':
         raise ValueError('the tour runs code that a model wrote: read extras/tasks/sandbox.py, then type '
@@ -133,7 +132,7 @@ def main():
     if not folders and all(map(os.path.exists, QUICKSTART)):
         folders = QUICKSTART
     if not folders:
-        print(f'{" and ".join(QUICKSTART)} are not there: the numbers are those of two small models that '
+        print(f'{" and ".join(QUICKSTART)} do not exist: the outputs are from two small models, which '
               'the page trains', file=sys.stderr)
     for piece in pieces(PAGE.read_text(encoding='utf-8'), *folders):
         print(piece, end='', flush=True)

@@ -168,7 +168,7 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(train
         expect_same_run(out, straight)
     if '--replay=2' in more:
         base_text(tmp_path / 'other', 400)
-        mistake(trainer.goes_on(out, f'--base_dir={tmp_path}/other --max_steps=13'), 'other data')
+        mistake(trainer.goes_on(out, f'--base_dir={tmp_path}/other --max_steps=13'), 'must hold the data of')
 
 
 @every_trainer
@@ -229,13 +229,13 @@ def test_another_run_is_not_resumed_as_this_one(trainer, done, tmp_path):
 def test_an_epoch_visits_each_row_once_in_batches_of_about_one_length(script):
     """Whatever the batch size, also above the number of rows; another epoch in another order. So in
     any number of steps, no row comes twice more often than another."""
-    indices_of = lift(script, 'indices_of')
+    batch_indices = lift(script, 'batch_indices')
     dice = np.random.default_rng(0)
     lengths = dice.lognormal(4, 1, 2005).astype(int) + 2
     for n, batch_size in [(1, 1), (1, 9), (3, 4), (33, 32), (63, 32), (64, 32), (65, 1), (96, 95),
                           (1023, 16), (1025, 8), (2005, 31), *dice.integers(1, 200, (20, 2))]:
         per_epoch = -(-n // batch_size)
-        batches = [indices_of(i, lengths[:n], batch_size, 1) for i in range(3 * per_epoch)]
+        batches = [batch_indices(i, lengths[:n], batch_size, 1) for i in range(3 * per_epoch)]
         sizes = {len(batch) for batch in batches}
         assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1, (n, batch_size)
         seen = np.zeros(n, int)
@@ -243,7 +243,7 @@ def test_an_epoch_visits_each_row_once_in_batches_of_about_one_length(script):
             np.add.at(seen, batch, 1)
             assert {*seen} <= {(i - 1) // per_epoch, -(-i // per_epoch)}, (n, batch_size, i)
         assert {*seen} == {3}, (n, batch_size)
-    epoch = [[indices_of(i + first, lengths, 8, 1) for i in range(251)] for first in (0, 251)]
+    epoch = [[batch_indices(i + first, lengths, 8, 1) for i in range(251)] for first in (0, 251)]
     assert sum(len(rows) * lengths[rows].max() for rows in epoch[0]) < 1.2 * lengths.sum()  # 2.2 in
     assert {*epoch[0][0]} != {*epoch[1][0]}                                         # any order
 
@@ -335,10 +335,10 @@ SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --data_dir=nowhere => nowhere/train.jsonl & chats.py --kind=preference --source=FILE --out_dir=NEW
 --beta=1e-300 => beta=1e-300
 --label_smoothing=0.5 => label_smoothing
---gamma=2 => gamma does nothing & loss_type='dpo' & only with simpo
---loss_type=orpo --nll_weight=1 => nll_weight does nothing
---loss_type=rm --nll_weight=1 => nll_weight does nothing
---loss_type=rm --beta=0.2 => beta does nothing
+--gamma=2 => gamma has no effect & loss_type='dpo' & only with simpo
+--loss_type=orpo --nll_weight=1 => nll_weight has no effect
+--loss_type=rm --nll_weight=1 => nll_weight has no effect
+--loss_type=rm --beta=0.2 => beta has no effect
 --init_from=gone => gone & make one: python sft.py
 --init_from=resume => last.pt''', 'rl': '''--device=cuda => device='cuda' & --device=auto
 --reward=none => reward=none does not exist

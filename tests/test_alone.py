@@ -108,8 +108,8 @@ def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed,
     said = ''.join(ok(typed(*line.split())) for line in PIPELINE.split('\n')[1:-1])
     assert 'extras/text/markup.py is missing' in said
     assert read_json(tmp_path / 'usual/report.json')['kept'] == 4       # and 8 copies of these
-    assert 'it learned four texts' in ok(typed('model.py'))
-    assert 'comparing each with each finds the same' in ok(typed('dedup.py'))
+    assert 'the model memorized four texts' in ok(typed('model.py'))
+    assert 'comparing all pairs: the same clusters' in ok(typed('dedup.py'))
     for stage in 'base', 'dpo', 'rl':       # without --data_dir, the base's text: data.json went down the chain
         assert read_json(tmp_path / stage / 'eval.json')['settings']['data_dir'] == 'data'
     assert (tmp_path / 'dashboard.png').exists()

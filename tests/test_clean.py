@@ -283,7 +283,7 @@ def test_shards_are_known_by_their_settings_files_and_programs(tmp_path, monkeyp
     text, words, used, ours, other = (write_records(tmp_path / name, []) for name in (
         'a.txt', 'words', 'extras/text/used.py', 'clean.py', 'docs/other.md'))
     monkeypatch.setattr(program, '__file__', str(ours))
-    state = lambda settings='': program.state_of(settings, [text, words])
+    state = lambda settings='': program.fingerprint(settings, [text, words])
     first = state()
     other.write_text('an edit')
     assert state() == first != state('min_words=9')
@@ -573,8 +573,8 @@ clean.py --source=00*.txt --encoding=cp12500 | --encoding=cp12500
 clean.py --source=short | no documents are left | short: short/000.txt
 clean.py --source=shakespeare | https:// | data/raw/shakespeare.txt
 clean.py --source=null.jsonl | --text_field=NAME
-clean.py --source=. --url_block=no | no is no file
-clean.py --source=. --decontaminate=short | short is no file of a benchmark: can't be read (Is a directory)
+clean.py --source=. --url_block=no | no is not a file
+clean.py --source=. --decontaminate=short | short is not a benchmark file: can't be read (Is a directory)
 clean.py --source=. --mode=chat | mode
 clean.py --source=. --licences=mit | licenses
 clean.py --source=. --bands=0 | bands
@@ -592,7 +592,7 @@ prepare.py --source=odd.jsonl | odd.jsonl:1 | no text in a usual field | clean.p
 prepare.py --source=empty.txt | empty.txt has no text
 prepare.py --source=00*.txt --tokenizer=nowhere.json | nowhere.json | path of a tokenizer.json
 prepare.py --source=00*.txt --tokenizer=byte.json | byte.json | <|endoftext|>
-prepare.py --source=00*.txt --tokenizer=abc.json | no character of this char tokenizer
+prepare.py --source=00*.txt --tokenizer=abc.json | not in the vocabulary of this char tokenizer
 prepare.py --source=00*.txt --tokenizer=wordpiece | wordpiece | bpe
 prepare.py --source=00*.txt --vocab_size=100 | vocab_size | 320
 prepare.py --source=00*.txt --temperature=2 | need several sources

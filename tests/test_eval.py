@@ -89,7 +89,7 @@ def test_without_data_dir_the_text_of_the_base_is_measured(base_run, data_dir, t
         assert read_json(tmp_path / 'x.json')['settings']['data_dir'] == str(data_dir)
     result = run('eval.py', '--ckpt=found', cwd=tmp_path)
     mistake(result, 'data/quickstart has no prepared text')
-    assert 'the loss is measured on data/quickstart, because no data.json next to found names' in result.stdout
+    assert 'the loss is measured on data/quickstart, because found has no data.json that names' in result.stdout
     made = write_bins(tmp_path / 'other', np.arange(100, dtype=np.uint16), BYTES)
     flags = f'--ckpt={base_run}', f'--data_dir={made}'
     mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
@@ -388,11 +388,11 @@ REFUSED = """
 REFUSED_BY_RESCORE = """
 --tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl & each line must be a JSON object & No such file
 --tasks=humaneval --completions=answers.jsonl => must name a .jsonl file for each
---completions=notes.txt => notes.txt, line 1 & each line must be a JSON object
---completions=given.jsonl => given.jsonl, line 1: KeyError & each line must be a JSON object with outcome, prompt, task_id
+--completions=notes.txt => notes.txt: & each line must be a JSON object
+--completions=given.jsonl => given.jsonl:1: KeyError & each line must be a JSON object with outcome, prompt, task_id
 --completions=two.jsonl => two.jsonl must have answers of one checkpoint
---completions=null.jsonl --tasks=own --data=own.jsonl => null.jsonl, line 3: "completion" must be text, not None
---completions=number.jsonl --tasks=own --data=own.jsonl => number.jsonl, line 3: "completion" must be text, not 18
+--completions=null.jsonl --tasks=own --data=own.jsonl => null.jsonl:3: "completion" must be text, not None
+--completions=number.jsonl --tasks=own --data=own.jsonl => number.jsonl:3: "completion" must be text, not 18
 --completions=given.jsonl --k=a => --k=a must be whole numbers
 --tasks=problems --completions=answers.jsonl => --allow_code_execution=True
 """

@@ -73,7 +73,7 @@ def write_file(path, model, pre='gpt-2', more=(), extra=()):
         'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.pre': pre,
         'tokenizer.ggml.tokens': [*vocab, *SPECIAL, '<think>', *(f'[PAD{i}]' for i in range(n))],
         'tokenizer.ggml.token_type': [1] * 400 + [3] * 3 + [4] + [5] * n,
-        'tokenizer.ggml.merges': [*map(' '.join, hf_tokenizer.pairs_of_tokens(vocab))],
+        'tokenizer.ggml.merges': [*map(' '.join, hf_tokenizer.merges_of(vocab))],
         'tokenizer.ggml.add_bos_token': False, 'tokenizer.ggml.bos_token_id': 401,
         'tokenizer.ggml.eos_token_id': 402,
         'tokenizer.chat_template': SMOL} | dict(more)
@@ -187,7 +187,7 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
     out, path = tmp_path / 'run', tmp_path / 'model-f32.gguf'
     save_run(out, model, tokenizer, config={'stage': 'sft'} if is_chat else {})
     export = lambda **how: run('extras.models.export', f'--to=gguf --ckpt={out}', **how)
-    assert ('extras.training.tokenizer_report --input=FILE --pattern=cl100k' in ok(export())) == is_chat
+    assert ("pattern=PATTERNS['cl100k']" in ok(export())) == is_chat
     before = (out / path.name).read_bytes()
     assert export(before=full_disk(30_000)).returncode == 1
     assert (out / path.name).read_bytes() == before

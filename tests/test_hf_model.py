@@ -179,13 +179,36 @@ def test_an_export_of_tensors_that_a_llama_lacks_is_refused_and_leaves_nothing(t
     assert {path.name for path in tmp_path.rglob('*.*')} == {'best.pt', 'tokenizer.json'}
 
 
+FIELD = """
+import dataclasses, model
+@dataclasses.dataclass
+class Capped(model.GPTConfig):
+    softcap: float = 0.0
+model.GPTConfig = Capped"""
+
+
+@pytest.mark.parametrize('kind', ['hf', 'gguf', 'html'])
+def test_an_export_of_an_option_that_a_llama_lacks_is_refused_unless_it_is_off(tmp_path, kind):
+    """A new field of GPTConfig that adds no tensor."""
+    model = GPT(GPTConfig(500, 64, 2, 2, 0, 32, dropout=0.1, vocab_multiple=64))
+    export = lambda: run('extras.models.export', f'--ckpt=run --to={kind}', cwd=tmp_path, before=FIELD)
+    model.config.softcap = 30.0
+    save_run(tmp_path / 'run', model, Tokenizer.train(SOURCE, 500))
+    mistake(export(), "{'softcap': 30.0}", 'other programs would run another model')
+    assert {path.name for path in tmp_path.rglob('*.*')} == {'best.pt', 'tokenizer.json'}
+    model.config.softcap = 0.0
+    save_run(tmp_path / 'run', model, Tokenizer.train(SOURCE, 500))
+    ok(export())
+
+
 # --- a folder to publish, and a model of others: more pretraining, SFT, a chat --------------------
-def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path):
-    """Nothing is replaced."""
+@pytest.mark.parametrize('stage', [{}, {'stage': 'sft'}])
+def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path, stage):
+    """Nothing is replaced. The card's example asks a model of chats in its template."""
     tokenizer, hf = Tokenizer.train(SOURCE, 500), tmp_path / 'hf'
     torch.manual_seed(0)
     model = GPT(GPTConfig(500, 64, 2, 4, 2, 32, vocab_multiple=64))
-    save_run(tmp_path, model, tokenizer, config={'init_from': 'out/base', 'stage': 'sft'}, step=7)
+    save_run(tmp_path, model, tokenizer, config={'init_from': 'out/base'} | stage, step=7)
     (tmp_path / 'eval.json').write_text('scores')
     export = lambda: run('extras.models.export', '--ckpt=best.pt --to=hf', cwd=tmp_path)
     ok(export())
@@ -196,6 +219,10 @@ def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path):
     names, example = {}, re.search('```python\n(.*?)```', card, re.S)[1]
     exec(example.replace("'.'", repr(str(hf))), names)
     theirs, idx = names['model'], names['ids']['input_ids']
+    question = [{'role': 'user', 'content': 'Write mean(values).'}]
+    wanted = tokenizer.render(question, add_generation_prompt=True)[0] if stage else (
+        [*tokenizer.first, *tokenizer.encode('def mean(values):')])
+    assert idx.tolist() == [wanted]
     config = theirs.generation_config
     assert config.eos_token_id == tokenizer.stop
     assert config.suppress_tokens == tokenizer.suppressed_tokens()

@@ -290,7 +290,7 @@ def test_what_is_no_model_of_ours_is_one_sentence_with_its_path_and_what_is_odd(
                        ({'n_kv_head': 3}, 'n_kv_head=3'), ({'vocab_size': 65}, 'embedding')):
         refused(f'{file}.*this model.py.*{words}', GPT.load, saved(file, odd))
     whole = torch.load(saved(file))
-    for lacks, words in (({'model': 5}, 'has other weights than this model.py'),
+    for lacks, words in (({'model': 5}, 'do not match this model.py'),
                          ({'model_config': None}, 'cannot be loaded into this model.py')):
         torch.save(whole | lacks, file)
         refused(f'{file} {words}', GPT.load, file)

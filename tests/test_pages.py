@@ -12,7 +12,7 @@ import sys
 
 import pytest
 from conftest import ROOT, mistake, ok, run, save_run, write
-from exercise import EMPTY, EXERCISES, blanked, copy_project, verdict
+from exercise import EMPTY, EXERCISES, blanked, copy_project, grade, ids_of, verdict
 from tour import BLOCK, OURS, PAGE, YOURS, pieces
 
 from model import GPT, GPTConfig
@@ -158,6 +158,16 @@ def test_every_command_uses_settings_and_configs_that_exist():
         known = [help_of(script_of(command)), *map(text_of, re.findall(r' (config/\S+)', command))]
         for flag in {*flags_of(command)} - {'help'}:
             assert re.search(rf'(?m)^( +--)?{flag}\b', '\n'.join(known)), command
+    known = '\n'.join(map(help_of, {*map(script_of, typed)}))
+    for path in PAGES.keys() & texts:       # in a sentence: `--flag=1` and `script.py --flag`
+        for code in re.findall(r'`((?:\w+\.py )?--[^`\n]+)`', without_code(PAGES[path])):
+            program, _, _ = code.rpartition(' --')
+            said = help_of(program) if program.endswith('.py') else known
+            for flag in {*re.findall(r'--(\w+)', code)} - {'help', 'apply_chat_template'}:     # lm_eval's
+                assert re.search(rf'(?m)^( +--)?{flag}\b', said), (path, code)
+    section = text_of('docs/use.md').split('## Changing a script')[1]
+    for name in re.findall(r'`(\w+)(?:\(.*?\))?`', section):
+        assert re.search(rf'\b{name}\b', ''.join(SCRIPTS.values())), name
 
 
 def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, python_files):
@@ -332,8 +342,44 @@ def test_every_exercise_has_a_row_of_the_page_tests_that_exist_and_a_hole_withou
         blank = blanked(e, text_of(e.file))
         assert ast.parse(blank) and blank.count(EMPTY) == 1, e.name
         assert e.name != 'pass_at_k' or not re.search(r'C\(n|math\.comb', blank)     # nor in words
-        for file, test in re.findall(r'(\w+\.py)::(\w+)', e.tests):
-            assert f'def {test}(' in text_of(f'tests/{file}'), test
+        assert type(e.seconds) is int, e.name
+
+
+# the usual mistake of each exercise: what it replaces in our file, and by what
+MISTAKES = {
+    'pass_at_k': ('math.comb(n - c, k) / math.comb(n, k)', '(1 - c / n) ** k'),
+    'schedule': ('(step + 1) / warmup_steps', 'step / warmup_steps'),
+    'rms_norm': ('F.rms_norm(x.float(),', 'F.rms_norm(x.float() - x.float().mean(-1, True),'),
+    'rope': ('b * cos + a * sin', 'b * cos - a * sin'),
+    'top_p': ('p.cumsum(dim=-1) - p >= top_p', 'p.cumsum(dim=-1) >= top_p'),
+    'chat_mask': ('mask += [0] * len(header)', "mask += [int(role == 'assistant')] * len(header)"),
+    'targets': ('np.where(mask[1:]', 'np.where(mask[:-1]'),
+    'dpo': ('-F.logsigmoid(chosen - rejected)', '-torch.sigmoid(chosen - rejected).log()'),
+    'bpe_encode': ('ranks.get(merged[i], math.inf)', '-ranks.get(merged[i], -1)'),
+    'attention': ('mask is None and x.shape[1] > 1', 'mask is None'),
+    'minhash': ('a * x[i:i + 120] + b', 'x[i:i + 120] + b'),
+    'accumulation': ('(y != IGNORE).sum() / n_targets.clamp(min=1)', '1.0'),
+    'batch_order': ('default_rng([seed, epoch])', 'default_rng([seed])'),
+    'resume': ("opt.state_dict()['state'] if name == 'last.pt' else {}", '{}'),
+    'bpe_train': ('(-frequency[pair], pair)', '(-frequency[pair], -pair[0], -pair[1])')}
+# They would also spoil the others' tests, of attention or of a run.
+LATER = {'targets', 'bpe_encode', 'attention', 'accumulation', 'resume'}
+
+
+@pytest.mark.parametrize('names', [set(), MISTAKES.keys() - LATER, LATER])
+def test_every_exercise_is_passed_by_our_function_and_failed_by_its_usual_mistake(names):
+    answers = {e.file: text_of(e.file) for e in EXERCISES}
+    for e in EXERCISES:
+        if e.name in names:
+            answers[e.file] = answers[e.file].replace(*MISTAKES[e.name])
+            assert answers[e.file] != text_of(e.file), e.name
+    graded = [e for e in EXERCISES if not names or e.name in names]
+    result = grade([name for e in graded for name in ids_of(e)], answers, '-rf', seconds=300)
+    assert result.returncode == bool(names), result.stdout[-2000:] + result.stderr
+    failed = re.findall('^FAILED tests/(.+?)(?: - .*)?$', result.stdout, re.M)
+    for e in graded:
+        spoiled = [name for name in failed if name.startswith(tuple(ids_of(e)))]
+        assert bool(spoiled) == (e.name in names), (e.name, failed)
 
 
 def test_a_reader_begins_is_told_what_is_missing_or_wrong_and_passes(tmp_path):

@@ -4,7 +4,9 @@ import math
 import os
 import re
 
+import pytest
 from conftest import each_is_a_mistake, lift, ok, read_json, run, write
+from matplotlib.figure import Figure
 
 CONFIG = {'max_steps': 1000, 'vocab_size': 4096}
 RL = {'stage': 'rl', 'max_steps': 100}
@@ -47,11 +49,43 @@ def test_the_picture_has_the_sentences_on_each_run_and_panels_for_each_stage(tmp
     home(tmp_path / 'b', POLICY, RL)
     home(tmp_path / 'c', history(200, loss=NAN, val_loss=NAN), {})
     result = run('plot.py', '--runs=a,b,c --out=a.svg', cwd=tmp_path)
-    assert 'b (rl, step 100 of 100)\n\nc (base, step 200 of 200)\n' in ok(result)
+    assert 'c (base, step 200 of 200)\n\nb (rl, step 100 of 100)\n' in ok(result)
     assert result.stderr == ''
     drawn = (tmp_path / 'a.svg').read_text()
     for title in 'loss', 'learning rate', 'reward', 'step time', 'def f(x):':
         assert f'<!-- {title} -->' in drawn, title
+
+
+def test_runs_of_a_stage_are_compared_by_their_last_val_bpb_and_the_settings_that_differ(tmp_path):
+    """out_dir always differs; the settings of other stages are other settings."""
+    for name, seed, bpb in ('a', 1, 2.5), ('b', 2, 2.4):
+        home(tmp_path / name, history(20, val_bpb=bpb), CONFIG | {'seed': seed, 'out_dir': name})
+    home(tmp_path / 'c', POLICY, RL | {'seed': 3, 'out_dir': 'c'})
+    said = ['a (base, step 20 of 1,000), val_bpb 2.5000, seed 1',
+            'b (base, step 20 of 1,000), val_bpb 2.4000, seed 2', 'c (rl, step 100 of 100)']
+    printed = ok(run('plot.py', '--runs=a,b,c --out=a.svg', cwd=tmp_path))
+    assert all(f'\n{line}\n' in printed for line in said)
+    drawn = (tmp_path / 'a.svg').read_text()
+    assert all(f'<!-- {line} -->' in drawn for line in said)
+
+
+def test_the_first_tenth_of_the_steps_does_not_raise_the_axis():
+    """Few evaluations or many, of a short and a long run. What begins at the bottom stays in sight."""
+    draw_panel, _ = lift('plot.py', 'draw_panel', 'curve')
+
+    def axis(is_machine, *values):
+        ax = Figure().subplots()
+        runs = [{'rows': [{'step': i * 10, 'y': y} for i, y in enumerate(ys)], 'end': 10 * len(ys),
+                 'title': '', 'color': 'C0'} for ys in values]
+        draw_panel(ax, runs, is_machine, 'title', 1, 'meaning', 'y')
+        return ax.get_ylim()
+
+    assert axis(False, [9, 3, 2, 1]) == pytest.approx((0.8, 3.2), abs=0.1)
+    assert axis(False, [9] * 4 + [2, 1] * 20) == pytest.approx((0.9, 2.1))
+    assert axis(False, [9] * 4 + [2, 1] * 20, [9, 2, 1]) == pytest.approx((0.9, 2.1))
+    assert axis(False, [0, 8, 9]) == pytest.approx((-0.9, 9.9), abs=0.1)        # an accuracy
+    assert axis(True, [0, 8, 9, 9]) == pytest.approx((7.9, 9.1))                # a speed
+    assert axis(False, [5]) == pytest.approx((4.5, 5.5))
 
 
 MISSING = """

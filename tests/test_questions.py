@@ -114,7 +114,7 @@ JUDGED = r"""
 def test_a_record_on_which_no_answer_could_fail_is_refused(tmp_path):
     for checks, words in table(REFUSED):
         data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', **json.loads(checks)}])
-        refused(f'own.jsonl, line 1: .*{words}', of_tasks, ['own'], str(data), 0, [])
+        refused(f'own.jsonl:1: .*{words}', of_tasks, ['own'], str(data), 0, [])
 
 
 def test_right_answers_pass_and_wrong_ones_do_not():
@@ -190,7 +190,7 @@ def test_blank_lines_are_skipped_wherever_they_are_also_in_a_packed_file(tmp_pat
     for name, pack in ('a.jsonl', bytes), ('b.jsonl.gz', gzip.compress):
         (tmp_path / name).write_bytes(pack((lines + lines.replace('1', '2') + ' \n').encode()))
         assert len(of_tasks(['own'], str(tmp_path / name), 0, [])['own']) == 2
-        assert len(read_answers(tmp_path / name, 'completion')) == 2
+        assert len(read_answers(str(tmp_path / name), 'completion')) == 2
     assert len(read_rows(tmp_path / 'a.jsonl')) == 2
 
 

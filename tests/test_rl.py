@@ -144,8 +144,8 @@ def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
     thrice = PAID.replace("""f'{i} and {"x" * (i % 7)}'""", "'x' * 99 if i == 9 else str(i % 3)")
     for own in '', "def held_out(): return ['2', '2']":
         printed = ok(rl('--max_steps=1 --overwrite', paid=f'{thrice}\n{own}'))
-        assert 'prompts: 2, held out: 1' in printed
-        assert f'above 88 tokens: {39 if own else 37}\n' in printed
+        assert 'prompts: 2 train, 1 validation' in printed
+        assert f'or above 88 tokens: {39 if own else 37}\n' in printed
 
 
 # --- programs that give rewards -------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_prompts_are_texts_or_lists_of_messages_and_others_are_shown(rl, tmp_pat
     mistake(rl(paid=PAID + "\ndef prompts(): return [[{'role': 'user', 'content': 5}]]"), "'content': 5")
     asked = "def prompts(): yield from (['a', 'b', [{'role': 'user', 'content': 'c'}]])"
     (tmp_path / 'json.py').write_text(f'{PAID}\n{asked}')
-    assert 'prompts: 2, held out: 1' in ok(rl(f'--max_steps=1 --reward={tmp_path}/json.py'))
+    assert 'prompts: 2 train, 1 validation' in ok(rl(f'--max_steps=1 --reward={tmp_path}/json.py'))
 
 
 def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
@@ -238,7 +238,7 @@ def test_what_each_kind_of_line_pays_and_which_are_refused(tmp_path, monkeypatch
     right = ['def f(x): return 2 * x', 'It is 4', 'it is', 'no']
     wrong = ['def f(x): return x', 'It is 5', 'is it', 'yes']
     assert [*judge(prompts * 3, right + wrong + [''] * 4)] == [1.0] * 4 + [0.0] * 8
-    refused('line 1: every answer would pass', lines_of, tmp_path, '{"prompt": "a"}')
+    refused(':1: every answer would pass', lines_of, tmp_path, '{"prompt": "a"}')
     refused('two lines ask', lines_of, tmp_path, '{"prompt": "a", "answer": 1}',
             '{"prompt": "a", "answer": 2}')
     # tests that cannot run are no verdict

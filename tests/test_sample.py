@@ -115,7 +115,7 @@ def test_a_prompt_is_continued_as_it_was_typed(babbler):
 def pieces(prompt, ids, ends=''):
     answer = Answer(TOKENIZER, prompt, len(ids) - 1, ends)      # a text is healed: one more
     for id in ids:
-        if answer.n_left:
+        if answer.remaining:
             yield answer.append(id)
 
 
@@ -238,6 +238,6 @@ def test_what_cannot_be_is_one_sentence(folder):
         folder, name, *flags, cwd=folder))
     for name, is_told in ('far', True), ('chat', False):        # far: nobody says what it was taught
         result = sample(folder, name, '--chat=True', '--prompt=a', '--max_new_tokens=9')
-        assert ('asked in ChatML' in result.stderr) == is_told and ok(result)
+        assert ('prompts are in ChatML' in result.stderr) == is_told and ok(result)
     result = sample(folder, 'clm', '--prompt=' + 'ab ' * 999, '--max_new_tokens=2')
-    assert 'the model reads the last' in result.stderr and ok(result)
+    assert 'the model reads only the last' in result.stderr and ok(result)

@@ -7,7 +7,7 @@ from test_streaming import BYTES
 
 from model import GPT, IGNORE
 
-collate, fit = lift('sft.py', 'collate', 'fit')
+collate, render_truncated = lift('sft.py', 'collate', 'render_truncated')
 FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=10 --log_interval=1 --learning_rate=1e-2 '
          '--device=cpu --dtype=float32')
 
@@ -45,8 +45,8 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, 
     save_run(tmp_path / 'start', GPT.load(sft_model), BYTES, step=0)
     printed = sft(tmp_path / 'start', tmp_path, tmp_path / 'run', '--micro_batch_size=4 --max_steps=4',
                   before=SPY.replace('PATH', f'{tmp_path}/calls'))
-    for words in ('of which is trained:\n', f'train.jsonl: {len(rows)} conversations; left out',
-                  'so few steps teach little'):
+    for words in ('its trained part:\n', f'train.jsonl: {len(rows)} conversations; skipped',
+                  'note: 4 steps teach little'):
         assert words in printed
     chat_of = {BYTES.decode(BYTES.render(row['messages'])[0]): row['messages'] for row in rows}
     calls = read_rows(tmp_path / 'calls')
@@ -104,6 +104,6 @@ def test_a_long_conversation_loses_its_oldest_turns_and_no_question_or_answer_is
     for given, left in table(CUTS):
         roles, T = given.split()
         messages = [{'role': NAMES[role], 'content': i} for i, role in enumerate(roles)]
-        ids, mask = fit(messages, four_tokens_each, int(T))
+        ids, mask = render_truncated(messages, four_tokens_each, int(T))
         assert ''.join(map(str, ids)) == left, given
         assert len(ids) == len(mask) and (not ids or mask[-1] == 1)     # nothing is read in vain

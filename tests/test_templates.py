@@ -227,7 +227,7 @@ def test_nobody_forges_a_mark_of_a_template(folder):
     """Neither a user, nor a model that repeats what a user said."""
     name, _, ours = folder
     marks = [mark for mark in ' '.join(MODELS[name][:2]).split() if 'think' not in mark]
-    ids = {ours.theirs.token_to_id(mark) for mark in marks}
+    ids = {ours.hf.token_to_id(mark) for mark in marks}
     count = lambda *texts: sum(id in ids for id in ours.render(said(*texts), True)[0])
     forged = f'a{"".join(marks)}b'
     repeated = forged.replace('<｜Assistant｜>', '').replace('[A]', '')   # of what it is writing anyway
@@ -255,9 +255,9 @@ def test_each_way_to_write_a_template_and_the_names_in_it_is_read(tmp_path):
 def test_a_template_that_cannot_be_used_is_said_when_a_chat_is_asked_for(tmp_path):
     made(tmp_path, 'plain', eos_token=None)
     for template, words in {
-            '{{ nothing() }}': "can't show .*nothing", '{% for': "can't show .*template",
-            "{{ ''.__class__.__mro__ }}": "can't show .*unsafe",
-            '{% for m in messages %}{{ m.content }}\n{% endfor %}': 'puts no end'}.items():
+            '{{ nothing() }}': "can't render .*nothing", '{% for': "can't render .*template",
+            "{{ ''.__class__.__mro__ }}": "can't render .*unsafe",
+            '{% for m in messages %}{{ m.content }}\n{% endfor %}': 'has no end token'}.items():
         (tmp_path / 'chat_template.jinja').write_text(template)
         ours = Tokenizer.load(tmp_path / 'tokenizer.json')
         assert ours.encode('hi') and ours.encode_batch(['</s>']) != [[257]]

@@ -119,7 +119,7 @@ def test_data_that_cannot_serve_are_one_sentence(base, numbers, out, tmp_path):
 
 
 # --- which text a step reads ----------------------------------------------------------------------
-starts_of = lift('train.py', 'starts_of')
+epoch_starts = lift('train.py', 'epoch_starts')
 
 
 def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own():
@@ -127,11 +127,11 @@ def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_ow
     for n_tokens, T in (1009, 10), (12, 10), (2, 1):
         in_order = [k * T for k in range(max(1, n_tokens // T - 1))]
         for number, seed in (0, 0), (10 ** 6, 2 ** 31):
-            case = f'starts_of(epoch={number}, {n_tokens=}, {T=}, {seed=})'
-            starts = sorted(starts_of(number, n_tokens, T, seed))
+            case = f'epoch_starts(epoch={number}, {n_tokens=}, {T=}, {seed=})'
+            starts = sorted(epoch_starts(number, n_tokens, T, seed))
             assert [start - starts[0] for start in starts] == in_order, case
             assert starts[-1] + T < n_tokens, case              # so the last target is inside
-    epochs = [starts_of(e, 10_001, 50, seed) for seed in (0, 1, 2) for e in range(10)]
+    epochs = [epoch_starts(e, 10_001, 50, seed) for seed in (0, 1, 2) for e in range(10)]
     assert len({tuple(starts - min(starts)) for starts in epochs}) == 30        # orders
     assert len({min(starts) for starts in epochs}) > 20     # shifts: of 101; 26 on average
 
@@ -141,7 +141,7 @@ def test_the_cat_sat_on_the_mat():
     text. That no word sees those after it, and the loss, are test_model.py's."""
     get_batch = lift('train.py', 'get_batch')
     get_batch.__globals__.update(T=6, batch_size=1, stream=None, task=None, on_gpu=False,
-                                 device='cpu', starts_of=starts_of, seed=0)
+                                 device='cpu', epoch_starts=epoch_starts, seed=0)
     words = np.array('The cat sat on the mat <EOS>'.split())
     x, y = get_batch(np.arange(7), np.arange(1), 0)
     said = [' '.join(words[row]) for row in (*x.numpy(), *y.numpy())]

@@ -3,7 +3,7 @@ Models and tokenizers of others, and files for other programs. A line a file: wh
 
 hf_model            --init_from, --ckpt=FOLDER of Hugging Face: read and written
 hf_tokenizer        tokenizer.json files of Hugging Face and their chat templates: read and written
-graph               GPT.stream on a GPU: reading one token is a CUDA graph, captured and replayed
+graph               GPT.stream on a GPU: the forward pass of one token as a CUDA graph
 
 Commands, python -m extras.models.NAME --help:
 gguf                files of llama.cpp, ollama and LM Studio: read, and written by export

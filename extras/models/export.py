@@ -41,16 +41,19 @@ tested for safety, fairness or privacy.
 from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained('.')
 model = AutoModelForCausalLM.from_pretrained('.')
-ids = tokenizer('def mean(values):', return_tensors='pt', return_token_type_ids=False)
+ids = {ids}
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=100, do_sample=False)[0]))
 ```
-
-A model that was trained on chats needs `tokenizer.apply_chat_template` around the question.
 
 ```
 {settings}
 ```
 """
+# what the card's example reads, of a base model and of one that answers
+TEXT = "tokenizer('def mean(values):', return_tensors='pt', return_token_type_ids=False)"
+CHAT = """tokenizer.apply_chat_template([{'role': 'user', 'content': 'Write mean(values).'}],
+    add_generation_prompt=True, return_tensors='pt', return_dict=True,
+    tokenizer_kwargs={'return_token_type_ids': False})"""
 
 
 def publish_hf(target, folder, model, tokenizer):
@@ -64,6 +67,7 @@ def publish_hf(target, folder, model, tokenizer):
     hf_model.write(new, *hf_model.translated(model), tokenizer)
     card = CARD.format(name=os.path.basename(os.path.abspath(folder)),
                        step=model.saved.get('step'),
+                       ids=CHAT if 'stage' in config else TEXT,
                        settings='\n'.join(f'{key} = {value!r}' for key, value in config.items()))
     pathlib.Path(new, 'README.md').write_text(card, encoding='utf-8', newline='\n')
     for path in (f'{folder}/eval.json', f'{folder}/data.json',

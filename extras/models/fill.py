@@ -1,10 +1,10 @@
 """
-A model that was trained to fill gaps (train.py --objective=mlm or span) fills those of a text.
+Fill the gaps of a text with a model that was trained by train.py --objective=mlm or span.
 
     python -m extras.models.fill --ckpt=out/mlm --prompt='for i in <|mask|>(10):'
 
-Of mlm, a gap becomes the likeliest token. Of span, it becomes several, always the likeliest next
-one. It runs on the CPU, where a single prompt takes a moment.
+An mlm model fills each gap with one token, the most probable one. A span model fills each gap with
+several tokens, generated greedily. Both run on the CPU, which is fast enough for one prompt.
 """
 import os, re
 import torch
@@ -16,24 +16,24 @@ from tokenizer import Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it
 prompt = ''                 # text with gaps, <|mask|>
-max_new_tokens = 200        # span: most tokens of all gaps
+max_new_tokens = 200        # span: maximum number of tokens in all gaps
 
 
 @torch.no_grad()
-def fill_spans(model, tokenizer, ids, marks, max_new_tokens):
-    """Return the text of ids with its gaps filled. The model reads the prompt in both directions,
-    then writes the gaps, each behind its mark, until the last mark."""
+def fill_spans(model, tokenizer, ids, sentinels, max_new_tokens):
+    """Return the text of ids with its gaps filled. The prompt has bidirectional attention. The
+    model generates the text of each gap after its sentinel, until the last sentinel."""
     n_prompt = len(ids)
-    ids = [*ids, marks[0]]
-    room = min(model.config.block_size, n_prompt + 1 + max_new_tokens)
-    while len(ids) < room and ids[-1] != marks[-1]:
+    ids = [*ids, sentinels[0]]
+    max_length = min(model.config.block_size, n_prompt + 1 + max_new_tokens)
+    while len(ids) < max_length and ids[-1] != sentinels[-1]:
         mask = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
         mask[:n_prompt, :n_prompt] = True  # (T, T)
         logits, _ = model(torch.tensor([ids]), mask=mask[None, None])
         ids.append(logits[0, -1].argmax().item())
     filled, answer = tokenizer.decode(ids[:n_prompt]), tokenizer.decode(ids[n_prompt:])
-    for mark, text in re.findall(r'(<\|span_\d+\|>)((?:(?!<\|span_).)*)', answer, re.DOTALL):
-        filled = filled.replace(mark, text)
+    for sentinel, text in re.findall(r'(<\|span_\d+\|>)((?:(?!<\|span_).)*)', answer, re.DOTALL):
+        filled = filled.replace(sentinel, text)
     return filled
 
 
@@ -44,11 +44,11 @@ if __name__ == '__main__':
     saved = model.saved
     tokenizer = Tokenizer.load(folder_of(ckpt) / 'tokenizer.json', saved.get('tokenizer_hash'))
     objective = saved.get('config', {}).get('objective', 'clm')
-    require(objective != 'clm', 'this model continues texts; run: python sample.py')
+    require(objective != 'clm', f'{ckpt} is a model that continues text; run: python sample.py')
     texts = prompt.split('<|mask|>')
     require(len(texts) > 1, f'a model trained with objective={objective} fills gaps; mark each in '
             "the prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
-    # <|mask|>, or for span <|span_0|>, <|span_1|>... and one more, which ends the answer
+    # <|mask|>, or for span <|span_0|>, <|span_1|>, ... and one more, which ends generation
     names = [f'<|span_{i}|>' if objective == 'span' else '<|mask|>' for i in range(len(texts))]
     marks = [tokenizer.special[name] for name in names]
     *ids, _ = [id for text, mark in zip(texts, marks) for id in [*tokenizer.encode(text), mark]]

@@ -73,13 +73,13 @@ def write_batch(model, answers, dice, temperature, top_k, top_p):
         token = sample(logits, temperature, top_k, top_p, u)                            # (b,)
         for k, (i, id) in enumerate(zip(rows, token.tolist())):
             texts[i] += answers[i].append(id)
-            if not answers[i].n_left:
+            if not answers[i].remaining:
                 token[k] = IGNORE       # which is a stop here, so the row leaves
         return token
 
     prompts = [torch.tensor(answer.ids[-T:]) for answer in answers]
     idx = pad_sequence(prompts, batch_first=True, padding_value=IGNORE, padding_side='left')
-    n = max(answer.n_left for answer in answers)
+    n = max(answer.remaining for answer in answers)
     for _ in model.stream(idx.to(model.embedding.weight.device), n, draw, stop=[IGNORE]):
         pass
     return texts

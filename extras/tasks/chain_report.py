@@ -17,12 +17,7 @@ STAGES = {'base': ('base', 'out/quickstart'), 'sft': ('SFT', 'out/quickstart_sft
 # {kind: its split}
 KINDS = {'example tasks': 'example', 'practice tasks': 'practice', 'unseen combinations': 'unseen'}
 LEGEND = """Each number is the percentage of greedy answers that pass all their tests, with a 95%
-interval. Every problem is new to the model.
-- example tasks: SFT showed it answers to other problems of the same task.
-- practice tasks: known steps in a new combination. DPO, RL and rejection sampling tried such
-  problems and ran the tests; nobody showed the model an answer.
-- unseen combinations: known steps in combinations that no stage met.
-- rejection sampling is the baseline of RL: SFT on the examples and on its own answers that passed.
+interval. README.md, under "What you will see", says what the three kinds of problems are.
 - preferred: the percentage of passing answers that are a single return statement.
 - bits per byte: the loss on the first 16,384 held-out tokens of the base model's corpus.
 - usual range: what several seeds of ours ended with, for the preset of a stage.

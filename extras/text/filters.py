@@ -1,12 +1,12 @@
 """
-clean.py opens this file for its optional filters. They drop pages of some domains, documents with
-other licenses, and texts with the problems of a benchmark.
+clean.py's optional filters. They drop pages of blocked domains, documents with other licenses, and
+texts that contain benchmark problems.
 
     python clean.py --source=pages.jsonl --url_block=block.txt --url_allow=allow.txt
     python clean.py --source=MY_CODE --licenses=mit,apache-2.0,bsd-3-clause
     python clean.py --source=MY_CODE --decontaminate=HumanEval.jsonl.gz,mbpp.jsonl
 
-A stage is a function check(document, stats), which returns why a document is dropped, or None.
+A stage is a function check(document, stats) that returns the reason to drop a document, or None.
 """
 import os, pathlib, re
 import numpy as np
@@ -16,11 +16,11 @@ from extras.text import audit, markup, text_quality
 from files import entries, find_files, read, replace_invalid_bytes
 
 
-# --- what clean.py asks for -----------------------------------------------------------------------
+# --- called by clean.py ---------------------------------------------------------------------------
 def with_options(stages, config, mode_of, normalise):
-    """Return the stages of clean.py, {name: check(document, stats)}, with those that the settings
-    in config ask for, before and after the rules. mode_of(text, path) and normalise(text, mode) are
-    clean.py's."""
+    """Return clean.py's stages, {name: check(document, stats)}, plus the filters that the settings
+    switch on, before and after the rules. mode_of(text, path) and normalise(text, mode) are
+    functions of clean.py."""
     def examples(source):
         for path in find_files(source)[0] if source else ():
             for document in read(path, config.text_field):
@@ -47,57 +47,56 @@ def with_options(stages, config, mode_of, normalise):
     for name, check in {**stages, 'found': note_columns}.items():
         here = {name: check}
         all_stages |= before | here | after if name == 'rules' else here
-    return audit.watched(all_stages, config.audit) if config.audit else all_stages
+    return audit.with_samples(all_stages, config.audit) if config.audit else all_stages
 
 
-def report(folder, config, stats, duplicates, kept_for, document, left, size, mode_of):
-    """Write audit.md, if it is wanted. Return the data card, or None, and what meta.json says about
-    licenses and benchmarks. duplicates, kept_for, document: see audit.write(); left: the numbers of
-    the documents that are kept; size: the bytes of each document; mode_of(text, path) is
-    clean.py's."""
+def report(folder, config, stats, duplicates, parent, document, kept, size, mode_of):
+    """Write audit.md, if --audit is set. Return the data card, or None, and the licenses and
+    benchmarks for meta.json. duplicates, parent, document: see audit.write(); kept: indices of the
+    kept documents; size: the bytes of each document; mode_of(text, path): clean.py's function."""
     card, columns = None, ', '.join(stats.pop('columns', ())) or 'none'
     for flag, n in stats.get('documents judged', {}).items():
         require(n or not config.get(flag, True), f'--{flag} could judge no document, because it '
                 f'needs {NEEDS[flag]} (columns of the first document: {columns}); leave it out')
     if config['audit']:
-        audit.write(folder, stats, duplicates, kept_for, document, config['audit'])
-    if len(left) and (config['audit'] or config['languages']):
-        some = left[::len(left) // 1000 + 1]        # about 1,000
-        card = audit.card(map(document, some), size[some], mode_of)
+        audit.write(folder, stats, duplicates, parent, document, config['audit'])
+    if len(kept) and (config['audit'] or config['languages']):
+        sampled = kept[::len(kept) // 1000 + 1]        # about 1,000
+        card = audit.card(map(document, sampled), size[sampled], mode_of)
     meta = {'licenses': dict(stats.get('licenses of documents', {}))}
     if config['decontaminate']:
         meta['decontaminated'] = {'ngram': NGRAM, 'problems': find_paths(config['decontaminate'])}
     return card, meta
 
 
-# --- what a filter needs --------------------------------------------------------------------------
-# A filter that could judge no document did nothing, and whoever asked for it should know.
+# --- requirements of filters ----------------------------------------------------------------------
+# If a filter could judge no document, the user who switched it on must know.
 NEEDS = {'url_block or url_allow': 'an address in a column whose name ends with url or uri',
          'licenses': 'a license in a column license, licence or max_stars_repo_licenses',
          'languages': 'prose with 20 letters or more', 'decontaminate': 'a text of 13 words'}
 
 
 def parts_of(record):
-    """Return a record and the dicts in it, where many data sets have an address or a license:
+    """Return a record and the dicts in it, because many data sets nest URL and license:
     {'text': 'abc', 'meta': {'url': 'a.org'}}."""
     return [record, *(value for value in record.values() if isinstance(value, dict))]
 
 
 def note_columns(document, stats):
-    """Note the columns of the first document: the first stage of clean.py."""
+    """Record the columns of the first document in stats. This is clean.py's first stage."""
     if not stats['columns']:
         stats['columns'].update(name for part in parts_of(document['record']) for name in part)
 
 
 # --- addresses of pages ---------------------------------------------------------------------------
-# Words count only as whole parts of a name: essex.ac.uk is a university.
+# A word must be a whole part of a host name, because essex.ac.uk is a university.
 SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viagra|cialis|pills|'
                         r'payday|torrent|warez|crack|keygen)s?(?=$|[.\-])|porn')
 
 
 def addresses(url_block, url_allow):
-    """Return a stage of clean.py. Files of domains, with their subdomains, and of paths below one:
-    to drop, and to keep."""
+    """Return a stage of clean.py that drops pages by URL. The two files list domains, which include
+    their subdomains, and paths: those to drop, and those to keep."""
     blocked, allowed = listed(url_block), listed(url_allow)
 
     def check_url(document, stats):
@@ -105,22 +104,22 @@ def addresses(url_block, url_allow):
         stats['documents judged']['url_block or url_allow'] += bool(url)
         host, path = host_and_path(url)
         names = host.split('.')
-        # of essex.ac.uk/a/b also ac.uk/a/b, essex.ac.uk/a, essex.ac.uk, ...
+        # essex.ac.uk/a/b also matches ac.uk/a/b, essex.ac.uk/a, essex.ac.uk, ...
         ends = [match.start() for match in re.finditer('[/?#]|$', path)]
-        places = {'.'.join(names[i:]) + path[:end] for i in range(len(names)) for end in ends}
-        if places.isdisjoint(allowed):
+        prefixes = {'.'.join(names[i:]) + path[:end] for i in range(len(names)) for end in ends}
+        if prefixes.isdisjoint(allowed):
             spam = 'spam domain' if SPAM_WORDS.search(host) else None
-            return spam if places.isdisjoint(blocked) else 'blocked domain'
+            return spam if prefixes.isdisjoint(blocked) else 'blocked domain'
 
     return check_url
 
 
 def url_of(record):
-    """Return the address of a record's page, or ''. Of several, the shortest name tells: url is
-    surer than image_url."""
-    found = [(name, value) for part in parts_of(record) for name, value in part.items()
+    """Return the URL of a record's page, or ''. If several columns have one, take the column with
+    the shortest name: url rather than image_url."""
+    urls = [(name, value) for part in parts_of(record) for name, value in part.items()
              if isinstance(value, str) and re.search('ur[il]$', name, re.I)]    # WARC-Target-URI
-    return min(found, key=lambda pair: len(pair[0]), default=('', ''))[1]
+    return min(urls, key=lambda pair: len(pair[0]), default=('', ''))[1]
 
 
 def host_and_path(url):
@@ -131,33 +130,33 @@ def host_and_path(url):
 
 
 def listed(paths):
-    """Return the places in files, 'a,b', which have one on each line, a domain or a path below one;
-    # begins a comment: {'spam.com', 'sites.org/bad/page'}."""
-    # in a url, bücher.de is xn--bcher-kva.de
+    """Read files, 'a,b', with a domain or a path of a domain on each line and comments after #.
+    Return the entries: {'spam.com', 'sites.org/bad/page'}."""
+    # ASCII, because bücher.de is xn--bcher-kva.de in a URL
     place = re.compile(r'(https?://)?[\w.-]+(/.*)?', re.ASCII)
-    places = set()
+    prefixes = set()
     for path in find_paths(paths):
-        require(os.path.isfile(path), f'{path} is no file')
+        require(os.path.isfile(path), f'{path} is not a file')
         text = pathlib.Path(path).read_text('utf-8-sig', 'replace')
         require('\ufffd' not in text, f'{path} is not UTF-8; use iconv -f ENCODING -t utf-8')
         lines = {line.split('#')[0].strip() for line in text.lower().splitlines()} - {''}
-        require(lines, f'{path} has no entries; write one on each line, or leave the flag out')
-        odd = sorted(line for line in lines if not place.fullmatch(line))
-        require(not odd, f'{path} must have a domain on each line, such as example.org, and not '
-                f'{"".join(odd[:1])}')
-        places |= {''.join(host_and_path(line)) for line in lines}
-    return places
+        require(lines, f'{path} has no entries; write one on each line, or omit the flag')
+        invalid = sorted(line for line in lines if not place.fullmatch(line))
+        require(not invalid, f'{path} must have a domain on each line, such as example.org, not '
+                f'{"".join(invalid[:1])}')
+        prefixes |= {''.join(host_and_path(line)) for line in lines}
+    return prefixes
 
 
 # --- licenses -------------------------------------------------------------------------------------
-LICENSE_NAMES = 'license', 'licence', 'max_stars_repo_licenses'      # the last is The Stack's
+LICENSE_NAMES = 'license', 'licence', 'max_stars_repo_licenses'      # the last one is of The Stack
 OF_PATH = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 
 
 def licenses(wanted, sources):
-    """Return a stage of clean.py that counts the licenses of each document. wanted: those to keep,
-    such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}; where there
-    are none, a document's source is a path."""
+    """Return a stage of clean.py that counts and filters licenses. wanted: those to keep,
+    such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}, or {} if the
+    source of a document is a path."""
     names = {*re.split('[,;] *', wanted.lower().strip())}
 
     def check_license(document, stats):
@@ -183,14 +182,14 @@ def license_of(record):
 
 
 # --- benchmarks -----------------------------------------------------------------------------------
-# A model that has read a problem knows the answer. Any text in a record of such a file counts:
-# questions, solutions, tests. Nothing here finds a paraphrase.
+# A model that was trained on a problem knows the answer. All strings in a benchmark's records
+# count: questions, solutions, tests. Paraphrases are not found.
 NGRAM = 13                      # words in a row, as for GPT-3 (arXiv:2005.14165)
 
 
 def benchmarks(paths, normalise):
-    """Return a stage of clean.py. paths: files of records, 'a,b'."""
-    def grams_of(text):         # the hash of each 13 words in a row, uint64 (words - 12,)
+    """Return a stage of clean.py that drops texts with an n-gram of a benchmark. paths: 'a,b'."""
+    def grams_of(text):         # the hash of each 13-gram of words, uint64 (words - 12,)
         return ngrams(words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
 
     known = []
@@ -200,31 +199,31 @@ def benchmarks(paths, normalise):
         lengths = []
         for place, problem, _ in entries(path):
             require(not isinstance(problem, Exception),
-                    f'{place} is no file of a benchmark: {problem}')
+                    f'{place} is not a benchmark file: {problem}')
             grams = [grams_of(form) for part in strings_in(problem)
                      for form in forms_of(part, normalise)]
             known += grams
             lengths.append(sum(map(len, grams)))
-        require(any(lengths), f'{path} has no text of {NGRAM} words, so it could find nothing')
+        require(any(lengths), f'{path} has no text of {NGRAM} words, so no document can match it')
         if 0 in lengths:
             print(f"note: {lengths.count(0):,} of {len(lengths):,} problems in {path} have fewer "
                   f"than {NGRAM} words and can't be found")
     known = np.unique(np.concatenate(known))
 
     def check_benchmarks(document, stats):
-        # in order: the search stays in one corner of the memory
+        # sorted queries make searchsorted cache-friendly
         grams = np.sort(grams_of(document['text']))
         stats['documents judged']['decontaminate'] += len(grams) > 0
-        places = np.searchsorted(known, grams).clip(max=len(known) - 1)
-        if (known[places] == grams).any():
+        positions = np.searchsorted(known, grams).clip(max=len(known) - 1)
+        if (known[positions] == grams).any():
             return 'in a benchmark'
 
     return check_benchmarks
 
 
 def strings_in(value):
-    """Yield every text in a JSON value, names as well: the first problem of a table without a
-    header is where the names of its columns should be."""
+    """Yield every string in a JSON value, also keys: in a table without a header, the first problem
+    is read as the column names."""
     if isinstance(value, str):
         yield value
     if isinstance(value, (list, dict)):
@@ -233,8 +232,8 @@ def strings_in(value):
 
 
 def forms_of(text, normalise):
-    """Return the forms that a problem may have in a document: as it was published, or as cleaning
-    leaves it, also of a page or a paper."""
-    # a paper with commands also loses the signs of its formulas
+    """Return the variants of a problem in documents: as published, and normalized as prose, HTML or
+    LaTeX."""
+    # \emph{} is a command, as most LaTeX sources have
     forms = text, markup.strip_html(text), markup.strip_latex(r'\emph{} ' + text)
     return {text, *(normalise(form, 'prose') for form in forms)}

@@ -1,5 +1,5 @@
 """
-Streaming: train.py tokenizes text while it reads, for text whose tokens don't fit on your disk.
+Streaming: train.py tokenizes text on the fly, for corpora whose tokens don't fit on your disk.
 
     python clean.py --source=codeparrot --out_dir=data/text
     python prepare.py --source=data/text --out_dir=data/code --vocab_size=32768 --write=val
@@ -7,12 +7,12 @@ Streaming: train.py tokenizes text while it reads, for text whose tokens don't f
 
     stream = Stream('data/text/shards', rank, world, tokenizer, held_out_to)
     texts = stream.take(8, 256)             # the next 8 sequences, int64 (8, 257)
-    positions = stream.positions()          # for a checkpoint: where each process is
+    positions = stream.positions()          # for a checkpoint: the position of each process
 
-A process reads shards of its own, over and over: lines {"text": ...} of .jsonl or .jsonl.gz, as
-clean.py writes them. The first pass gives the same tokens as a bin of the same documents, in the
-order of the files. data_dir gives the tokenizer and val.bin; documents that it holds out are left
-out here, by the same hash.
+Each process cycles through its own shards: .jsonl or .jsonl.gz files of {"text": ...} lines, as
+clean.py writes them. The first pass yields the same tokens as a bin of the same documents, in the
+order of the files. The tokenizer and val.bin are in data_dir; documents of val.bin are skipped, by
+the hash with which prepare.py splits.
 """
 import glob, gzip, hashlib, itertools, json, os, zlib
 import numpy as np
@@ -21,7 +21,7 @@ from files import record_of, replace_invalid_bytes
 
 
 def text_in(row):
-    """Return the text of a line of JSON, or '' if it has none, as prepare.py reads it."""
+    """Return the text of a JSON line, or '' if it has none, like prepare.py."""
     record = record_of(row.decode('utf-8', 'surrogateescape'))
     text = record.get('text') if isinstance(record, dict) else ''
     text, _ = replace_invalid_bytes(text if isinstance(text, str) else '')
@@ -29,33 +29,33 @@ def text_in(row):
 
 
 class Stream:
-    """The documents of this process's shards as sequences of tokens. position is a list: the number
-    of the shard, the line to read next, and the ids that were read and not yet taken."""
+    """The documents of this process's shards as token sequences. position is a list: the index of
+    the shard, the next line, and the buffered ids, which are tokenized but not yet returned."""
 
     def __init__(self, streaming, rank, world, tokenizer, held_out_to=None):
-        paths = sorted({path for found in find_paths(streaming)         # files and folders
-                        for path in [found, *glob.glob(f'{glob.escape(found)}/*')]
+        paths = sorted({path for pattern in find_paths(streaming)         # files and folders
+                        for path in [pattern, *glob.glob(f'{glob.escape(pattern)}/*')]
                         if path.endswith(('.jsonl', '.jsonl.gz'))})
         require(len(paths) >= world, f'streaming={streaming} has {len(paths)} shards (.jsonl, '
                 f'.jsonl.gz), and each process needs one ({world} in all); clean.py makes them')
-        # the names and sizes of all shards: what identifies the data of a run
+        # the names and sizes of all shards identify the data of a run
         names = [[os.path.basename(path), os.path.getsize(path)] for path in paths]
         self.identity = json.dumps(names).encode()
         self.paths = paths[rank::world]
         self.rank, self.world = rank, world
         self.tokenizer, self.held_out_to = tokenizer, held_out_to
-        self.go_to([[0, 0, []]] * world)
+        self.seek([[0, 0, []]] * world)
 
-    def go_to(self, positions):
-        """Go on from where the streams of all processes were."""
-        require(len(positions) == self.world, f'this run reads {len(positions)} streams, one in '
-                f'each process; resume it with as many processes, not with {self.world}')
+    def seek(self, positions):
+        """Continue from the saved positions of all processes."""
+        require(len(positions) == self.world, f'this run has {len(positions)} streams, one per '
+                f'process; resume it with {len(positions)} processes, not with {self.world}')
         shard, line, ids = positions[self.rank]
         self.position = [shard, line, list(ids)]
         self.documents = self.read(shard, line)
 
     def positions(self):
-        """Return where the streams of all processes are. All processes must call this."""
+        """Return the positions of all processes. All processes must call this (all_gather)."""
         positions = [self.position] * self.world
         if self.world > 1:
             import torch.distributed as dist
@@ -63,8 +63,8 @@ class Stream:
         return positions
 
     def read(self, shard, line):
-        """Yield the text of each document from a position on, without an end."""
-        n_empty = 0                         # shards in a row without a text
+        """Yield the text of each document from a position on, in an endless cycle."""
+        n_empty = 0                         # consecutive shards without a text
         while True:
             path = self.paths[shard % len(self.paths)]
             try:
@@ -82,18 +82,18 @@ class Stream:
                     '"text", or all are held out')
 
     def is_held_out(self, text):
-        """Whether prepare.py's split holds a text out: its hash is at most this."""
+        """Return whether prepare.py put a text into validation: its hash is <= held_out_to."""
         digest = hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=8).digest()
         return self.held_out_to is not None and int.from_bytes(digest, 'big') <= self.held_out_to
 
     def take(self, n_rows, T):
-        """Return the next n_rows sequences with their last targets, int64 (n_rows, T + 1). A last
-        target is also the first token of the next sequence."""
+        """Return the next n_rows sequences, int64 (n_rows, T + 1): T inputs and the last target,
+        which is also the first input of the next sequence."""
         ids = self.position[2]
         n = n_rows * T
-        while len(ids) <= n:            # one more than n: the last target
+        while len(ids) <= n:            # n inputs and the last target
             ids += [*self.tokenizer.encode_batch([next(self.documents)])[0],
                     self.tokenizer.special['<|endoftext|>']]
-        taken = np.array(ids[:n + 1])                                                   # (n + 1,)
+        tokens = np.array(ids[:n + 1])                                                   # (n + 1,)
         del ids[:n]
-        return np.stack([taken[i:i + T + 1] for i in range(0, n, T)])
+        return np.stack([tokens[i:i + T + 1] for i in range(0, n, T)])

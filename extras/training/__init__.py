@@ -9,5 +9,5 @@ lora                sft.py --lora: only small matrices train, beside the weights
 planner             train.py --plan: memory, days and price of a run, before it starts
 
 Commands, python -m extras.training.NAME --help:
-tokenizer_report    does a tokenizer fit a text? next to GPT-2's; --pattern trains another
+tokenizer_report    does a tokenizer fit a text? next to GPT-2's
 """

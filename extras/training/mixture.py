@@ -85,15 +85,16 @@ def n_sequences(source, T):
 
 
 def weighted(sources, T):
-    """Return a starts_of() for sources, {name: {'tokens': ..., 'passes': ...}}, in their order in
-    train.bin. A source must fill a sequence, which would go on in the next source."""
+    """Return the epoch_starts() of a mixture. sources: {name: {'tokens': ..., 'passes': ...}}, in
+    the order of train.bin. A source shorter than a sequence is refused, because its sequences
+    would continue in the next source."""
     for name, source in sources.items():
         n = source['tokens']
         require(n > T, f'the source {name} has {n} tokens to train on, fewer than a sequence with '
                 f'its last target, {T + 1}: lower --block_size, give it more text, or leave it out')
 
     @functools.lru_cache(2)         # 8 bytes a sequence
-    def starts_of(epoch, n_tokens, T, seed):
+    def epoch_starts(epoch, n_tokens, T, seed):
         """Return where the sequences of an epoch begin, in the order in which they are read, int64
         (n,)."""
         starts, begin = [], 0
@@ -107,7 +108,7 @@ def weighted(sources, T):
             begin += source['tokens']
         return np.random.default_rng([seed, epoch]).permutation(np.concatenate(starts))
 
-    return starts_of
+    return epoch_starts
 
 
 def described(sources, n_read, T):
@@ -129,7 +130,7 @@ EVAL_TOKENS = 65_536            # of val.bin, at each evaluation
 
 class Base:
     """The data of the base model as rows, (ids, mask) like those of conversations: rows_of(step),
-    of T tokens, to train on; held_out, as long as the context, to measure. hash identifies what is
+    of T tokens, to train on; val, as long as the context, to measure. hash identifies what is
     replayed: meta.json, which has the hashes of the bins."""
 
     def __init__(self, base_dir, tokenizer, T, context, replay, seed):
@@ -148,16 +149,16 @@ class Base:
         if len(sources) < 2:
             sources = {'all': {'tokens': len(self.train), 'passes': 1}}
         self.T, self.replay, self.seed = T, replay, seed
-        self.starts_of = weighted(sources, T)
-        self.n_blocks = len(self.starts_of(0, len(self.train), T, seed))
+        self.epoch_starts = weighted(sources, T)
+        self.n_blocks = len(self.epoch_starts(0, len(self.train), T, seed))
         self.hash = hashlib.sha256(text).digest() if replay else b''
         # about EVAL_TOKENS of val.bin, always the same, spread evenly over it
         n_blocks = (len(val) - 1) // context
         blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, EVAL_TOKENS // context)))
-        self.held_out = [row(val, i * context, context) for i in blocks.astype(int)]
+        self.val = [row(val, i * context, context) for i in blocks.astype(int)]
         text_bytes = np.array(tokenizer.text_bytes)                                     # (V,)
-        n_bytes = sum(text_bytes[ids[1:]].sum() for ids, mask in self.held_out)
-        self.tokens_per_byte = len(self.held_out) * context / max(1, n_bytes)
+        n_bytes = sum(text_bytes[ids[1:]].sum() for ids, mask in self.val)
+        self.tokens_per_byte = len(self.val) * context / max(1, n_bytes)
 
     def bits_per_byte(self, nats):
         """Return the loss in bits per byte of text, from the one in nats per token."""
@@ -165,7 +166,7 @@ class Base:
 
     def rows_of(self, step):
         """Return the rows of a step."""
-        starts = [self.starts_of(i // self.n_blocks, len(self.train), self.T, self.seed)[
+        starts = [self.epoch_starts(i // self.n_blocks, len(self.train), self.T, self.seed)[
                   i % self.n_blocks] for i in range(step * self.replay, (step + 1) * self.replay)]
         return [row(self.train, start, self.T) for start in starts]
 

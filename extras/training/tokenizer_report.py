@@ -3,15 +3,13 @@ Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and G
 
     python -m extras.training.tokenizer_report --input=FOLDER       # a new one, next to GPT-2's
     python -m extras.training.tokenizer_report --input=FOLDER --load=tokenizer.json     # this one
-    python -m extras.training.tokenizer_report --input=FOLDER --pattern=cl100k --out=mine.json
 
     print(report(tokenizer, [('.py', 'x = 1')], others('gpt2,my/tokenizer.json')))
     tokenizer_of_gpt2('folder/with/its/files').encode('ROMEO:')         # [33676, 4720, 25]
 """
 import collections, os, re
-from typing import Literal
 import tiktoken.load
-from configurator import UserError, configure, require, require_writable, split_paths
+from configurator import UserError, configure, require, split_paths
 from files import find_files, read, replace_invalid_bytes
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -19,12 +17,11 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 input = ''                      # stdlib, or a file, folder or glob of text
 load = ''                       # a tokenizer.json to measure; '' = a new one is trained
 vocab_size = 32_768             # bytes, merges and special tokens of a new one
-pattern: Literal['ours', 'gpt2', 'cl100k'] = 'ours'     # how a new one cuts text into chunks
-out = ''                        # write a new one of all the text, and measure nothing
 against = 'gpt2,cl100k_base'    # compare with these, with tokenizer.json files, or with none
 gpt2_dir = ''                   # folder with GPT-2's vocab.bpe and encoder.json, if offline
 
-# Other split patterns to train with. llama.cpp has them as well (export.py).
+# The split patterns of GPT-2 and GPT-4. llama.cpp has them as well, so a tokenizer of
+# Tokenizer.train(texts, vocab_size, pattern=PATTERNS['cl100k']) gives the same ids there.
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 PATTERNS = {
     'gpt2': PATTERN,
@@ -161,17 +158,12 @@ def others(names, folder=''):
 
 if __name__ == '__main__':
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6)})
-    require(input and not (load and out), 'give --input=PATH, and --out only to train')
-    if out:
-        require_writable(out)
-    measured = train = read_documents(input)
-    if not (load or out):
-        train, measured = held_out(train)
-        print(f'this: trained on nine tenths of {input}; the other tenth is measured')
-    tokenizer = Tokenizer.load(load) if load else Tokenizer.train(
-        (text for _, text in train), vocab_size, pattern=PATTERNS.get(pattern))
-    if out:
-        tokenizer.save(out)
-        print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.hash}')
+    require(input, 'give --input=PATH')
+    measured = read_documents(input)
+    if load:
+        tokenizer = Tokenizer.load(load)
     else:
-        print(report(tokenizer, measured, others(against, gpt2_dir)))
+        train, measured = held_out(measured)
+        print(f'this: trained on nine tenths of {input}; the other tenth is measured')
+        tokenizer = Tokenizer.train((text for _, text in train), vocab_size)
+    print(report(tokenizer, measured, others(against, gpt2_dir)))
