@@ -2,21 +2,21 @@
 Find exact duplicates and near-duplicates among texts, and keep the first text of each cluster.
 
     python dedup.py                             # self-test: a dozen texts and their clusters
-    find_duplicates(['one text', 'another', 'one  text'])       # array([0, 1, 0]): 2 repeats 0
+    find_duplicates(['one text', 'another', 'one  text'])       # array([0, 1, 0]): 2 duplicates 0
 
 This file only needs numpy. MinHash (Broder 1997) finds near-duplicates without comparing all pairs.
 Let text 1 have the n-grams a, b, c and text 2 the n-grams b, c, d. They share 2 of 4 n-grams: their
 Jaccard similarity J is 0.5. A hash function maps each n-gram to a pseudo-random number:
     n-gram      a     b     c     d
     number      71    35    12    58
-The smallest number of text 1 is 12, and the smallest number of text 2 is 12, too, because n-gram c,
-which has the smallest of the four numbers, is in both texts. If a or d had it, the minima would
-differ. Each of the four is equally likely to have it: the minima agree with probability 2 / 4 = J.
+Both texts have the minimum 12, because n-gram c, which has the smallest of the four numbers, is in
+both texts. If a or d had the smallest number, the minima would differ. Each of the four n-grams is
+equally likely to have the smallest number, so the minima agree with probability 2 / 4 = J.
 
 256 hash functions give each text 256 minima, in 32 bands of 8. All 8 minima of a band agree with
 probability J^8, and at least one of 32 bands agrees with probability 1 - (1 - J^8)^32. Only texts
-that agree in a band are compared. The fraction of the 256 minima that agree estimates J to 0.02;
-close to the threshold, the n-grams are compared.
+that agree in a band are compared. The fraction of the 256 minima that agree estimates J with a
+standard error of about 0.02; near the threshold, J is computed from the n-grams.
     J                                   0.4     0.5     0.9
     probability of being compared       0.02    0.12    0.99999998
 A duplicate of a duplicate is a duplicate: if A and B are near-duplicates of O, but not of each
@@ -29,9 +29,9 @@ import numpy as np
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)      # 2^64 / golden ratio, an odd number
 CHUNK = 1 << 13                             # bytes that numpy hashes at once
 POWERS = GOLDEN ** np.arange(CHUNK + 4, dtype=np.uint64)
-INVERSE_POWERS = POWERS ** np.uint64(2 ** 62 - 1)         # UP[i] * DOWN[i] = 1 mod 2^64
-# A word is a run of letters, digits and _ in UTF-8. Each character of three or more bytes is one
-# word, because Chinese has no spaces. All other bytes become 0.
+INVERSE_POWERS = POWERS ** np.uint64(2 ** 62 - 1)         # POWERS * INVERSE_POWERS = 1 mod 2^64
+# A word is a run of letters, digits and _ in UTF-8. A character of three or more bytes is a word of
+# its own, because Chinese has no spaces. All other bytes become 0.
 WORD_BYTES = bytes(b if chr(b).isalnum() or b == ord('_') or b > 127 else 0
                 for b in bytes(range(256)).lower())
 
@@ -42,23 +42,23 @@ def hash64(data):
 
 
 def mix(h):
-    """SplitMix64's finalizer (Steele et al. 2014): each bit of h changes all bits of the result."""
+    """Apply SplitMix64's finalizer (Steele et al. 2014): all bits of h affect all output bits."""
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return h ^ (h >> np.uint64(31))
 
 
-def words_of(data):
+def word_hashes(data):
     """Return the hash of each word of a text in UTF-8, in order, uint64 (words,).
 
     A word's hash is a polynomial in x whose coefficients are the word's bytes. The bytes of `ab cd`
     are 97 98 0 99 100, because WORD_BYTES maps the space to 0. The polynomial of the whole text is
         97 + 98 x + 0 x^2 + 99 x^3 + 100 x^4
-    The terms of `ab` are 97 + 98 x. The terms of `cd` are 99 x^3 + 100 x^4; divided by x^3, because
-    `cd` begins at byte 3, they are 99 + 100 x, as at any position. With x = 10, the two hashes are
-    1077 and 1099. So numpy hashes all words at once: it multiplies by POWERS of x, sums over each
-    word, and multiplies by INVERSE_POWERS. Here x is GOLDEN, and arithmetic is modulo 2^64, where
-    every odd x has an inverse."""
+    The terms of `ab` are 97 + 98 x. The terms of `cd` are 99 x^3 + 100 x^4. Dividing them by x^3,
+    because `cd` begins at byte 3, gives 99 + 100 x, the same at any position. With x = 10, the two
+    hashes are 1077 and 1099. So numpy hashes all words at once: it multiplies by POWERS of x, sums
+    over each word, and multiplies by INVERSE_POWERS. Here x is GOLDEN, and arithmetic is modulo
+    2^64, where every odd x has an inverse."""
     data, begin, hashes = data.translate(WORD_BYTES) + b'\0', 0, []
     while begin < len(data):
         end = data.rfind(b'\0', begin, begin + CHUNK) + 1 or begin + CHUNK      # at a word boundary
@@ -85,8 +85,8 @@ def ngrams(words, n):
 
 def shingles(data, n=5):
     """Return the set of word n-grams of a text in UTF-8, as sorted hashes, uint64. A text of fewer
-    than n words has one n-gram of all its words, and a text without words one of all its bytes."""
-    words = words_of(data)
+    than n words has one n-gram: all its words, or if it has no words, all its bytes."""
+    words = word_hashes(data)
     if not len(words):
         return np.array([hash64(data)], np.uint64)
     grams = np.sort(ngrams(words, min(n, len(words))))      # np.unique takes three times as long
@@ -105,11 +105,11 @@ def minhash(shingles, k=256):
     a, b = mix(np.arange(k, dtype=np.uint64)).view(np.uint32).reshape(2, k, 1)
     a |= np.uint32(1)                   # with an odd a, no two x have the same hash
     x = (shingles >> np.uint64(32)).astype(np.uint32)                               # (shingles,)
-    numbers = np.full(k, 2 ** 32 - 1, np.uint32)
+    minima = np.full(k, 2 ** 32 - 1, np.uint32)
     for i in range(0, len(x), 120):     # arrays above 128 KB need a system call each
         hashes = a * x[i:i + 120] + b                                               # (k, 120)
-        numbers = np.minimum(numbers, hashes.min(1))                                # (k,)
-    return numbers
+        minima = np.minimum(minima, hashes.min(1))                                  # (k,)
+    return minima
 
 
 def simhash(shingles):
@@ -122,7 +122,8 @@ def simhash(shingles):
 
 
 def signature(data, method='minhash', k=256):
-    """Return the signature of a text in UTF-8, uint8 (k,) or (64,). Of a MinHash, keep 8 bits."""
+    """Return the signature of a text in UTF-8: the SimHash, uint8 (64,), or the low 8 bits of the
+    MinHash's minima, uint8 (k,)."""
     grams = shingles(data)
     return simhash(grams) if method == 'simhash' else minhash(grams, k).astype(np.uint8)
 
@@ -141,11 +142,13 @@ def union(parent, i, j):
     while len(i):
         i, j = find(parent, i), find(parent, j)
         i, j = np.minimum(i, j)[i != j], np.maximum(i, j)[i != j]
-        np.minimum.at(parent, j, i)     # if j has several i, the smallest; the rest next time
+        # If j occurs several times, its parent is the smallest i. The loop merges the rest later.
+        np.minimum.at(parent, j, i)
 
 
 def shared_keys(keys):
-    """Return the texts whose key is not unique, and their keys: 7 5 7 8 5 -> 1 4 0 2, 5 5 7 7."""
+    """Return the texts whose key is not unique, and their keys, both sorted by key:
+    7 5 7 8 5 -> 1 4 0 2, 5 5 7 7."""
     order = np.argsort(keys, kind='stable')         # stable: equal keys keep the order of texts
     keys = keys[order]
     shared = np.append(keys[1:] == keys[:-1], False)[:len(keys)]        # equal to the next key
@@ -162,9 +165,9 @@ def exact_duplicates(hashes):
 
 
 def similarity(i, j, signatures, threshold, jaccard_of=None):
-    """Return the similarity of texts i[0] and j[0], i[1] and j[1], ..., (m,): the fraction of their
-    signatures that agrees. If this estimate is within three standard deviations of the threshold,
-    the exact jaccard_of(i, j), if given, replaces it. That is slower."""
+    """Return the similarity of texts i[0] and j[0], i[1] and j[1], ..., (m,): the fraction of
+    signature entries that agree. Estimates within three standard deviations of the threshold are
+    replaced by the exact jaccard_of(i, j), if given, which is slower."""
     k, similarities = signatures.shape[1], np.zeros(len(i))
     for m in range(0, len(i), 10_000):
         part = slice(m, m + 10_000)             # in parts, to save memory
@@ -178,26 +181,26 @@ def similarity(i, j, signatures, threshold, jaccard_of=None):
 def near_duplicates(exact, signatures, shingles_of, method, bands, min_similarity, progress=iter):
     """Merge the clusters of near-duplicates. exact: parent after exact_duplicates(); signatures:
     uint8 (n, k); shingles_of(i): the shingles of text i. Return parent, (n,), and the number of
-    groups that were not finished after 50 rounds.
+    buckets that were not finished after 50 rounds.
 
-    Texts that agree in a band form a group. Each round compares a group's first text with all texts
-    of the group that are in another cluster, then removes the first text from the group. The limit
-    of 50 rounds prevents n^2 comparisons."""
+    Texts that agree in a band form a bucket. Each round compares a bucket's first text with the
+    bucket's texts in other clusters, then removes the first text from the bucket. The limit of 50
+    rounds prevents n^2 comparisons."""
     k = signatures.shape[1]
     # cached, because two texts may agree in several bands
     jaccard_of = functools.lru_cache(1 << 18)(lambda i, j: jaccard(shingles_of(i), shingles_of(j)))
     if method == 'simhash':
         bands, min_similarity, jaccard_of = 4, 61 / 64, None
     parent, n_unfinished = exact.copy(), 0
-    different = np.flatnonzero(exact == np.arange(len(exact)))          # without exact duplicates
-    for columns in progress(range(0, k, k // bands)):
-        keys = np.zeros(len(different), np.uint32)
-        for numbers in signatures[different, columns:columns + k // bands].T:
-            keys = keys * np.uint32(GOLDEN >> np.uint64(32)) + numbers
+    distinct = np.flatnonzero(exact == np.arange(len(exact)))           # without exact duplicates
+    for start in progress(range(0, k, k // bands)):
+        keys = np.zeros(len(distinct), np.uint32)
+        for column in signatures[distinct, start:start + k // bands].T:
+            keys = keys * np.uint32(GOLDEN >> np.uint64(32)) + column
         texts, keys = shared_keys(keys)
-        texts = different[texts]
+        texts = distinct[texts]
         for n_rounds in range(51):
-            begin = np.searchsorted(keys, keys)     # start of each text's group
+            begin = np.searchsorted(keys, keys)     # start of each text's bucket
             cluster = find(parent, texts)
             differs = cluster != cluster[begin]
             if n_rounds == 50 or not differs.any():
@@ -232,7 +235,7 @@ if __name__ == '__main__':      # self-test
              poem[:70], f'{poem} {poem}', ' '.join(sorted(poem.split())), '旧船', '***', '...']
     sets, kept = [shingles(text.encode()) for text in texts], find_duplicates(texts)
     J = np.array([[jaccard(a, b) for b in sets] for a in sets])                         # (n, n)
-    print('text   kept  most like     J  of 256')
+    print('text   kept    nearest     J  minima that agree, of 256')
     for i, a in enumerate(sets):
         j = np.argmax(J[i] - (np.arange(len(J)) == i))
         agree = (minhash(a) == minhash(sets[j])).sum()

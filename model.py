@@ -1,14 +1,15 @@
 """
 A decoder-only transformer as in LLaMA, and text generation with a KV cache.
 
-    python model.py                 # self-test: train a small model, then generate its text
+    python model.py                 # self-test: memorize four texts, then generate them
     model = GPT.load('out/base')    # a folder that train.py wrote
     model.generate(idx, 100)        # (B, T) -> (B, T + 100)
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> projection
 
-Newer than the transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary
-positions (RoPE, 2104.09864), grouped-query attention (GQA, 2305.13245) and SwiGLU (2002.05202).
+Unlike the transformer of 2017, this model has RMSNorm before each sublayer (arXiv:1910.07467),
+rotary position embeddings (RoPE, 2104.09864), grouped-query attention (GQA, 2305.13245) and SwiGLU
+(2002.05202).
 B batch, T time, C = n_embd, H query heads, K key/value heads, D head_dim, V vocabulary.
 """
 import contextlib, dataclasses, math, os, random
@@ -17,7 +18,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-IGNORE = -100       # cross_entropy's ignore_index: the target at prompts and padding
+IGNORE = -100       # cross_entropy's ignore_index: the target of prompt and padding tokens
 
 
 class UserError(ValueError):
@@ -32,10 +33,10 @@ class GPTConfig:
     n_head: int = 12                # query heads
     n_kv_head: int = 0              # key/value heads, a divisor of n_head; 0 = n_head
     n_embd: int = 768               # n_embd / n_head must be even, because RoPE rotates pairs
-    n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, to the nearest 64
-    dropout: float = 0.0            # on the embedding and sublayers' outputs, not on attention
-    rope_theta: float = 10000.0     # RoPE's base: a larger base lowers its lowest frequency
-    rope_scaling: tuple = ()        # (factor,) or (factor, low, high, T_old), see stretch()
+    n_ffn: int = 0                  # hidden width; 0 = 8/3 n_embd rounded to a multiple of 64
+    dropout: float = 0.0            # of embeddings and sublayer outputs, not of attention weights
+    rope_theta: float = 10000.0     # RoPE's base; a larger base lowers the frequencies
+    rope_scaling: tuple = ()        # arguments of scale_frequencies() after `frequency`
     norm_eps: float = 1e-6
     tie_embeddings: bool = True     # embedding and projection share one matrix
     causal: bool = True             # False: bidirectional attention, for masked language modeling
@@ -97,21 +98,21 @@ class Attention(nn.Module):
             k, v = cache.index_copy_(3, positions, torch.stack((k, v)))  # (B, K, n, D) both
         elif x.is_cpu:      # the backward pass of bfloat16 attention can be slow on a CPU
             q, k, v = q.float(), k.float(), v.float()
-        # Without a mask, x is a whole text, or one new token (T = 1) that attends to every key.
+        # Without a mask, x is a full sequence, or one new token (T = 1) that attends to every key.
         is_causal = self.config.causal and mask is None and x.shape[1] > 1
         y = attend(q, k, v, mask, is_causal).to(dtype)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2))  # (B, T, C)
 
 
 def attend(q, k, v, mask, is_causal):
-    """Return softmax(q k^T / sqrt(D)) v, (B, H, T, D). H / K query heads share a key/value head."""
-    # The fast GPU kernel for grouped heads supports only bfloat16 without a mask.
+    """Return softmax(q k^T / sqrt(D)) v, (B, H, T, D). Each k and v head serves H / K q heads."""
+    # The fast GPU kernel for grouped-query attention supports only bfloat16 without a mask.
     if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype != torch.bfloat16):
-        if q.shape[2] == 1:     # one token: H / K heads with the same keys become H / K queries
+        if q.shape[2] == 1:     # T = 1: view the H / K heads that share keys as H / K tokens
             y = attend(q.unflatten(1, (k.shape[1], -1))[..., 0, :], k, v, mask, False)
             return y.flatten(1, 2)[:, :, None]  # (B, K, H / K, D) -> (B, H, 1, D)
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-    with torch.autocast('cpu', enabled=False):      # it would cast q, k and v to bfloat16 again
+    with torch.autocast('cpu', enabled=False):      # autocast would make q, k, v bfloat16 again
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
                                               enable_gqa=k.shape[1] < q.shape[1])
 
@@ -144,18 +145,19 @@ class Block(nn.Module):
 
 def rope_table(D, T, theta, scaling=()):
     """Return cos and sin of position * frequency, (T, D/2). Pair 0 has the highest frequency."""
-    frequency = stretch(theta ** (-torch.arange(0.0, D, 2) / D), *scaling)  # (D/2,)
+    frequency = scale_frequencies(theta ** (-torch.arange(0.0, D, 2) / D), *scaling)  # (D/2,)
     angle = torch.outer(torch.arange(float(T)), frequency)  # (T, D/2)
     return angle.cos(), angle.sin()
 
 
-def stretch(frequency, factor=1.0, low=None, high=None, T_old=None):
-    """Lower RoPE's frequencies for a longer context. With `factor` only, divide all frequencies by
-    it (2306.15595). Llama 3.1 divides only low frequencies: with factor 8, low 1 and high 4, a pair
-    that makes 9, 2.5 or 0.5 turns in T_old tokens is scaled by 1, by 0.5625 (halfway) or by 1/8."""
-    if T_old is None:
+def scale_frequencies(frequency, factor=1.0, low=None, high=None, original_T=None):
+    """Lower RoPE's frequencies for a longer context. Given only `factor`, divide all frequencies by
+    `factor` (2306.15595). Llama 3.1 divides only low frequencies. With factor 8, low 1 and high 4,
+    the frequency of a pair that makes 9, 2.5 or 0.5 turns in original_T tokens is multiplied by 1,
+    0.5625 (halfway) or 1/8."""
+    if original_T is None:
         return frequency / factor
-    turns = T_old * frequency / (2 * math.pi)
+    turns = original_T * frequency / (2 * math.pi)
     keep = ((turns - low) / (high - low)).clamp(0, 1)  # (D/2,): 1 = keep the frequency, 0 = divide
     return frequency * (keep + (1 - keep) / factor)
 
@@ -176,15 +178,16 @@ class GPT(nn.Module):
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
         self.grad_checkpoint = False    # True: the backward pass recomputes the blocks (1604.06174)
         # On a GPU, stream() captures the forward pass of one token as a CUDA graph and replays it
-        # (extras/models/graph.py). A replay runs no Python hooks and no print(): False runs them.
+        # (extras/models/graph.py). A replay skips Python hooks and print(); False disables graphs.
         self.use_graph = True
         self.saved = {}                 # the other entries of the checkpoint that load() read
-        # As in GPT-2: the blocks add 2 n_layer outputs of w_o and w_down to x, and their variances
-        # add up. Scaling w_o and w_down by 1 / sqrt(2 n_layer) keeps x equally large at any depth.
+        # As in GPT-2: the residual stream is a sum of 2 n_layer outputs of w_o and w_down, and the
+        # variances of the outputs add up. Scaling w_o and w_down by 1 / sqrt(2 n_layer) makes the
+        # variance of the sum the same for any n_layer.
         for name, p in self.named_parameters():
             if p.dim() == 2:
-                n_added = 2 * c.n_layer if name.endswith(('w_o.weight', 'w_down.weight')) else 1
-                nn.init.normal_(p, 0.0, 0.02 / math.sqrt(n_added))
+                n_terms = 2 * c.n_layer if name.endswith(('w_o.weight', 'w_down.weight')) else 1
+                nn.init.normal_(p, 0.0, 0.02 / math.sqrt(n_terms))
 
     def backbone(self, idx, positions=None, mask=None, cache=None):
         """idx (B, T) -> hidden states (B, T, C). positions: (T,), or (B, 1, T) if they differ from
@@ -192,8 +195,8 @@ class GPT(nn.Module):
         assert idx.shape[1] <= self.config.block_size, f'{idx.shape[1]} tokens exceed block_size'
         if self.cos.device != idx.device:       # model.to(device) doesn't move plain tensors
             self.cos, self.sin = self.cos.to(idx.device), self.sin.to(idx.device)
-        at = slice(idx.shape[1]) if positions is None else positions
-        cos, sin = self.cos[at], self.sin[at]  # (T, D/2), or (B, 1, T, D/2)
+        index = slice(idx.shape[1]) if positions is None else positions
+        cos, sin = self.cos[index], self.sin[index]  # (T, D/2), or (B, 1, T, D/2)
         x = self.dropout(self.embedding(idx))  # (B, T, C)
         for i, block in enumerate(self.blocks):
             args = cos, sin, (None if cache is None else cache[i]), positions, mask
@@ -205,16 +208,16 @@ class GPT(nn.Module):
 
     def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
         """idx, targets (B, T) -> logits, float32 (B, T, V), and the loss: the mean -log p(target)
-        over the targets that are not IGNORE, or 0 if all are. For next-token prediction, pass
-        idx = tokens[:, :-1] and targets = tokens[:, 1:]. with_logits=False returns (None, loss) and
-        computes logits only where a target counts. mask (B or 1, 1, T, T) and positions (B, T) are
-        for extras/training/objectives.py: infilling, documents that don't attend to each other."""
+        over the targets that are not IGNORE, or 0 if there are none. For next-token prediction,
+        pass idx = tokens[:, :-1] and targets = tokens[:, 1:]. With with_logits=False, return
+        (None, loss) without computing logits for ignored targets. mask (B or 1, 1, T, T) and
+        positions (B, T) serve infilling and document masks (extras/training/objectives.py)."""
         positions = None if positions is None else positions[:, None]  # (B, 1, T), for all heads
         return self.predict(self.backbone(idx, positions, mask), targets, with_logits)
 
     def predict(self, hidden, targets=None, with_logits=True):
         """Return logits and loss, as forward() does, from hidden states (B, T, C) or (n, C)."""
-        if not with_logits and not torch.compiler.is_compiling():  # which needs fixed shapes
+        if not with_logits and not torch.compiler.is_compiling():  # the compiler needs fixed shapes
             hidden, targets = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V) or (n, V)
         if targets is None:
@@ -224,10 +227,11 @@ class GPT(nn.Module):
         return (logits if with_logits else None), loss
 
     def empty_cache(self, B, T):
-        """Return a cache for T keys and values of B sequences: (n_layer, 2, B, K, T, D)."""
+        """Return a zeroed KV cache for B sequences of T tokens: (n_layer, 2, B, K, T, D)."""
         c = self.config
-        # Under autocast, keys may be bfloat16 while weights are float32: a small matrix product has
-        # the keys' dtype. Zeros, because unwritten keys get attention weight 0, and 0 * NaN is NaN.
+        # Under autocast, keys may be bfloat16 although the weights are float32. A small matrix
+        # product has the dtype of the keys. The cache must not contain NaN: unwritten keys get
+        # attention weight 0, and 0 * NaN is NaN.
         row = self.embedding.weight[:1]
         return (row @ row.T).new_zeros(c.n_layer, 2, B, c.n_kv_head, T, c.head_dim)
 
@@ -241,12 +245,13 @@ class GPT(nn.Module):
 
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(),
                  seeds=(), with_log_p=False, suppress=()):
-        """idx (B, T) -> idx with n <= max_new_tokens new tokens, (B, T + n), without dropout. After
-        an id of `stop`, a sequence repeats it. Shorter prompts are left-padded with IGNORE (_):
+        """Append n <= max_new_tokens sampled tokens to idx, without dropout: (B, T) -> (B, T + n).
+        A sequence that has sampled an id of `stop` repeats that id. Left-pad shorter prompts with
+        IGNORE (_):
             _ _ 5 6     ->    _ _ 5 6 a b
             5 6 7 8           5 6 7 8 c d
-        seeds: an int or a str for each sequence, which makes its tokens independent of the rest of
-        the batch. with_log_p=True also returns log p of the new tokens, float32 (B, n), at this
+        seeds: an int or a str for each sequence, so that its tokens don't depend on the rest of the
+        batch. with_log_p=True also returns log p of the new tokens, float32 (B, n), at this
         temperature but before top_k and top_p. The token ids in `suppress` are never sampled."""
         rngs = [random.Random(seed) for seed in seeds]
         log_p = torch.zeros(len(idx), max_new_tokens, device=idx.device)    # 0 after a stop
@@ -279,13 +284,13 @@ class GPT(nn.Module):
             a b c d      d                      a b c d"""
         stop, window = idx.new_tensor(stop), self.config.block_size
         rows = torch.arange(len(idx), device=idx.device)  # (b,), batch indices of the rows of idx
-        token, active = rows, rows >= 0  # (B,), a placeholder; (b,), True: the row is unfinished
+        token, active = rows, rows >= 0  # placeholder (B,); unfinished (b,)
         next_logits = self.next_logits
         if idx.is_cuda and self.use_graph:
             with contextlib.suppress(ModuleNotFoundError):      # without extras/: slower
                 from extras.models.graph import GraphRunner
                 next_logits = GraphRunner(self).next_logits
-        # 1. Run the model on the prompts, on equal ones once: x y x becomes x y, inverse 0 1 0.
+        # 1. Run the model once on each distinct prompt: x y x becomes x y, with inverse 0 1 0.
         idx, inverse = idx[:, -window:].unique(dim=0, return_inverse=True)
         cache = self.empty_cache(len(idx), min(idx.shape[1] + max_new_tokens, window))
         logits = self.next_logits(idx, 0, cache)[inverse]  # (b, V)
@@ -313,7 +318,7 @@ class GPT(nn.Module):
     def next_logits(self, idx, n_cached, cache):
         """Return next-token logits (b, V) for idx (b, T). The first n_cached tokens are cached."""
         positions = torch.arange(n_cached, idx.shape[1], device=idx.device)
-        mask = without_padding(idx, positions) if (idx == IGNORE).any() else None
+        mask = causal_mask(idx, positions) if (idx == IGNORE).any() else None
         return self.next_logits_at(idx[:, n_cached:], positions, mask, cache[..., :idx.shape[1], :])
 
     def next_logits_at(self, idx, positions, mask, cache):
@@ -350,7 +355,7 @@ class GPT(nn.Module):
         return model
 
     def save(self, path, **more):
-        """Write a .pt file for load(), with additional entries. A crash leaves the old file."""
+        """Write a .pt file for load(), with more entries. A crash leaves the old file intact."""
         with open(f'{path}.tmp', 'wb') as f:
             torch.save({'model': self.state_dict(), 'model_config': vars(self.config), **more}, f)
             f.flush()
@@ -358,11 +363,11 @@ class GPT(nn.Module):
         os.replace(f'{path}.tmp', path)
 
 
-def without_padding(idx, positions):
-    """Return the causal mask without padding, bool (B, 1, n, T): True where a token at `positions`
-    (n,) may attend to a key of idx (B, T). In the row _ 5 6, 6 attends to 5 and 6, and _ to itself,
-    because a softmax over no keys is NaN. Token 5 may be at position 1 instead of 0, because RoPE
-    depends only on distances."""
+def causal_mask(idx, positions):
+    """Return a causal mask that hides padding, bool (B, 1, n, T): True where a token at `positions`
+    (n,) may attend to a key of idx (B, T). In the row _ 5 6, token 6 attends to 5 and 6. Padding _
+    attends to itself, because a softmax over no keys is NaN. Token 5 may be at position 1 instead
+    of 0, because RoPE depends only on distances."""
     key = torch.arange(idx.shape[1], device=idx.device)  # (T,)
     query = positions[:, None]  # (n, 1)
     return ((key < query) & (idx != IGNORE)[:, None] | (key == query))[:, None]
@@ -391,14 +396,14 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
 
 if __name__ == '__main__':
     torch.manual_seed(0)
-    # docs/exercises.md counts the parameters of this model, and with train.py --plan those of three
-    # larger ones: config/mini.py, midi.py and mega.py.
+    # docs/exercises.md counts the parameters of this model. train.py --plan counts those of three
+    # larger models: config/mini.py, midi.py and mega.py.
     nano = GPT(GPTConfig(256, 512, 6, 8, 0, 256, 768))
     for part in nano, nano.blocks[0]:
         print(f'{type(part).__name__}: {sum(p.numel() for p in part.parameters()):,} parameters')
 
     model = GPT(GPTConfig(256, 64, 2, 4, 2, 128))
-    # 16 different tokens in random order: the next token follows from several tokens, not from one.
+    # Random sequences of 16 different tokens: the next token depends on several previous tokens.
     idx = torch.randint(16, (4, 33))
     opt = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for step in range(101):

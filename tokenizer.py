@@ -1,5 +1,5 @@
 """
-Tokenizers: text <-> token ids. Byte-level BPE with its trainer, byte-level, character-level.
+Tokenizers: text <-> token ids. Byte-level BPE (with training), bytes, or characters.
 
     python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json
 
@@ -17,9 +17,11 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; with bytes as the alphab
 Ids: the 256 bytes, then the merges in order, then the special tokens, which encode() never returns.
 The vocabulary decides how many tokens a text costs and how much text fits into a context.
 
-You can copy this file alone: to import, it needs numpy, regex and tiktoken; its command also needs
-configurator.py and files.py. Training 32,768 tokens on --input=stdlib takes 8 seconds of one core.
-python -m extras.training.tokenizer_report --input=FOLDER compares it with GPT-2's and GPT-4's.
+You can copy this file alone. Importing it needs numpy, regex and tiktoken; the command above also
+needs configurator.py and files.py. Training 32,768 tokens on --input=stdlib takes 8 seconds of one
+core.
+python -m extras.training.tokenizer_report --input=FOLDER compares the trained tokenizer with those
+of GPT-2 and GPT-4.
 """
 import codecs, collections, functools, hashlib, heapq, json, math, operator, os, pathlib
 import numpy as np
@@ -34,23 +36,24 @@ import regex, tiktoken
 # marks, such as the vowels of Hindi and Thai; GPT-2 splits words before them. {1,256} is bounded,
 # because a million spaces would overflow the stack of tiktoken's regex engine.
 PATTERN = '|'.join([
-    # 1: a word and the space or symbol before it: `.join`. Persian words may contain joiners.
+    # 1: a word and the space or symbol before it: `.join`. Persian has zero-width (non-)joiners.
     r'[^\r\n\p{L}\p{N}]?[\p{L}\p{M}][\p{L}\p{M}\u200c\u200d]*',
     r'[\p{N}]{1,3}',                        # 2: up to three digits
     r' ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*',  # 3: symbols; newlines and indentation after them
     r'\s{0,256}\n[ \t]*',                   # 4: a newline, and the spaces before and after it
     r'\s{1,256}(?!\S)',                     # 5: spaces, except the last one before a word or symbol
     r'\s{1,256}'])                          # 6: a space before a digit, a tab before a symbol
-# Below 16,384 tokens, a word's chunk may begin with a space, but not with a symbol: '(' and 'x' are
-# two chunks. Otherwise `(name` and ` name` have different tokens, and our small model, which read
-# one, misspelled the other (docs/log.md). With 32,768 tokens, symbols save 8% of code's tokens.
+# In a vocabulary below 16,384 tokens, a word's chunk may begin with a space, but not with a symbol:
+# '(' and 'x' are two chunks. Otherwise `(name` and ` name` are different tokens, and a small model
+# that was trained on `(name` misspells ` name` (docs/log.md). With 32,768 tokens, chunks such as
+# `(name` save 8% of the tokens of code.
 SMALL_PATTERN = PATTERN.replace(r'[^\r\n\p{L}\p{N}]?', ' ?', 1)
 BYTES = [bytes([b]) for b in range(256)]
-GAP = -1                        # between words, and at the right token of each merged pair
+GAP = -1                        # id between words, and at positions that a merge has freed
 
 SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',
                   '<|tool_call|>', '<|tool_result|>',
-                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',     # for your models
+                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',     # reserved
                   *(f'<|span_{i}|>' for i in range(54))]        # T5's sentinels; 64 tokens in all
 
 
@@ -58,20 +61,20 @@ class UserError(ValueError):
     """An error that the user can fix. Our scripts print its message without a traceback."""
 
 
-# JSON holds text, so GPT-2 maps each byte to a visible character: a byte that is visible in Latin-1
-# to itself, and the other 68 bytes to U+0100 and the characters after it.
-HIDDEN = [b for b in range(256) if b == ord(' ') or not chr(b).isprintable()]
-BYTE_TO_CHAR = {b: chr(256 + HIDDEN.index(b) if b in HIDDEN else b) for b in range(256)}
+# JSON stores text, not bytes. As in GPT-2, each byte becomes a visible character: a byte that is
+# visible in Latin-1 becomes itself, and the other 68 bytes become U+0100 to U+0143.
+INVISIBLE = [b for b in range(256) if b == ord(' ') or not chr(b).isprintable()]
+BYTE_TO_CHAR = {b: chr(256 + INVISIBLE.index(b) if b in INVISIBLE else b) for b in range(256)}
 CHAR_TO_BYTE = {c: b for b, c in BYTE_TO_CHAR.items()}
 
 
 def printable(data):
-    """b' a\\n' -> 'ĠaĊ'"""
+    """Return bytes as visible characters: b' a\\n' -> 'ĠaĊ'"""
     return ''.join(BYTE_TO_CHAR[b] for b in data)
 
 
 def from_printable(text):
-    """'ĠaĊ' -> b' a\\n'"""
+    """Return visible characters as bytes: 'ĠaĊ' -> b' a\\n'"""
     return bytes(CHAR_TO_BYTE[c] for c in text)
 
 
@@ -93,7 +96,7 @@ def learn_merges_slowly(words, counts, n_merges):
     """Train byte-pair encoding. Read this function first: learn_merges() is a fast version of it.
 
     words: chunks as bytes; counts: how often each chunk occurs in the corpus. Return up to n_merges
-    pairs of token ids, in the order of learning, and the number of tokens that the corpus then has.
+    pairs of token ids, in the order of training, and the number of tokens that the corpus then has.
 
         learn_merges_slowly([b'low', b'lower', b'lowest'], [1, 1, 1], 3)
         == ([(108, 111), (256, 119), (257, 101)], 6)
@@ -121,14 +124,13 @@ def learn_merges_slowly(words, counts, n_merges):
 
 
 def learn_merges(words, counts, n_merges):
-    """Return what learn_merges_slowly() returns, which would take days on 10 MB of text, because it
-    counts all pairs before each merge. This function counts all pairs once, and after each merge
-    only the new pairs next to the merged tokens.
+    """Return the same as learn_merges_slowly(), but in seconds instead of days for 10 MB of text.
+    learn_merges_slowly() counts all pairs before each merge. This function counts all pairs once,
+    and after each merge only the new pairs next to the merged tokens.
 
-    Three things are different. All words are one array of ids and a linked list of positions, so
-    numpy merges all occurrences of a pair at once. A merge turns the position of the pair's right
-    token into a gap, which the list skips: l o w becomes lo - w. And a heap keeps the most frequent
-    pair on top, so no search is needed."""
+    One array holds the ids of all words, so numpy merges all occurrences of a pair at once. A merge
+    replaces the pair's right token by GAP: l o w becomes lo GAP w. A linked list of positions skips
+    the gaps, and a heap keeps the most frequent pair on top, so no search is needed."""
     # a gap before, between and after the words; a byte is its own id
     ids = np.frombuffer(b'\0'.join([b'', *words, b'']), np.uint8).astype(np.int64)
     lengths = [len(word) + 1 for word in words]
@@ -150,10 +152,10 @@ def learn_merges(words, counts, n_merges):
 
     push(np.arange(len(ids) - 1))
     while len(merges) < n_merges and heap and heap[0][0] < 0:       # a pair is left
-        # 1. Pop the most frequent pair; ties: the pair with the smaller ids. Merges since it was
-        # counted may have consumed occurrences of the pair, so count it again, and if the count has
-        # dropped, push it back. A count never rises: all occurrences of a pair arise at once, when
-        # the newer of its two tokens is made.
+        # 1. Pop the most frequent pair; ties: the pair with the smaller ids. Its count may be
+        # outdated, because later merges may have replaced its tokens. So count again, and if the
+        # count has dropped, push the pair back. A count never rises: all occurrences of a pair
+        # appear at once, when a merge creates the newer of its two tokens.
         n, pair, positions = heapq.heappop(heap)
         left, right = pair >> 32, pair & 0xffffffff
         positions = positions[(ids[positions] == left) & (ids[after[positions]] == right)]
@@ -168,10 +170,10 @@ def learn_merges(words, counts, n_merges):
             is_first = before[positions] != np.append(GAP, positions[:-1])
             positions = positions[(number - np.maximum.accumulate(number * is_first)) % 2 == 0]
         rights = after[positions]
-        front, behind = before[positions], after[rights]
+        left_neighbors, right_neighbors = before[positions], after[rights]
         ids[positions], ids[rights] = 256 + len(merges), GAP
-        after[positions], before[behind] = behind, positions
-        push(np.append(front, positions))
+        after[positions], before[right_neighbors] = right_neighbors, positions
+        push(np.append(left_neighbors, positions))
         merges.append((left, right))                            # 3. Repeat.
     return merges, int(weight[ids != GAP].sum())
 
@@ -206,7 +208,7 @@ def check_messages(messages):
         role, content = fields.get('role'), fields.get('content')
         if role not in ('system', 'user', 'assistant', 'tool') or not isinstance(content, str):
             raise UserError('a message needs a role (system, user, assistant, tool) and a content '
-                          f'of text, not {message}')
+                          f'string, not {message}')
     return [(message['role'], message['content']) for message in messages]
 
 
@@ -224,9 +226,8 @@ class Tokenizer:
         self.all_bytes = [*vocab, *(name.encode() for name in names)]
         # Number of text bytes of each id, 0 for a special token.
         self.text_bytes = [len(token) for token in vocab] + [0] * len(names)
-        # Lists of ids. begin: the separator between documents, which also starts a prompt. first:
-        # the prompt of an empty text. stop: the ids that end an answer; the last of them ends a
-        # turn of a chat.
+        # Lists of ids. begin: the document separator, which also starts each prompt. first: the
+        # ids of an empty prompt. stop: the ids that end an answer; stop[-1] ends a turn of a chat.
         ids_of = lambda name: [self.special[name]] if name in names else []
         self.begin = ids_of('<|endoftext|>')
         self.first = self.begin or [vocab.index(b'\n') if b'\n' in vocab else 0]
@@ -277,9 +278,9 @@ class Tokenizer:
         return cls('char', [c.encode() for c in sorted(characters)], special_tokens)
 
     def suppressed_tokens(self, n_rows=0, prefix=b''):
-        """Return the token ids to suppress when sampling: special tokens that only prompts have,
-        such as <|im_start|> and <|mask|>, and ids from vocab_size to n_rows, the width of a model's
-        logits. prefix: bytes that the next token must start with (token healing)."""
+        """Return the token ids to suppress when sampling: special tokens that occur only in
+        prompts, such as <|im_start|> and <|mask|>, and ids from vocab_size to n_rows, the width of
+        a model's logits. prefix: bytes that the next token must start with (token healing)."""
         suppressed = [id for id in self.special.values() if id not in self.stop]
         if prefix:
             suppressed = [id for id, token in enumerate(self.all_bytes)
@@ -316,13 +317,13 @@ class Tokenizer:
         return self.decode_bytes(ids).decode('utf-8', 'replace')
 
     def render(self, messages, add_generation_prompt=False):
-        r"""Return the ids of a chat in ChatML, and its loss mask: 1 for each token of the assistant
-        and for the <|im_end|> after them. A user's hi and the assistant's yo become
+        r"""Return the ids of a chat in ChatML, and its loss mask: 1 for the tokens of an assistant
+        message and for its <|im_end|>. A user's hi and the assistant's yo become
             <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n
             0           0   0 0 0         0 0           0        0 1 1         0
         Header and content are encoded separately, so content can't merge with its header or forge a
-        special token. With add_generation_prompt, the ids of a chat without its last answer are an
-        exact prefix of the ids of the whole chat."""
+        special token. The ids of messages[:-1] with add_generation_prompt are a prefix of the ids
+        of messages, if the last message is an answer."""
         if not {'<|im_start|>', '<|im_end|>'} <= self.special.keys():
             raise UserError('chat needs <|im_start|> and <|im_end|>; this tokenizer lacks them')
         ids, mask = [], []
@@ -368,16 +369,16 @@ class Tokenizer:
         except Exception as e:              # any other JSON may fail at any line above
             why = 'no such file' if isinstance(e, FileNotFoundError) else f'{type(e).__name__}: {e}'
             raise UserError(f'{path} is not a tokenizer ({why}); copy the tokenizer.json of the '
-                          'data or the run there, or in a Hugging Face folder, run AutoTokenizer.'
+                          'data or the run to this path; for Hugging Face, run AutoTokenizer.'
                           'from_pretrained(FOLDER).save_pretrained(FOLDER)') from e
         if expected_hash not in (None, tokenizer.hash):
             raise UserError(f'{path} is not the tokenizer with which this model was trained or '
-                          'this data was prepared; copy that tokenizer.json there')
+                          'this data was prepared; replace it with that tokenizer.json')
         return tokenizer
 
     @property
     def hash(self):
-        """16 hex digits that identify the text -> ids mapping. Data and checkpoint store them."""
+        """16 hex digits that identify the mapping text -> ids. Data and checkpoints store it."""
         identity = {k: v for k, v in self.to_json().items() if k != 'bytes_per_token'}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -393,15 +394,16 @@ class Tokenizer:
 
 # --- an answer ------------------------------------------------------------------------------------
 class Answer:
-    """An answer of at most n tokens during generation: encodes the prompt, a text or messages, and
-    decodes the sampled tokens.
+    """Encode a prompt (a str or messages), and decode the answer, at most n tokens, as they are
+    sampled.
 
-    A prompt may end with `):`, but where `):`, a newline and spaces are one token, the model has
-    hardly ever seen `):` alone. So the last token of a text is removed, and the first sampled token
-    must start with its bytes (token healing). Messages end in a special token and need no healing.
+    A prompt may end with `):`. If `):`, a newline and spaces are one token, the model has hardly
+    ever seen `):` as a token of its own. So the last token of a str is removed from the prompt, and
+    the first sampled token must start with the bytes of the removed token (token healing).
+    Messages end in a special token and need no healing.
 
     stop_pattern: a regex; the answer stops before its first match. append() holds back a possible
-    beginning of a match, and half a character, until the next token decides. With 'END':
+    start of a match and an incomplete UTF-8 character until more tokens arrive. With 'END':
         token       'a'     ' E'    'AT'    'END'
         append()    'a'     ' '     'EAT'   ''"""
 
@@ -448,19 +450,19 @@ if __name__ == '__main__':
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6)})
     require_writable(out)
     paths, skipped = find_files(input)
-    left_out = collections.Counter()
+    reasons = collections.Counter()
 
     def text_of(document):
-        """Return a document's text, or ''. Count the reasons; print the first path of each."""
+        """Return a document's text, or '' to skip it. Print the first path for each reason."""
         text, _ = replace_invalid_bytes(document['text'])
         reason = document['why'] or text is None and NOT_UTF8
         if reason:
-            left_out[reason] += 1
-            if left_out[reason] == 1:
-                print(f'left out: {document["path"]}: {reason}')
+            reasons[reason] += 1
+            if reasons[reason] == 1:
+                print(f'skipped: {document["path"]}: {reason}')
         return text or ''
 
     tokenizer = Tokenizer.train((text_of(d) for path in paths for d in read(path)), vocab_size)
     tokenizer.save(out)
     print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes/token, '
-          f'{tokenizer.hash}; left out: {shown(left_out)}; skipped files: {shown(skipped)}')
+          f'{tokenizer.hash}; skipped documents: {shown(reasons)}; skipped files: {shown(skipped)}')

@@ -1,6 +1,6 @@
 """
-Pretraining: a folder of token bins -> a language model. This stage decides its size and what it
-knows.
+Pretraining: train a language model on the token files that prepare.py wrote. This stage decides the
+model's size and what the model knows.
 
     python train.py config/quickstart.py                            # minutes on two CPU cores
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
@@ -8,8 +8,9 @@ knows.
 
 Each batch is a function of (seed, step), each dropout mask of (seed, step, rank), and a stream
 checkpoints its position, so a resumed run is identical to an uninterrupted one. batch_size is the
-global batch, such as 512 sequences = 8 processes x 16 micro-batches x 4, so a run takes the same
-steps on 1 device as on 8. Without dropout, the two runs differ by rounding only: 1e-6 in float32.
+global batch size, such as 512 = 8 processes x 16 micro-batches x 4 sequences, so a run takes the
+same steps on 1 device as on 8. Without dropout, the losses differ only by rounding: 1e-6 in
+float32.
 """
 import contextlib, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
@@ -25,14 +26,14 @@ from tokenizer import Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 data_dir = 'data/quickstart'    # folder that prepare.py wrote
 out_dir = 'out/base'            # folder for checkpoints, logs and samples
-init_from = 'scratch'           # scratch, a model's folder or .pt, or resume; auto: resume or this
-overwrite = False               # True: delete the run that out_dir holds
+init_from = 'scratch'           # scratch, resume, a folder or .pt file; auto: resume if possible
+overwrite = False               # True: delete the run in out_dir
 # model (GPTConfig in model.py)
 n_layer = 6                     # transformer blocks
 n_head = 6                      # query heads of width n_embd / n_head; 32 to 128 is usual
 n_kv_head = 0                   # key/value heads; 0 = n_head; fewer make the KV cache smaller
 n_embd = 192                    # width of the residual stream
-n_ffn = 0                       # hidden width of the MLP; 0 = 8/3 n_embd, to a multiple of 64
+n_ffn = 0                       # MLP hidden width; 0 = 8/3 n_embd rounded to a multiple of 64
 block_size = 256                # context length, tokens
 vocab_size = 0                  # 0 = the tokenizer's; set it for a --plan without data
 vocab_multiple = 1              # pad the vocabulary to a multiple of this; 64 is fast on GPUs
@@ -48,7 +49,7 @@ min_lr: float | None = None     # learning rate at the end; None = learning_rate
 warmup_steps: int | float = 0.1  # steps of linear warmup; below 1: a fraction of max_steps
 weight_decay = 0.1              # decoupled weight decay; matrices only
 beta1 = 0.9                     # AdamW's decay rate for the mean gradient
-beta2 = 0.95                    # AdamW's decay rate for the mean square; 0.95 averages 20 steps
+beta2 = 0.95                    # AdamW's decay rate for squared gradients; 0.95 averages 20 steps
 grad_clip = 1.0                 # maximum norm of the gradient; 0 = no clipping
 spike_z = 8.0                   # skip updates with a higher z-score of the loss; 0 = skip none
 # watching
@@ -69,7 +70,7 @@ objective: Literal['clm', 'mlm', 'span'] = 'clm'    # predict next, masked, or s
 document_mask = False           # with clm: no attention across documents
 streaming = ''                  # folder or glob of .jsonl(.gz) shards to read instead of train.bin
 optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
-shard: Literal['ddp', 'zero2', 'fsdp'] = 'ddp'      # shards none, gradients and moments, or all
+shard: Literal['ddp', 'zero2', 'fsdp'] = 'ddp'      # zero2: shard gradients, moments; fsdp: all
 plan = ''                       # 8xH100, 16xA100, 4x312:80 (TFLOPs:GB): print memory, days, cost
 # (minimum, maximum) of some settings. All other numbers must be at least 0.
 BOUNDS = dict.fromkeys(('n_layer', 'n_head', 'n_embd', 'block_size', 'vocab_multiple', 'max_steps',
@@ -101,21 +102,21 @@ def spike_limit(window, spike_z):
     """Return the loss above which an update is skipped, because one batch of noise, such as a
     damaged file, could undo hours of training. window: the losses of the last updates. If they
     alternate between 3.0 and 3.2, spike_z=8 gives 3.1 + 8 * 0.1 = 3.9. Fewer than 30 losses set no
-    limit. A standard deviation below 1% of the mean counts as 1%, because it may be chance."""
+    limit. Standard deviations below 1% of the mean, which may be chance, count as 1%."""
     if not spike_z or len(window) < 30:
         return math.inf
     return np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
 
 
-explicit = dict()           # {setting that config files and flags set: the value it replaced}
-config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
+explicit = dict()           # {setting in a config file or flag: its previous value}
+config = configure(globals(), BOUNDS, explicit)     # config files and flags override the settings
 if plan:
     from extras.training import planner
     sys.exit(planner.show(config))
 
 # --- a new or resumed run, and the device ---------------------------------------------------------
-# Settings in `fixed` cannot change on resume. eval_tokens is among them, so that best.pt compares
-# losses over the same tokens.
+# Settings in `fixed` cannot change on resume. eval_tokens is one of them, because best.pt
+# is chosen by comparing losses over the same tokens.
 source, state, changed = resume_or_start(
     config, explicit,
     fixed='optimizer objective document_mask batch_size block_size seed eval_tokens')
@@ -133,7 +134,7 @@ scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
 # --- data -----------------------------------------------------------------------------------------
 meta_text = b''.join(path.read_bytes() for path in pathlib.Path(data_dir).glob('meta.json'))
 require(b'"tokenizer_hash"' in meta_text and os.path.exists(f'{data_dir}/val.bin'),
-        f'{data_dir} has no val.bin or meta.json of prepare.py; run what your config says, or: '
+        f'{data_dir} lacks val.bin or meta.json of prepare.py; run the commands of your config or '
         'python clean.py --source=TEXT && python prepare.py --out_dir=NEW, then set --data_dir=NEW')
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
@@ -141,11 +142,11 @@ sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
 V = tokenizer.vocab_size
 require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; set --vocab_size=0')
 T = block_size                  # text tokens in a sequence; fewer with span, which adds sentinels
-task = stream = mixture = None
+batch_transform = stream = mixture = None
 if objective != 'clm' or document_mask:
     from extras.training.objectives import Objective
-    task = Objective(objective, document_mask, tokenizer, block_size, seed)
-    T = task.n_text
+    batch_transform = Objective(objective, document_mask, tokenizer, block_size, seed)
+    T = batch_transform.n_text
 bins = {}       # {'train': token ids, 'val': ..., and for a mixture 'val_SOURCE': ...}
 data_hash = hashlib.sha256(meta_text)       # of the data, which cannot change on resume
 for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
@@ -174,9 +175,10 @@ step_tokens = batch_size * block_size
 
 
 def get_batch(ids, rows, step=None):
-    """Return the arguments of model.forward, on the device: inputs and targets, (B, T) each, where
-    the targets are one token later, and perhaps a mask. rows: row numbers in the batch of a step,
-    or without a step, block numbers in a bin. Row 5 of step 7 is sequence 7 * batch_size + 5."""
+    """Return the arguments of model.forward, on the device: inputs and targets, (B, T) each, and a
+    mask if the objective needs one. Targets are the inputs shifted by one token. rows: indices in
+    the batch of a training step, or if step is None, block indices in a bin. Row 5 of step 7 is
+    sequence 7 * batch_size + 5."""
     if step is None:
         sequences = [ids[i * T:i * T + T + 1] for i in rows]
     elif stream:
@@ -187,8 +189,8 @@ def get_batch(ids, rows, step=None):
         sequences = [ids[start:start + T + 1] for start in starts]
     sequences = torch.from_numpy(np.stack(sequences).astype(np.int64))              # (B, T + 1)
     tensors = sequences[:, :-1], sequences[:, 1:]
-    if task:
-        tensors = task.apply(*tensors, rows, step)
+    if batch_transform:
+        tensors = batch_transform.apply(*tensors, rows, step)
     if on_gpu:                          # copies from pinned memory are asynchronous
         tensors = [t.pin_memory() for t in tensors]
     return [t.to(device, non_blocking=True) for t in tensors]
@@ -205,15 +207,15 @@ else:
     tokenizer_path = folder_of(source) / 'tokenizer.json'
     require(Tokenizer.load(tokenizer_path).hash == tokenizer.hash, f'{data_dir} has '
             f'another tokenizer than {source}; run prepare.py --tokenizer={tokenizer_path}')
-if block_size > model.config.block_size:        # a longer context: see stretch() in model.py
+if block_size > model.config.block_size:        # a longer context: see scale_frequencies()
     require('block_size' in explicit, f'{block_size=} is above the context length of {source}; '
             f'set --block_size={model.config.block_size}, or a larger one to extend the context')
     scaling = model.config.rope_scaling         # of an earlier extension, or ()
     original_T = scaling[3] if len(scaling) == 4 else model.config.block_size / (*scaling, 1)[0]
     model = GPT.load(source, dropout=dropout, causal=wanted.causal, block_size=block_size,
                      rope_scaling=(block_size / original_T, 1.0, 4.0, original_T))
-# The shape of a loaded model can't change. In `wanted`, 0 is already replaced by the number that it
-# stands for, such as n_head for n_kv_head=0.
+# The architecture of a loaded model can't change. `wanted` has the defaults instead of 0, such as
+# n_head for n_kv_head=0, so its values can be compared with the loaded model's.
 actual = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
 for name in explicit.keys() & actual.keys():
     require(getattr(wanted, name) == actual[name], f'{name} must be {actual[name]!r} for {source}')
@@ -238,8 +240,9 @@ else:
     net = sharding.shard(model, shard, device_type, dtype)
 
 # --- optimizer ------------------------------------------------------------------------------------
-# Norm gains (vectors) get no weight decay, because they belong near 1. AdamW ignores the keys
-# use_muon, read by Muon, and lr_scale, read by the loop. A tied head is the embedding itself.
+# RMSNorm weights (vectors) get no weight decay, because they should stay near 1. AdamW ignores the
+# keys use_muon, read by Muon, and lr_scale, read by the loop. named_parameters() lists a tied head
+# only as the embedding.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': True},
           {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
           {'params': [p for name, p in model.named_parameters() if name == 'head.weight']},
@@ -302,7 +305,7 @@ def log_metrics(**row):
 
 
 def all_reduce_sum(*values):
-    """Return the sum of each value over all processes, as Python floats. The CPU waits for them."""
+    """Return the sum of each value over all processes, as Python floats. This waits for the GPU."""
     precision = torch.float32 if device_type == 'mps' else torch.float64
     sums = torch.stack([torch.as_tensor(value, dtype=precision, device=device) for value in values])
     if world > 1:
@@ -312,10 +315,10 @@ def all_reduce_sum(*values):
 
 @torch.no_grad()
 def validation_loss(ids):
-    """Return the loss over about eval_tokens of a bin, in nats per token and bits per byte. The
-    blocks are always the same, and no random number is used, so evaluation never changes training.
-    Processes share the blocks. FSDP and the compiler need batches of one shape, so the last batch
-    is filled with repeated blocks, whose targets are ignored."""
+    """Return the loss over about eval_tokens tokens of a bin, in nats per token and bits per byte.
+    The blocks are always the same, and no random numbers are used, so evaluation never changes
+    training. The blocks are split between the processes. FSDP and the compiler need batches of one
+    shape, so the last batch is padded with repeated blocks, whose targets are ignored."""
     text_bytes = np.array(tokenizer.text_bytes)                                         # (V,)
     n_blocks = (len(ids) - 1) // T
     n = max(1, min(n_blocks, (eval_tokens or len(ids)) // T))
@@ -337,8 +340,8 @@ def validation_loss(ids):
 
 
 def evaluate():
-    """Compute validation losses and generate a sample (in all processes, for FSDP). Save best.pt if
-    val_loss is the lowest so far."""
+    """Compute validation losses, generate a sample, and save best.pt if val_loss is the lowest so
+    far. All processes must call this function, because FSDP's forward pass needs all of them."""
     global best_val
     row = {}
     for name in [name for name in bins if name != 'train']:
@@ -351,7 +354,7 @@ def evaluate():
             [ids] = model.generate(prompt, 100, 0.8, top_k=50, seeds=[seed],
                                    suppress=tokenizer.suppressed_tokens(model.config.vocab_size))
         text = f'--- step {step}, val_loss {val_loss:.4f}\n{tokenizer.decode(ids.tolist())}\n'
-        # a terminal would obey the control characters that an untrained model generates
+        # An untrained model generates control characters, which would garble the terminal.
         log_text(text, 'samples.txt', show=step > 0)
     if val_loss < best_val and step > 0:                # never the untrained model
         best_val = val_loss
@@ -376,7 +379,7 @@ log_text(f'parameters: {n_params:,}, {n_block:,} per block, ln(vocab_size): {mat
          f'({device}, {dtype}), micro-batches: {len(my_rows)} x {micro_batch_size}')
 if mixture:
     log_text(mixture.described(meta['sources'], max_steps * batch_size, T))
-peak_flops = None       # of the GPU, per second, for mfu: model FLOPs utilization
+peak_flops = None       # FLOP/s of the GPU, to compute mfu: model FLOPs utilization
 if on_gpu and dtype != 'float32':
     with contextlib.suppress(ImportError):      # without extras/ there is no mfu
         from extras.training import planner
@@ -387,8 +390,8 @@ if on_gpu and dtype != 'float32':
 stop_requests = []                      # signals that this process has received
 signal.signal(signal.SIGINT, request_stop)
 signal.signal(signal.SIGTERM, request_stop)
-stopping = skipped_in_a_row = 0         # stop requests of all processes; skipped updates
-require(all_reduce_sum(step)[0] == step * world, f'{out_dir} must be one folder for all processes')
+stopping = skipped_in_a_row = 0         # stop requests of all processes; skipped updates in a row
+require(all_reduce_sum(step)[0] == step * world, f'all processes must share {out_dir=}')
 if step == 0:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now
@@ -416,8 +419,8 @@ while step < max_steps and not stopping:
         scaler.scale(mean_loss * fraction * world).backward()
         loss += mean_loss.detach() * fraction
 
-    # The step's loss is a sum over processes. The gradient norm is equal in all of them. A signal
-    # to one process stops all.
+    # The step's loss is a sum over processes. The gradient norm is equal in all processes. A signal
+    # to one process stops all processes.
     scaler.unscale_(opt)                # does nothing unless dtype is float16
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = norm.full_tensor() if shard != 'ddp' else norm
@@ -431,7 +434,7 @@ while step < max_steps and not stopping:
         log_text(f'step {step + 1}: update skipped, because the loss {loss:.4f} or gradient norm '
                  f'{norm:.4f} is not finite or the loss is above {limit:.4f} (see --spike_z)')
     scaler.update()
-    opt.zero_grad(set_to_none=world == 1)       # DDP needs its buckets of gradients
+    opt.zero_grad(set_to_none=world == 1)       # DDP reuses its gradient buckets
     step += 1
     if step in (1, max_steps) or step % log_interval == 0:
         dt = time.perf_counter() - began

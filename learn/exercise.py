@@ -94,7 +94,7 @@ EXERCISES = [
              'similarity. Broder 1997: the smallest value under each of k hash functions, here '
              'a x + b of the upper 32 bits of each shingle. A set of a million shingles must not take '
              'a million times k numbers of memory.',
-             begin='    x = (', end='    return numbers'),
+             begin='    x = (', end='    return minima'),
     Exercise('accumulation', 'train.py', '',
              'test_processes.py::test_a_run_has_the_losses_of_the_golden_one[mlm] '
              'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw ddp 2]',

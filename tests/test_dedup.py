@@ -8,7 +8,7 @@ import re
 import dedup
 import numpy as np
 import pytest
-from dedup import find_duplicates, jaccard, minhash, ngrams, shingles, simhash, words_of
+from dedup import find_duplicates, jaccard, minhash, ngrams, shingles, simhash, word_hashes
 from preparing import clean, dropped, kept, prose, write
 
 
@@ -20,11 +20,11 @@ def test_words_are_those_of_a_regular_expression_and_ngrams_have_an_order():
         long = 'ab ' * 9000 if i == 0 else ''                           # more than is hashed at once
         text = long + ''.join(random.Random(i).choices('aAbB_1 .\né×\u07ff\u0800漢字😀\ud800', k=i % 50))
         words = re.findall('[a-z0-9_\x80-\u07ff]+|[\u0800-\U0010ffff]', text.lower())
-        hashes = words_of(text.encode('utf-8', 'surrogatepass')).tolist()
+        hashes = word_hashes(text.encode('utf-8', 'surrogatepass')).tolist()
         assert len(hashes) == len(words)
         assert all(known.setdefault(h, word) == word for h, word in zip(hashes, words))
     assert len({*known.values()}) == len(known) > 500
-    first, second, third = ngrams(words_of(b'a b a b'), 2)
+    first, second, third = ngrams(word_hashes(b'a b a b'), 2)
     assert first == third != second
     assert jaccard(shingles(b'x'), shingles(b'X.')) == 1 and jaccard(shingles(b'-'), shingles(b'.')) == 0
 

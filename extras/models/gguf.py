@@ -16,7 +16,7 @@ import torch
 from configurator import require, require_writable
 from extras.models import hf_model, hf_tokenizer
 from extras.training import tokenizer_report
-from model import stretch
+from model import scale_frequencies
 
 gguf = hf_tokenizer.package('a GGUF file', 'gguf')
 # config keys, ours and llama.cpp's
@@ -75,7 +75,7 @@ def write(path, model, tokenizer):
         require(arch == 'llama', f'llama.cpp has no {arch} with the rope_scaling of Llama 3.1')
         writer.add_rope_scaling_orig_ctx_len(int(scaling[3]))
         frequencies = config['rope_theta'] ** (-torch.arange(0, D, 2).double() / D)
-        divisors = frequencies / stretch(frequencies, *scaling)         # (D/2,)
+        divisors = frequencies / scale_frequencies(frequencies, *scaling)         # (D/2,)
         writer.add_tensor('rope_freqs.weight', divisors.float().numpy())
     for name, key in tensor_names(arch, config).items():
         array = tensors[name].float().cpu().numpy()

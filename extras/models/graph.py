@@ -10,7 +10,7 @@ disables graphs; without them model.py generates the same tokens, several times 
 """
 import torch
 import torch.nn.functional as F
-from model import IGNORE, without_padding
+from model import IGNORE, causal_mask
 
 
 class GraphRunner:
@@ -25,7 +25,7 @@ class GraphRunner:
             return self.model.next_logits(idx, 0, cache)
         positions = idx.new_full((1,), n_cached)
         keys = F.pad(idx, (0, cache.shape[-2] - idx.shape[1]), value=IGNORE)
-        inputs = idx[:, -1:], positions, without_padding(keys, positions)
+        inputs = idx[:, -1:], positions, causal_mask(keys, positions)
         if self.cache is not cache:     # the first token, or finished sequences were removed
             self.cache, self.replay = cache, None       # free the old graph before capturing again
             self.replay = capture(self.model.next_logits_at, *inputs, cache=cache)

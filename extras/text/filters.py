@@ -11,7 +11,7 @@ A stage is a function check(document, stats) that returns the reason to drop a d
 import os, pathlib, re
 import numpy as np
 from configurator import find_paths, require
-from dedup import ngrams, words_of
+from dedup import ngrams, word_hashes
 from extras.text import audit, markup, text_quality
 from files import entries, find_files, read, replace_invalid_bytes
 
@@ -194,7 +194,7 @@ NGRAM = 13                      # words in a row, as for GPT-3 (arXiv:2005.14165
 def benchmarks(paths, normalise):
     """Return a stage of clean.py that drops texts with an n-gram of a benchmark. paths: 'a,b'."""
     def grams_of(text):         # the hash of each 13-gram of words, uint64 (words - 12,)
-        return ngrams(words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
+        return ngrams(word_hashes(text.encode('utf-8', 'surrogatepass')), NGRAM)
 
     known = []
     for path in find_paths(paths):
