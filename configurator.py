@@ -122,12 +122,10 @@ def find_paths(text, inside=''):
 
 def require_writable(path):
     """Refuse a file that can't be written, before the work for it begins. Its folder is made."""
-    is_new = not os.path.exists(path)
     try:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         open(path, 'ab').close()
-        if is_new:
-            os.unlink(path)
+        os.path.getsize(path) or os.unlink(path)        # nothing stays if the work fails
     except OSError as error:
         raise UserError(f"can't write to {path}: {error.strerror}; choose another --out") from None
 

@@ -33,9 +33,9 @@ def mixed_with_thumbs(pairs, folder):
     for side in ('train', 'val'):
         rows = read_rows(pairs / f'{side}.jsonl')
         for i in range(1, len(rows), 2):
-            which = ('chosen', 'rejected')[i // 2 % 2]
-            rows[i] = {'prompt': rows[i]['prompt'], 'completion': rows[i][which],
-                       'label': which == 'chosen'}
+            is_better = i % 4 == 1
+            rows[i] = {'prompt': rows[i]['prompt'], 'label': is_better,
+                       'completion': rows[i]['chosen' if is_better else 'rejected']}
         write(folder / f'{side}.jsonl', rows)
 
 
