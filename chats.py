@@ -222,10 +222,10 @@ def validation_texts(texts, val_fraction):
 
 # --- the job --------------------------------------------------------------------------------------
 RESULTS = r'(train|val)\.jsonl|(meta|report)\.json'
-explicit = set()        # the settings that config files and flags set
+explicit = dict()       # what config files and flags set: {setting: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace settings
-require(source or explicit <= {'out_dir', 'overwrite', 'n_examples'}, f'{", ".join(explicit)}: '
-        'without --source=FILE there is only --n_examples, --out_dir and --overwrite')
+require(source or explicit.keys() <= {'out_dir', 'overwrite', 'n_examples'}, 'without --source='
+        f'FILE there is only --n_examples, --out_dir and --overwrite, not {", ".join(explicit)}')
 out = pathlib.Path(out_dir)
 paths, skipped = find_files(source, LINES + TABLES) if source else ([], {})
 work, lock = open_results(out, 'nanoparrot-chats-1', RESULTS, lambda meta: False, overwrite)

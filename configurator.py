@@ -28,10 +28,11 @@ def require(condition, sentence):
         raise UserError(sentence)
 
 
-def configure(script, bounds=(), explicit=frozenset()):
+def configure(script, bounds=(), explicit=None):
     """Replace the settings in script, the globals() of a script, by what the command line says.
     Return {setting: value}, and as 'preset' the name of the last config file. bounds: {setting:
-    (least, most)}. explicit: a set that gets the names of what config files and flags set."""
+    (least, most)}. explicit: a dict that gets what config files and flags set, {setting: the value
+    that was replaced}."""
     sys.excepthook = report_error       # scripts are flat, without a main() that could catch errors
     atexit.register(at_exit.close)
     if hasattr(sys.stdout, 'reconfigure'):          # not in a notebook
@@ -40,7 +41,9 @@ def configure(script, bounds=(), explicit=frozenset()):
         above = pathlib.Path(script['__file__']).read_text('utf-8').split('configure(globals')[0]
         print(script['__doc__'], *re.findall(r'^[a-z]\w*(?:: .+?)? = .+', above, re.M), sep='\n')
         sys.exit()
-    config = {name: value for name, value in script.items() if name.islower() and name[0] != '_'
+    explicit = {} if explicit is None else explicit
+    config = {name: value for name, value in script.items()
+              if name.islower() and name[0] != '_' and value is not explicit
               and isinstance(value, int | float | str | tuple | dict | None)}
     preset = 'defaults'
     for argument in sys.argv[1:]:
@@ -53,8 +56,8 @@ def configure(script, bounds=(), explicit=frozenset()):
         for name, value in new.items():
             [closest] = difflib.get_close_matches(name.lower(), config, 1) or ['none, see --help']
             require(name in config, f'{where}{name}: no setting has this name; closest: {closest}')
+            explicit[name] = config[name]
             config[name] = convert(script, bounds, where, name, value)
-            explicit |= {name}          # changes a set in place, and the default not at all
     script.update(config)
     return {**config, 'preset': preset}
 

@@ -42,7 +42,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/sft'           # a run's folder or a .pt to start from, or resume
+init_from = 'out/sft'           # a run's folder or a .pt, or resume; auto: resume or this
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from chats.py --source=FILE
 out_dir = 'out/dpo'             # folder for checkpoints, metrics and samples
 overwrite = False               # True: delete the run that out_dir holds
@@ -162,7 +162,7 @@ def batch_indices(step, lengths, batch_size, seed):
     return np.array_split(group[order], len(batches))[b % 32]
 
 
-explicit = set()            # names of the settings that config files and flags set
+explicit = dict()           # {setting that config files and flags set: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 config |= {'stage': 'dpo', 'steps': 0}      # for eval.py, which then prompts in messages
 
@@ -261,7 +261,6 @@ if state:
     opt.load_state_dict(state['optimizer'])
     step, best_val, kto_kl = map(state.get, ('step', 'best_val', 'kto_kl'))
     ref_log_p = state['ref_log_probs'].to(device)
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}, or epochs')
 state, model.saved = {}, {}             # frees their memory
 
 

@@ -44,7 +44,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import GPT, IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/sft'           # a run's folder or a .pt to start from, or resume
+init_from = 'out/sft'           # a run's folder or a .pt, or resume; auto: resume or this
 out_dir = 'out/rl'              # folder for checkpoints, metrics and samples
 overwrite = False               # True: delete the run that out_dir holds
 reward = ''                     # FILE.py as above, problems, FILE.jsonl or FOLDER
@@ -127,7 +127,7 @@ def collate(answers):
             torch.tensor([a['advantage'] for a in answers for _ in a['ids']]))
 
 
-explicit = set()            # names of the settings that config files and flags set
+explicit = dict()           # {setting that config files and flags set: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 content = pathlib.Path(reward).read_bytes() if os.path.isfile(reward) else b''
 # stage: for eval.py, which then prompts in messages. reward_hash: to report an edited reward file.
@@ -225,7 +225,6 @@ if state:
     require(state['data'] == data_hash, f'the prompts of {reward=} have changed')
     opt.load_state_dict(state['optimizer'])
     step, best_val = state['step'], state['best_val']
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
 state, model.saved = {}, {}             # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------

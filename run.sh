@@ -1,49 +1,96 @@
 #!/usr/bin/env bash
 # bash run.sh         the full run on this machine: text -> tokenizer -> base -> SFT -> DPO, RL, rejection sampling, all measured
+#                     after Ctrl-C or a crash the same command goes on where it was; bash run.sh --again begins anew
 # bash run.sh tour    one text through the whole pipeline: docs/tour.md, with the values of your models
 # bash run.sh test    the tests; bash run.sh exercise [N]: functions for you to write, graded by the tests
 set -euo pipefail
-trap 'exit 130' INT     # train.py saves at Ctrl-C and ends well; nothing follows then
+# train.py saves at Ctrl-C and ends well; nothing follows then
+trap 'echo "run.sh: stopped; bash run.sh goes on here" >&2; exit 130' INT
 cd "$(dirname "$0")"
 export PYTHONUTF8=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=
 # Linux keeps the large blocks of memory that were freed: asking for new pages takes an eighth of a training step.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647
-# install FILE: once, and again when the file changes. Python compiles the modules that it imports, and keeps them;
-# pip would compile all of them, which is a third of the installation.
+case "${1:-}" in
+    ''|--again|tour|test|exercise) ;;
+    *) echo "run.sh: no $1 here; leave it out, or take --again, tour, test or exercise" >&2; exit 2 ;;
+esac
+
+# Python compiles the modules that it imports, and keeps them; pip would compile all, a third of the installation.
+pip_install() {
+    .venv/bin/python -m pip install --disable-pip-version-check --no-compile "$@"
+}
+# install FILE: once, and again when the file changes
 install() {
-    [ -x .venv/bin/python ] || python3 -m venv .venv
-    local stamp=".venv/installed-${1//\//-}"
-    if ! cmp -s "$1" "$stamp"; then
-        echo "== installing $1"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r "$1"
-        cp "$1" "$stamp"
+    local stamp=".venv/installed-${1//\//-}" python=.venv/bin/python cpu=https://download.pytorch.org/whl/cpu
+    [ -x $python ] || python=python3
+    if ! $python -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+        echo "run.sh: $python is $($python -V 2>&1), and must be 3.10 or newer; with a newer one that you have, type" \
+            "python3.12 -m venv --clear .venv (or: uv venv --clear --seed --python=3.12), then bash run.sh" >&2
+        exit 2
     fi
-}
-# What part of the time each command below takes, in percent: ours, on two cores without bfloat16.
-shares=(1 0 25 1 0 20 3 5 0 4 3 0 23 3 0 0 7 3 0 1 0 1)
-n=0
-gone=0
-python() {      # the commands below are what you would type
-    local left=''
-    if [ $gone -ge 20 ]; then
-        left=", about $(( (SECONDS - began) * (100 - gone) / gone / 60 + 1 )) minutes to go"
+    [ $python != python3 ] || python3 -m venv .venv
+    cmp -s "$1" "$stamp" && return
+    if ! .venv/bin/python -m pip --version > /dev/null 2>&1; then
+        echo "run.sh: .venv has no pip, as if uv had made it: type uv pip install pip (or rm -r .venv), then bash run.sh" >&2
+        exit 2
     fi
-    printf '\n== %d of %d (%d%% of our time), after %d minutes%s: python %s\n' \
-        $((n + 1)) ${#shares[@]} "${shares[n]}" $((SECONDS / 60)) "$left" "$*"
-    gone=$((gone + shares[n]))
-    n=$((n + 1))
-    .venv/bin/python "$@" || { echo "run.sh: failed while: python $*" >&2; exit 1; }
+    if [ "$1" = requirements.txt ] && [ "$(uname)" = Linux ] && ! nvidia-smi > /dev/null 2>&1; then
+        echo "== no NVIDIA GPU: installing PyTorch for CPUs from $cpu, about 200 MB"
+        # nothing else comes from there, and no other index is asked, such as that of a pip.conf, which may have CUDA
+        PIP_EXTRA_INDEX_URL=$cpu pip_install --index-url=$cpu --no-deps --retries=0 --timeout=10 "$(grep ^torch "$1")" ||
+            echo "== no PyTorch from there: your usual index has one with CUDA, about 3 GB"
+    fi
+    echo "== installing $1"
+    pip_install -r "$1"
+    cp "$1" "$stamp"
 }
-
-case "${1:-}" in ''|tour|test|exercise) ;; *) echo "run.sh: no $1 here; leave it out, or take tour, test or exercise" >&2; exit 2;; esac
-python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "run.sh: Python 3.10 or newer is needed")'
 install requirements.txt
-[ "${1:-}" != tour ] || exec .venv/bin/python learn/tour.py --allow_code_execution=True "${@:2}"
-[ -z "${1:-}" ] || install tests/requirements.txt
-[ "${1:-}" != exercise ] || exec .venv/bin/python learn/exercise.py "${@:2}"
-[ -z "${1:-}" ] || exec .venv/bin/python -m pytest -q -rs -n auto --dist worksteal "${@:2}"
+case "${1:-}" in
+    tour)
+        exec .venv/bin/python learn/tour.py --allow_code_execution=True "${@:2}" ;;
+    test)
+        install tests/requirements.txt
+        exec .venv/bin/python -m pytest -q -rs -n auto --dist worksteal "${@:2}" ;;
+    exercise)
+        install tests/requirements.txt
+        exec .venv/bin/python learn/exercise.py "${@:2}" ;;
+esac
 
-began=$SECONDS
+# record has a checksum of the scripts, then each command that ended well, after the seconds until then.
+record=out/quickstart/ended.txt
+scripts=$(cat requirements.txt ./*.py config/*.py extras/*/*.py | cksum)
+if [ "${1:-}" = --again ] || ! grep -qsx "$scripts" $record; then
+    [ ! -e $record ] || echo '== the full run begins anew, because of --again or because a script has changed'
+    mkdir -p out/quickstart
+    echo "$scripts" > $record
+fi
+total=$(grep -c '^python ' run.sh)
+n=0
+python() {      # the commands below are what you would type; those that ended well in an earlier call are skipped
+    n=$((n + 1))
+    local command=$* ended
+    ended=$(sed -n "$((n + 1))p" $record)
+    if [ "${ended#* }" = "$command" ]; then
+        SECONDS=${ended%% *}
+        echo "== $n of $total ended well before: python $command"
+        return
+    fi
+    if [ -n "$ended" ]; then        # somebody has changed this command, so those after it run, too
+        head -n $n $record > $record.new
+        mv $record.new $record
+    fi
+    # A trainer writes config.json when it begins. If that is newer than the record, this trainer was interrupted.
+    if [[ ${2:-} = config/* && out/$(basename "${2:-}" .py)/config.json -nt $record ]]; then
+        set -- "${@/--overwrite=True/--init_from=auto}"
+    fi
+    printf '\n== %d of %d, after %d minutes: python %s\n' $n $total $((SECONDS / 60)) "$*"
+    if ! .venv/bin/python "$@"; then
+        echo "run.sh: failed while: python $*; bash run.sh goes on here" >&2
+        exit 1
+    fi
+    echo "$SECONDS $command" >> $record
+}
+
 # the models' answers are executed here, in extras/tasks/sandbox.py: a guard against accidents
 answers='--allow_code_execution=True --batch_size=512 --max_new_tokens=64 --timeout=1 --overwrite=True'
 held_out="$answers --tasks=loss,problems --splits=example,practice,unseen --num_samples=1 --loss_tokens=16384"
@@ -71,7 +118,9 @@ python eval.py --ckpt=out/quickstart_rl --random_init=False $held_out --n_proble
 python -m extras.tasks.compare out/quickstart_sft out/quickstart_rl --out=out/quickstart_rl/compare.json
 # 5. the baseline, rejection sampling: the answers of step 3 that passed become examples, mixed with those of step 2
 python chats.py --kind=sft --source=out/quickstart_sft/mined/samples.jsonl --prefer=passed \
-    --out_dir=data/rejection --overwrite=True
+    --out_dir=data/mined --overwrite=True
+mkdir -p data/rejection
+cp data/mined/*.json* data/rejection/
 cat data/sft/train.jsonl >> data/rejection/train.jsonl
 python sft.py config/quickstart_rejection.py --overwrite=True
 python eval.py --ckpt=out/quickstart_rejection --random_init=False $held_out --n_problems=500
@@ -83,3 +132,4 @@ python -m extras.tasks.chain_report --minutes=$((SECONDS / 60)).$((SECONDS % 60 
 # ... and three of the models on a page that needs no Python
 python -m extras.models.export --ckpt=out/quickstart,out/quickstart_sft,out/quickstart_rejection --to=html \
     --out=out/quickstart/demo.html --allow_code_execution=True
+echo "== done: out/quickstart has REPORT.md and demo.html; bash run.sh --again begins anew"

@@ -29,7 +29,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/base'          # a run's folder or a .pt to start from, or resume
+init_from = 'out/base'          # a run's folder or a .pt, or resume; auto: resume or this
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from chats.py
 out_dir = 'out/sft'             # folder for checkpoints, metrics and samples
 overwrite = False               # True: delete the run that out_dir holds
@@ -114,7 +114,7 @@ def batch_indices(step, lengths, batch_size, seed):
     return np.array_split(group[order], len(batches))[b % 32]
 
 
-explicit = set()            # names of the settings that config files and flags set
+explicit = dict()           # {setting that config files and flags set: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 config |= {'stage': 'sft', 'steps': 0}      # for eval.py, which then prompts in messages
 
@@ -194,7 +194,6 @@ if state:
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(state['optimizer'])
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}, or epochs')
 state, model.saved = {}, {}             # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from tokenizer import Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 data_dir = 'data/quickstart'    # folder that prepare.py wrote
 out_dir = 'out/base'            # folder for checkpoints, logs and samples
-init_from = 'scratch'           # scratch, resume, a model's folder or .pt; auto: resume or scratch
+init_from = 'scratch'           # scratch, a model's folder or .pt, or resume; auto: resume or this
 overwrite = False               # True: delete the run that out_dir holds
 # model (GPTConfig in model.py)
 n_layer = 6                     # transformer blocks
@@ -107,7 +107,7 @@ def spike_limit(window, spike_z):
     return np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
 
 
-explicit = set()            # names of the settings that config files and flags set
+explicit = dict()           # {setting that config files and flags set: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 if plan:
     from extras.training import planner
@@ -215,7 +215,7 @@ if block_size > model.config.block_size:        # a longer context: see stretch(
 # The shape of a loaded model can't change. In `wanted`, 0 is already replaced by the number that it
 # stands for, such as n_head for n_kv_head=0.
 actual = {name: getattr(model.config, name) for name in shape.keys() - {'block_size', 'vocab_size'}}
-for name in explicit & actual.keys():
+for name in explicit.keys() & actual.keys():
     require(getattr(wanted, name) == actual[name], f'{name} must be {actual[name]!r} for {source}')
 config |= actual | {'vocab_size': V}
 
@@ -252,7 +252,6 @@ opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=wei
 step, skipped, window, best_val = 0, 0, [], math.inf    # window: losses of the last 100 updates
 if state:
     require(state['data'] == data_hash.hexdigest(), f'{data_dir=} must hold the data of {source}')
-    require(state['step'] < max_steps, f'{out_dir} is at step {state["step"]}; raise {max_steps=}')
     step, skipped, window, best_val = map(state.get, ('step', 'skipped', 'window', 'best_val'))
     moments = state['optimizer'] if shard == 'ddp' else sharding.split(state['optimizer'], opt)
     opt.load_state_dict({**opt.state_dict(), 'state': moments})     # keeps the new learning rate
@@ -451,5 +450,5 @@ while step < max_steps and not stopping:
 
 script = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
 log_text(f'done, best val_loss {best_val:.4f}; next: python {script} --ckpt={shlex.quote(out_dir)}'
-         if step == max_steps else f'stopped at step {step}; resume: python train.py '
+         if step >= max_steps else f'stopped at step {step}; resume: python train.py '
          f'--out_dir={shlex.quote(out_dir)} --init_from=resume')

@@ -3,8 +3,10 @@ can be begun and solved; the notebook finds the project. No file runs a stranger
 import ast
 import codeop
 import functools
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -140,11 +142,11 @@ def flags_of(command):
 
 def test_every_command_uses_settings_and_configs_that_exist():
     run_sh = text_of('run.sh')
-    shares = [*map(int, re.search(r'^shares=\((.*)\)', run_sh, re.M)[1].split())]
+    n_commands = len(re.findall('^python ', run_sh, re.M))      # how run.sh counts them
     for name, value in reversed(re.findall(r'^(\w+)=(.*)$', run_sh, re.M)):     # the last one first
         run_sh = run_sh.replace(f'${name}', value.strip("'\""))
     run_sh = commands(f'```bash\n{run_sh}```')
-    assert (len(shares), sum(shares)) == (len(run_sh), 100)     # what run.sh says of the time left
+    assert n_commands == len(run_sh) == 22
     configs = texts_of('config/*.py')
     texts = {**PAGES, **SCRIPTS, **configs}
     del texts[ROOT / 'docs/log.md']      # its commands are those of the commits that they name
@@ -195,6 +197,109 @@ def test_the_one_liners_print_what_their_comments_say(data_dir, conversations, b
     printed = subprocess.check_output(lines.replace('python ', f'{sys.executable} '), shell=True,
                                       cwd=tmp_path, text=True)
     assert re.fullmatch(r"\{'train': \d.*\n60\n.*parameters: .*\n(.* lr: 0\.\d.*\n)+", printed), printed
+
+
+# --- the full run ---------------------------------------------------------------------------------
+# A Python that writes down its arguments. A trainer makes the file that it would make as it begins.
+# The command that the file `end` names ends as that file says.
+PYTHON = """#!/bin/bash
+[ "$1" = -c ] && exec ./old
+[ "$1" = -V ] && exec echo Python 3.9.18
+[ "$*" = '-m pip --version' ] && exec ./pip
+echo "$*" >> calls
+case "$2" in config/*)
+    out=out/$(basename "$2" .py)
+    mkdir -p "$out"
+    touch "$out/config.json" ;;
+esac
+read -r how command < end
+[ "$*" != "$command" ] || eval "$how"
+"""
+KILL, CTRL_C, FAIL = 'kill${IFS}-9${IFS}0', 'kill${IFS}-INT${IFS}0;sleep${IFS}9', 'exit${IFS}1'
+AUTO = ' --init_from=auto'
+
+
+@pytest.fixture
+def full_run(tmp_path):
+    """full_run(*arguments, end='') -> the exit code, what it printed, and the commands that ran."""
+    for name in 'config/a.py', 'extras/tasks/b.py', 'data/mined/train.jsonl', 'data/sft/train.jsonl':
+        write(tmp_path / name, [name])
+    shutil.copy(ROOT / 'run.sh', tmp_path)
+    for name in 'model.py', 'requirements.txt', '.venv/installed-requirements.txt':
+        write(tmp_path / name, [])
+    write(tmp_path / '.venv/bin/python', [])
+    for name, text in {'.venv/bin/python': PYTHON, 'old': '', 'pip': '', 'uname': 'echo Linux',
+                       'nvidia-smi': 'exit 9'}.items():
+        (tmp_path / name).write_text(text or '#!/bin/sh')
+        (tmp_path / name).chmod(0o755)
+
+    def full_run(*arguments, end=''):
+        (tmp_path / 'end').write_text(end + '\n')
+        (tmp_path / 'calls').write_text('')
+        done = subprocess.run(['bash', 'run.sh', *arguments], cwd=tmp_path, text=True,
+                              capture_output=True, start_new_session=True,
+                              env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'})
+        return done.returncode, done.stdout + done.stderr, (tmp_path / 'calls').read_text().splitlines()
+    return full_run
+
+
+def test_a_full_run_that_was_interrupted_goes_on_there(full_run, tmp_path):
+    """Killed, by Ctrl-C or by a command that fails. The command that was interrupted runs again; a
+    trainer that had begun resumes."""
+    code, printed, calls = full_run()
+    assert (code, len(calls)) == (0, 22) and '22 of 22, after 0 minutes' in printed, printed
+    assert 'full run begins anew' not in printed and full_run()[::2] == (0, [])
+    for i, how, code in ((0, KILL, -9), (2, CTRL_C, 130), (5, FAIL, 1), (7, KILL, -9), (9, KILL, -9),
+                         (12, CTRL_C, 130), (16, KILL, -9), (21, CTRL_C, 130)):
+        begun = full_run('--again', end=f'{how} {calls[i]}')
+        assert 'full run begins anew' in begun[1] and begun[::2] == (code, calls[:i + 1]), begun
+        assert code == -9 or 'goes on here' in begun[1]
+        resumed = full_run()
+        first = calls[i].replace(' --overwrite=True', AUTO) if ' config/' in calls[i] else calls[i]
+        assert resumed[::2] == (0, [first, *calls[i + 1:]]), resumed
+        assert f'{i} of 22 ended well before' in resumed[1] or i == 0
+        mixed = (tmp_path / 'data/rejection/train.jsonl').read_text().split()
+        assert mixed == ['"data/mined/train.jsonl"', '"data/sft/train.jsonl"']
+
+
+def test_a_full_run_with_another_script_begins_anew_and_with_another_command_from_there(
+        full_run, tmp_path):
+    calls = full_run()[2]
+    full_run('--again', end=f'{KILL} {calls[9]}')
+    write(tmp_path / 'model.py', [1])
+    code, printed, again = full_run()
+    assert 'because a script has changed' in printed and (code, again) == (0, calls)
+    run_sh = (tmp_path / 'run.sh').read_text()
+    (tmp_path / 'run.sh').write_text(run_sh.replace('dpo.py --overwrite', 'dpo.py --beta=1 --overwrite'))
+    changed = [call.replace('dpo.py --over', 'dpo.py --beta=1 --over') for call in calls]
+    assert full_run()[::2] == (0, changed[9:]) and calls[9] != changed[9]
+    assert full_run()[::2] == (0, [])
+
+
+def test_without_a_gpu_pytorch_is_the_one_for_cpus_and_the_usual_one_if_its_index_is_silent(
+        full_run, tmp_path):
+    """Nothing else comes from PyTorch's index. A .venv that can't install is said."""
+    (tmp_path / 'requirements.txt').write_text('torch>=2\nnumpy\n')
+    shutil.copy(tmp_path / 'requirements.txt', tmp_path / '.venv/installed-tests-requirements.txt')
+    pip = '-m pip install --disable-pip-version-check --no-compile'
+    cpu = (f'{pip} --index-url=https://download.pytorch.org/whl/cpu --no-deps --retries=0 '
+           '--timeout=10 torch>=2')
+    usual = [f'{pip} -r requirements.txt', 'learn/tour.py --allow_code_execution=True']
+    stamp = tmp_path / '.venv/installed-requirements.txt'
+    for how in 'true', 'false':
+        stamp.unlink()
+        code, printed, calls = full_run('tour', end=f'{how} {cpu}')
+        assert (code, calls) == (0, [cpu, *usual]) and 'about 200 MB' in printed, printed
+        assert ('about 3 GB' in printed) == (how == 'false')
+    assert full_run('tour')[2] == usual[1:]                         # once
+    (tmp_path / 'nvidia-smi').write_text('#!/bin/sh')
+    stamp.unlink()
+    assert full_run('tour')[2] == usual
+    for lacks, said in ('pip', 'uv pip install pip'), ('old', '.venv/bin/python is Python 3.9.18'):
+        (tmp_path / lacks).write_text('#!/bin/sh\nexit 1')
+        stamp.write_text('')
+        code, printed, calls = full_run('tour')
+        assert code == 2 and said in printed and not calls
 
 
 # --- the tour -------------------------------------------------------------------------------------
