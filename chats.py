@@ -30,7 +30,7 @@ The decision made here is what a good answer is.
 """
 import collections, hashlib, json, math, pathlib, re, shlex, unicodedata
 from typing import Literal
-from configurator import UserError, configure, require
+from configurator import configure, require
 from files import (LINES, TABLES, entries, find_files, open_results, publish,
                    replace_invalid_bytes, without_controls)
 from tqdm import tqdm
@@ -57,13 +57,13 @@ MESSAGES = 'messages', 'conversations'
 QUESTION = 'instruction', 'prompt', 'question', 'query'
 ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
-LABELS = {**dict.fromkeys(('true', '1', '1.0'), True),
-          **dict.fromkeys(('false', '0', '0.0', '-1', '-1.0'), False)}
+LABELS = {'true': True, '1': True, 'false': False, '0': False, '-1': False}
 ROLES = {'user': 'user human prompter', 'system': 'system developer',
          'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
          'tool': 'tool function observation ipython'}
-# Columns, and keys of messages, that may stay unread: no value of them can change what should be
-# learned. A user is asked for any other one, so this list need not grow.
+# Columns, and keys of messages, that may stay unread: no text or number in them can change what
+# should be learned. A user is asked for any other one, so this list need not grow, and for a value
+# here that is true, false or {...}, which may be a verdict: metadata: {"is_correct": false}.
 HARMLESS = ('(.*_)?id|idx|index|uuid|hash|source|dataset|origin|subset|split|category|topic|task|'
             'title|tags|language|lang|model|model_name|generator|author|user|username|url|license|'
             'date|created_at|updated_at|timestamp|metadata|num_tokens|length')
@@ -74,6 +74,13 @@ def plain_name(name):
     return re.sub('[-,] *', '_', name.strip().lower()) or 'unnamed'
 
 
+def is_harmless(name, value):
+    """Whether a column or 'messages.KEY' may stay unread: 'tags', ['a'], but not 'tags', [True]."""
+    parts = value if isinstance(value, list) else [value]
+    return re.fullmatch(HARMLESS, name.removeprefix('messages.')) and not any(
+        re.match(r'[\s\[]*({|(true|false)[\s\]]*$)', str(part), re.I) for part in parts)
+
+
 def without_empty(record):
     """Return what has a value in a record or a message, by plain names: {'Question': 'Hi!',
     'Input': ''} becomes {'question': 'Hi!'}."""
@@ -82,18 +89,14 @@ def without_empty(record):
     return {plain_name(name): record[name] for name in full}
 
 
-def in_known_form(columns):
-    """Return the columns of a record in one of the forms above. extras/text/chat_schemas.py reads
-    other columns, and messages or whole conversations that are written as one text."""
+def needs_schemas(columns):
+    """Whether a record has more than the forms above: other columns, or messages or whole
+    conversations that are written as one text."""
     known = {*MESSAGES, *QUESTION, 'input', *ANSWER, *PAIR, 'label', 'score', 'margin', 'agreement'}
-    more = [name for name, value in columns.items()
-            if name not in known and not re.fullmatch(HARMLESS, name)
-            or isinstance(value, str) and name not in ('input', *ANSWER)
-            and re.match(r'\s*(Human:|\[\s*{\s*["\'])', value)]
-    if more or isinstance(columns.get('chosen'), list):
-        from extras.text import chat_schemas
-        columns = chat_schemas.in_known_form(columns)
-    return columns
+    return isinstance(columns.get('chosen'), list) or any(
+        name not in known and not re.fullmatch(HARMLESS, name)
+        or isinstance(value, str) and name not in ('input', *ANSWER)
+        and re.match(r'\s*(Human:|\[\s*{\s*["\'])', value) for name, value in columns.items())
 
 
 def read_record(columns, kind, changed, unread):
@@ -104,12 +107,11 @@ def read_record(columns, kind, changed, unread):
         {'prompt': 'Hi!', 'completion': 'Go!', 'label': 0, 'tone': 'rude'}, 'preference'
         -> [{'role': 'user', 'content': 'Hi!'}], {'completion': 'Go!'}, {'label': False}
         unread: {'tone': ['rude']}"""
-    label = str(columns.get('label')).lower()
+    label = str(columns.get('label')).lower().removesuffix('.0')
     is_pair = kind != 'sft' and columns.keys() >= {*PAIR}
     is_labeled = not is_pair and label in LABELS and (
         kind == 'preference' or not kind and 'completion' in columns and label in ('true', 'false'))
-    require(is_pair or is_labeled or kind != 'preference',
-            'no chosen and rejected, and no label that is true or false')
+    require(is_pair or is_labeled or kind != 'preference', 'no pair, and no true or false label')
     first = lambda names: [name for name in names if name in columns][:1]
     listed = [name for name in MESSAGES if isinstance(columns.get(name), list | dict)][:1]
     question = listed or first(QUESTION) + first(['input'])
@@ -120,41 +122,40 @@ def read_record(columns, kind, changed, unread):
     facts = {name: float(str(columns[name])) for name in scores if name in columns}
     facts |= {'label': LABELS[label]} if is_labeled else {}
 
-    messages = messages_of('user', [columns[name] for name in question], changed, unread)
-    said = {name: messages_of('assistant', [columns[name]], changed, unread) for name in answer}
-    messages += next(iter(said.values()), [])           # of a pair: the chosen answer
-    texts = [m['content'] for m in messages]
-    for name in [name for name in columns if name not in {*question, *answer, *facts}]:
-        # many data sets repeat the first question in a column of its own
-        may_repeat = name in (*QUESTION, *ANSWER, 'system')
-        if not may_repeat or tidy(str(columns[name]), collections.Counter()) not in texts:
-            unread[name].append(columns[name])
-    judged = said if is_pair else {'completion': messages[-1:]} if is_labeled else {}
-    for name, some in judged.items():
-        require([m['role'] for m in some] == ['assistant'], f'the {name} is not one answer')
+    said = {name: messages_of('assistant', columns, [name], changed, unread) for name in answer}
+    # of a pair, with the chosen answer
+    messages = messages_of('user', columns, question, changed, unread) + [*said.values(), []][0]
+    # many data sets repeat the first question in a column of its own
+    repeats = [name for name in (*QUESTION, *ANSWER, 'system') if name in columns and tidy(
+        str(columns[name]), collections.Counter()) in [m['content'] for m in messages]]
+    unread |= {name: [value] for name, value in columns.items()
+               if name not in {*question, *answer, *facts, *repeats}}
 
     # ShareGPT begins in the middle of a conversation, and some end with a question.
     initials = ''.join(m['role'][0] for m in messages)          # such as 'suaua'
-    talk = re.fullmatch('[sa]*(u.*a)[^a]*', initials)
-    require(talk and not re.search('us*u|as*a', talk[1]), 'questions and answers do not alternate')
-    begin, end = talk.span(1)
-    messages = [m for m in messages[:begin] if m['role'] == 'system'] + messages[begin:end]
+    talk = re.fullmatch('(s*)[sa]*?(u.*a)[^a]*', initials)
+    require(talk and not re.search('us*u|as*a', talk[2]), 'questions and answers do not alternate')
+    messages = messages[:talk.end(1)] + messages[talk.start(2):talk.end(2)]
     changed['messages outside of questions and answers'] += len(initials) - len(messages)
-    answers = {name: some[0]['content'] for name, some in judged.items()}
+    judged = {'completion': messages} if is_labeled else said if is_pair else {}
+    require(not is_pair or {*map(len, said.values())} == {1}, f'{answer} are not one message each')
+    answers = {name: some[-1]['content'] for name, some in judged.items()}
     return messages[:-1] if answers else messages, answers, facts
 
 
-def messages_of(role, values, changed, unread):
-    """Return the values of columns as messages: texts, which this role says, or a lone message or
-    list of messages. An empty system message is left out.
+def messages_of(role, columns, names, changed, unread):
+    """Return the columns of these names as messages: texts, which this role says, or a lone message
+    or list of messages. An empty system message is left out.
 
-        ['Add.', '1 2'] -> [{'role': 'user', 'content': 'Add.\\n\\n1 2'}]
-        [[{'from': 'human', 'value': 'Hi!'}]] -> [{'role': 'user', 'content': 'Hi!'}]"""
+        {'prompt': 'Add.', 'input': '1 2'} -> [{'role': 'user', 'content': 'Add.\\n\\n1 2'}]
+        {'prompt': [{'from': 'human', 'value': 'Hi!'}]} -> [{'role': 'user', 'content': 'Hi!'}]"""
+    # what is no text comes first, so that it is shown
+    values = sorted((columns[name] for name in names), key=lambda value: isinstance(value, str))
     if all(isinstance(value, str) for value in values):
         values = [{'role': role, 'content': '\n\n'.join(values)}]
     messages = []
     for turn in values[0] if isinstance(values[0], list) and len(values) == 1 else values:
-        require(isinstance(turn, dict), f'neither a text nor messages: {turn!r:.40}')
+        require(isinstance(turn, dict), f'neither text nor messages: {names}: {turn!r:.40}')
         keys = without_empty(turn)
         take = lambda *names: next((keys.pop(name) for name in names if name in keys), '')
         name, content = str(take('role', 'from')).lower(), take('content', 'value', 'text')
@@ -162,7 +163,7 @@ def messages_of(role, values, changed, unread):
         require(role, f'a message has an unknown role: {name or "none"}')
         for key, value in keys.items():
             # Questions are never learned, and answers are: these flags say only that.
-            flag = LABELS.get(str(value).lower())
+            flag = LABELS.get(str(value).lower().removesuffix('.0'))
             if flag is not (role == 'assistant') or flag and key not in ('train', 'weight'):
                 unread[f'messages.{key}'].append(value)
         if not isinstance(content, str):
@@ -180,11 +181,10 @@ DATA_URI = re.compile(r'data:[\w.+/-]+(?:;[\w.=+-]+)*;base64,[A-Z0-9+/=%_-]{100,
 def tidy(text, changed):
     """Return a text without control characters, images in base64 and personal data, which changed,
     {what: n}, counts. A newline ends a line, and e with its accent is one character (NFC)."""
+    text, n_images = DATA_URI.subn('', text)
     plain = without_controls(text)
-    changed['control characters'] += plain != text
-    text, n_images = DATA_URI.subn('', plain)
-    changed['data: addresses'] += n_images
-    text = unicodedata.normalize('NFC', re.sub('\r\n?', '\n', text))
+    changed.update({'control characters': plain != text, 'data: addresses': n_images})
+    text = unicodedata.normalize('NFC', re.sub('\r\n?', '\n', plain))
     if pii:
         from extras.text.pii import hide
         text = hide(text, changed)
@@ -193,9 +193,8 @@ def tidy(text, changed):
 
 def check_rules(messages, answers, facts):
     """Refuse an example that is not worth learning from. A rule of yours is a line here."""
-    texts = [m['content'] for m in messages] + [*answers.values()]
-    require(all(map(str.strip, texts)), 'empty message')
-    require(len({*map(str.strip, answers.values())}) == len(answers), 'equal answers')
+    require(all(m['content'].strip() for m in messages), 'empty message')
+    require(len({'', *map(str.strip, answers.values())}) > len(answers), 'equal or empty answers')
     for name, low in ('score', min_score), ('margin', min_margin), ('agreement', min_agreement):
         require(name not in facts or low <= facts[name] < math.inf, f'low {name}')      # also nan
 
@@ -208,59 +207,35 @@ def line_of(messages, answers, facts):
 
 
 # --- split: a hash of a text decides whether an example is for training or validation -------------
-def split_texts(messages, answers, line):
-    """Return the text that decides for an example, and the one that does if too many share the
-    first. Of a pair or a label both are the prompt, so that no prompt is in both splits. Of a
-    conversation they are the first question and all but the last answer, so that all answers to it
-    are in one split. But "Hi!", which has fewer than three words, begins many: then both are the
-    whole line."""
-    said = [m['content'].strip() for m in messages if m['role'] != 'system']
-    if answers:
-        return ('\n'.join(said),) * 2
-    # two characters of a script without spaces make about a word
-    is_short = len(re.findall('[\u0e01-\U0010ffff]{1,2}|\\S+', said[0])) < 3
-    return (line, line) if is_short else (said[0], '\n'.join(said[:-1]))
-
-
 def validation_texts(texts, val_fraction):
     """Return which texts are for validation, a set. texts: of each example. They are those whose
-    hash, as a number in [0, 1), is below val_fraction. If that makes too few or too many examples,
-    by more than three standard deviations (of 200, fewer than 8 or more than 32), the border
-    moves. At least one text is for validation, and not all, unless there is only one."""
+    hash, as a number in [0, 1), is below val_fraction, so that most texts stay in their split when
+    you add examples. A text that more examples share than are wanted is for training. At least one
+    text is for validation, and not all, unless there is only one."""
     n = collections.Counter(texts)
-    wanted = len(texts) * val_fraction
-    slack = 3 * (wanted * (1 - val_fraction)) ** 0.5
     hash_of = lambda text: int(hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), 16)
-    order, chosen, n_chosen = sorted(n, key=hash_of), set(), 0
-    for text in order[:-1]:
-        is_next = hash_of(text) / 2 ** 64 < val_fraction or n_chosen < wanted - slack
-        if is_next and n_chosen + n[text] <= wanted + slack:
-            chosen.add(text)
-            n_chosen += n[text]
-    return chosen or {min(order, key=n.get)}
+    chosen = {text for text in sorted(n, key=hash_of)[:-1] if n[text] <= len(texts) * val_fraction
+              and hash_of(text) / 2 ** 64 < val_fraction}
+    return chosen or {*sorted(n, key=lambda text: (n[text], hash_of(text)))[:1]}
 
 
 # --- the job --------------------------------------------------------------------------------------
 RESULTS = r'(train|val)\.jsonl|(meta|report)\.json'
 explicit = dict()       # what config files and flags set: {setting: the value it replaced}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace settings
-useless = explicit.keys() - {'out_dir', 'overwrite', 'n_examples'}
-require(source or not useless, f'{", ".join(useless)}: only with --source=FILE')
+require(source or explicit.keys() <= {'out_dir', 'overwrite', 'n_examples'}, 'without --source='
+        f'FILE there is only --n_examples, --out_dir and --overwrite, not {", ".join(explicit)}')
 out = pathlib.Path(out_dir)
-paths, skipped = find_files(source, LINES + TABLES, out) if source else ([], {})
+paths, skipped = find_files(source, LINES + TABLES) if source else ([], {})
 work, lock = open_results(out, 'nanoparrot-chats-1', RESULTS, lambda meta: False, overwrite)
 
 # 1. read
 left_out, changed, n_unread = (collections.Counter() for _ in range(3))
-# examples: {line: the two texts of split_texts()}; first: {name in a counter: its first place}
-examples, first, bytes_left_out = {}, {}, 0
-# values: {what is not read: two different values of it, as JSON}; given: what may be unread
-values = collections.defaultdict(list)
+# examples: {line: its questions}; first: {name in a counter: its first place}
+# values: {what is asked about: two different values of it, as JSON}; given: what may be unread
+examples, first, values, bytes_left_out = {}, {}, {}, 0
 given = {plain_name(name) for name in unused.split(',') if name}
 as_json = lambda value: json.dumps(value, ensure_ascii=False, default=str)
-# filters: numbers that flags ask about; a record without the number is kept and counted
-filters = {name for name in ('score', 'margin', 'agreement') if f'min_{name}' in explicit}
-seen = set()
 records = (entry for path in paths for entry in entries(path))
 if prefer:
     from extras.text import preference_pairs
@@ -272,17 +247,20 @@ for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
         text, n_odd = replace_invalid_bytes(as_json(row))
         require(text, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         changed['undecodable bytes'] += n_odd
-        columns = without_empty(json.loads(text) if n_odd else row)
-        unread |= {name: [columns.pop(name)] for name in given & columns.keys()}
-        columns = in_known_form(columns)
+        # NaN, which pandas writes, is null
+        columns = without_empty(json.loads(text, parse_constant=lambda name: None))
+        unread |= {name: [columns.pop(name)] for name in [*columns] if name in given}
+        if needs_schemas(columns):
+            from extras.text import chat_schemas
+            columns = chat_schemas.in_known_form(columns, {*map(plain_name, row)})
         messages, answers, facts = read_record(columns, kind, changed, unread)
         kind = kind or ('preference' if answers else 'sft')         # as the first record
         check_rules(messages, answers, facts)
-        unread |= {f'--min_{name}': [''] for name in filters if name not in facts}
-        seen |= facts.keys()
         line = line_of(messages, answers, facts)
         require(line not in examples, 'exact duplicate')
-        examples[line] = split_texts(messages, answers, line)
+        examples[line] = [m['content'].strip() for m in messages if m['role'] == 'user']
+        # a record without the number that --min_score and the like compare is kept and counted
+        n_unread.update(f'--{key}' for key in explicit if 'min_' in key and key[4:] not in facts)
     except (ValueError, RecursionError) as error:
         why, _, words = str(error).partition(': ')
         first.setdefault(why, f'{place} ({words:.80})' if words else place)
@@ -290,47 +268,47 @@ for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
         bytes_left_out += lost or len(text or '')
     for name, some in unread.items():
         n_unread[name] += 1
-        values[name] = [*dict.fromkeys([*values[name], *map(as_json, some)])][:2]
+        asked = [as_json(value)[:80] for value in some if not is_harmless(name, value)]
+        values[name] = [*dict.fromkeys(values.get(name, []) + asked)][:2]
     first = dict.fromkeys([*+changed, *n_unread], place) | first      # an earlier place wins
 
-require(given <= {'all', *n_unread}, f'--unused={unused} names more than the columns that are not '
-        f'read: {", ".join(n_unread) or "none"}')
-asked = [name for name in n_unread if not given & {name, 'all'} and name[:2] != '--'
-         and not re.fullmatch(HARMLESS, name.removeprefix('messages.'))]
-shown = [f'{name}: {", ".join(value[:500 // len(asked) + 9] for value in values[name])} '
-         f'({n_unread[name]:,} records)' for name in asked]
-require(not asked, f'these columns are not read: {"; ".join(shown)}. If the answers are good '
-        f'without them, add {shlex.quote("--unused=" + ",".join(asked))} (or --unused=all). --kind='
-        'preference reads a label, --min_score a score; chats.py --help has the other names')
-for name in filters - seen if examples else ():
-    raise UserError(f'no record has a {name} for --min_{name}; not read: {", ".join(n_unread)}')
+require(given <= {'all', *values}, f'--unused={unused} names more than the columns that are not '
+        f'read: {", ".join(values) or "none"}')
+asked = {name: f'{name}: {", ".join(some)} ({n_unread[name]:,} records)'
+         for name, some in values.items() if some and not given & {name, 'all'}}
+flag = shlex.quote(f'--unused={",".join([*sorted(given), *asked])}')
+require(not asked, f'these columns are not read: {"; ".join(asked.values())}. If the answers are '
+        f'good without them, add {flag} (or --unused=all). If not, rename them as chats.py --help '
+        'says, or join them to another; --kind=preference reads a label, --min_score a score')
+idle = [name for name, n in n_unread.items() if '--min_' in name and n == len(examples)]
+require(not idle, f'no record has a number for {", ".join(idle)}; not read: {", ".join(values)}')
 counts = {'skipped': skipped, 'changed': +changed, 'unused_columns': n_unread, 'left_out': left_out}
 notes = [f'{title.replace("_", " ")}, {name}: {n:,}, first {first.get(name, source)}'
          for title, some in counts.items() for name, n in some.items()]
 
-# 2. split: a text decides for its examples, so they stay in their split in every run
+# 2. split: the first question decides, so that all answers to it are in one split; or all questions
+# if too many examples begin with this one, such as "Hi!"
 if source:
-    n, n_all = collections.Counter(text for text, _ in examples.values()), len(examples)
-    most = min(n_all / 2, max(10, n_all / 100))     # more would move the fraction that is held out
-    texts = {line: whole if n[text] > most else text for line, (text, whole) in examples.items()}
+    n = collections.Counter(asked[0] for asked in examples.values())
+    texts = {line: asked[0] if n[asked[0]] <= len(examples) ** 0.5 else '\n'.join(asked)
+             for line, asked in examples.items()}
     # a prompt with a bad answer is split among its like: kto needs both kinds in both splits
     bad = {text for line, text in texts.items() if line.endswith(' false}\n')}
-    good = [text for text in texts.values() if text not in bad]
-    kinds = good, [text for text in texts.values() if text in bad]
-    in_val = set().union(*(validation_texts(some, val_fraction) for some in kinds if some))
+    in_val = {text for some in (bad, {*texts.values()} - bad) for text in validation_texts(
+        [text for text in texts.values() if text in some], val_fraction)}
+    train = [line for line, text in texts.items() if text not in in_val]
+    val = [line for line, text in texts.items() if text in in_val]
 else:
     from extras.tasks import problems
-    texts = {line: split for split, n in (('train', n_examples), ('validation', 300)) for line in
-             problems.to_jsonl(problems.problems(n, 0, split, with_tests=False)).splitlines(True)}
-    in_val = {'validation'}
-train = [line for line, text in texts.items() if text not in in_val]
-val = [line for line, text in texts.items() if text in in_val]
-require(train, '; '.join([*notes, f'{source} has {len({*texts.values()})} different questions to '
-        'learn from, and at least two (of a label) are needed, because one is held out: add some']))
+    train, val = (
+        problems.to_jsonl(problems.problems(n, 0, split, with_tests=False)).splitlines(True)
+        for split, n in (('train', n_examples), ('validation', 300)))
+require(train, '; '.join([f'{len(examples)} records of {source} can be used, and two questions are '
+                          'needed (two of each label), because one is held out', *notes]))
 
 # 3. report
 # first: where each thing that is counted was first seen
-report = {'read': len(texts) + left_out.total(), 'kept': len(texts), **counts,
+report = {'read': left_out.total() + len(train + val), 'kept': len(train + val), **counts,
           'left_out': {why: [n, first[why]] for why, n in left_out.items()},
           'bytes_left_out': bytes_left_out, 'first': first}
 meta = {**config, 'format': 'nanoparrot-chats-1', 'kind': kind or 'sft'}

@@ -460,8 +460,7 @@ def find_sources(config):
         sources = mixture.sources_of(config.sources)
     shards = collections.defaultdict(list)
     for name, source in sources.items():
-        paths, skipped = find_files(source['path'], out_dir=config.out_dir,
-                                    max_files=config.max_files or None)
+        paths, skipped = find_files(source['path'], max_files=config.max_files or None)
         if any(ends_with(path, TABLES) or path.endswith('.zst') for path in paths):
             from extras.text import formats     # noqa: F401  (fail now if extras/ is missing)
         source |= {'files': len(paths), 'skipped': shown(skipped), 'documents': 0, 'bytes': 0}

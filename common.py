@@ -10,10 +10,10 @@ A script calls each function once, at its start. None of them holds a run or cal
 
 A trainer that is never resumed needs no resume_or_start: source, state, changed = init_from, {}, []
 """
-import atexit, contextlib, importlib.util, json, os, pathlib, shutil, sys
+import atexit, contextlib, importlib.util, json, os, pathlib, shutil
 import torch
 import torch.distributed as dist
-from configurator import UserError, require
+from configurator import UserError, at_exit, require
 from model import GPT
 from tokenizer import Tokenizer
 
@@ -23,38 +23,39 @@ def folder_of(path):
     return pathlib.Path(path) if os.path.isdir(path) else pathlib.Path(path).parent
 
 
-def load_model(path, made_by='train.py', scores=False, **changes):
-    """Return a model that continues texts, and the tokenizer next to it. made_by: the script that
-    makes such a model: where there is none, its command is named, and 'sft.py' says that the model
-    should know how to answer. scores: a reward model will do, too. changes: of the model's config,
-    such as dropout=0.1."""
+def load_model(path, trained_by='train.py', allow_reward_model=False, **changes):
+    """Return the model of a run, which must be one that continues texts, and its tokenizer.
+
+    trained_by: the script that trains the kind of model that you need. Where path does not exist,
+    the error says to run it. With 'sft.py', a base model is loaded, too, but a note says that it
+    has not learned to answer. changes: of the model's config, such as dropout=0.1."""
     require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
-            f'it, or make one: python {made_by}')
+            f'it, or make one: python {trained_by}')
     model = GPT.load(path, **changes)
-    trained = model.saved.get('config', {})     # the settings of the run
+    run_config = model.saved.get('config', {})
     saved_hash = model.saved.get('tokenizer_hash')
     tokenizer = Tokenizer.load(folder_of(path) / 'tokenizer.json', saved_hash)
-    is_clm = model.config.causal and trained.get('objective', 'clm') == 'clm'
-    require(is_clm and (scores or 'reward_head' not in model.saved), f'{path} continues no text: '
-            'it is a reward model, which scores answers, or fills gaps (mlm, span: python -m '
-            'extras.models.fill)')
-    if made_by == 'sft.py' and 'objective' in trained and is_first():
+    is_clm = model.config.causal and run_config.get('objective', 'clm') == 'clm'
+    require(is_clm and (allow_reward_model or 'reward_head' not in model.saved),
+            f'{path} continues no text: it is a reward model, which scores answers, or fills gaps '
+            '(mlm, span: python -m extras.models.fill)')
+    if trained_by == 'sft.py' and 'objective' in run_config and is_main_process():
         print(f'note: {path} is a base model, which has not learned to answer; sft.py teaches it')
     return model, tokenizer
 
 
-# how many processes torchrun, Slurm's srun or an mpirun has started
-STARTED = 'WORLD_SIZE', 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'
+# where torchrun, Slurm's srun and mpirun tell a process how many there are
+PROCESS_COUNTS = 'WORLD_SIZE', 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'
 
 
-def is_first():
-    """Whether this is the only process, or the first of several. Several that have not been told
-    how to meet are refused: each would train a model of its own."""
-    n = max(int(os.environ.get(name, 1)) for name in STARTED)
+def is_main_process():
+    """Whether this process has rank 0, as a single one has. Several processes that have not been
+    told how to meet are refused, because each would train a model of its own."""
+    n = max(int(os.environ.get(name, 1)) for name in PROCESS_COUNTS)
     can_meet = {'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'} <= os.environ.keys()
     require(can_meet or n == 1 and 'RANK' not in os.environ, f'one of {n} processes, which meet by '
-            'RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT: set them, or let torchrun do it, such '
-            'as srun --ntasks-per-node=1 torchrun ... (docs/training.md)')
+            'RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT: set them, or let srun start a torchrun '
+            'on each node (docs/training.md); for independent runs, unset SLURM_STEP_NUM_TASKS')
     return os.environ.get('RANK', '0') == '0'
 
 
@@ -92,24 +93,24 @@ RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt data.j
            'samples.jsonl compare.json').split()
 
 
-def resume_or_start(config, explicit, fixed, again=''):
+def resume_or_start(config, explicit, fixed, not_restored=''):
     """Return where a run gets its weights, a path or 'scratch'; the checkpoint that it resumes, or
     {} for a new run; and what the command changes in it, such as ['seed 1 -> 2'].
 
     init_from=auto resumes, or starts from what auto replaces: a preset's init_from or the default.
-    On resume, settings come from the checkpoint unless they are in `explicit`, those that config
-    files and flags have set. Settings in `fixed` cannot change. Settings in `again` enable code
-    execution and are never restored: pass them every time."""
+    On resume, config gets the settings of the checkpoint, except those in `explicit`, which config
+    files and flags have set, and those in `not_restored`, which enable code execution: pass them
+    every time. Settings in `fixed` cannot change."""
     out, source = pathlib.Path(config['out_dir']), config['init_from']
     # A trainer that was copied without files.py runs unlocked: then only one may write to out_dir.
-    if is_first() and importlib.util.find_spec('files'):
+    if is_main_process() and importlib.util.find_spec('files'):
         lock_out_dir(out)
     checkpoints = [path for path in (out / 'last.pt', out / 'last-1.pt') if path.exists()]
     if source == 'auto':
         start = explicit.get('init_from', 'scratch')
         source = config['init_from'] = 'resume' if checkpoints else start
     if source != 'resume':
-        check_folder(out, source, config['overwrite'])
+        check_out_dir(out, source, config['overwrite'])
         return source, {}, []
 
     for source in checkpoints:
@@ -131,7 +132,7 @@ def resume_or_start(config, explicit, fixed, again=''):
             'deletes it: end the command with --overwrite=False, or name another --init_from')
     changed = []
     for name in saved.keys() - {'out_dir', 'overwrite'}:
-        if name not in {*explicit, *again.split()} or name == 'init_from':
+        if name not in {*explicit, *not_restored.split()} or name == 'init_from':
             config[name] = saved[name]          # init_from is that of the first command
         elif config[name] != saved[name]:
             require(name not in fixed.split(),
@@ -142,26 +143,22 @@ def resume_or_start(config, explicit, fixed, again=''):
 
 def lock_out_dir(out):
     """Refuse a folder that cannot be written, or that another process writes to. The lock lasts
-    until this process ends, also by kill -9. Otherwise nothing of it stays behind."""
+    until this process ends, also by kill -9. Otherwise nothing of the lock stays behind."""
     from files import WORK, lock_folder
     new = [folder for folder in (out, *out.parents) if not folder.exists()]
-    lock, report_error = lock_folder(out), sys.excepthook
+    lock = lock_folder(out)
 
     def unlock():
-        sys.excepthook = report_error       # the lock must not outlive Python's modules
-        if lock.is_locked:
-            with contextlib.suppress(OSError):      # a folder with other files in it stays
-                os.unlink(lock.lock_file)           # while it is held, so that nobody can get it
-                for folder in (out / WORK, *new):
-                    folder.rmdir()
-            lock.release()
+        with contextlib.suppress(OSError):      # a folder with other files in it stays
+            os.unlink(lock.lock_file)           # while it is held, so that nobody can get it
+            for folder in (out / WORK, *new):
+                folder.rmdir()
+        lock.release()
 
-    atexit.register(unlock)
-    # an error may end the process at once, without what atexit knows
-    sys.excepthook = lambda *error: (unlock(), report_error(*error))
+    at_exit.callback(unlock)
 
 
-def check_folder(out, source, overwrite):
+def check_out_dir(out, source, overwrite):
     """Refuse a folder for a new run that holds text, tokens or a model of others, the model that
     the run begins with, or another run, unless --overwrite is given."""
     for mark in 'meta.json', 'train.jsonl', '*.bin', '*.safetensors':

@@ -11,7 +11,11 @@ default. Prefix helper variables with _. Functions, classes and modules need no 
 
     find_paths('out/lr[1e-3], wd=0')    # a folder of this name, or else: 'out/lr[1e-3]' and 'wd=0'
 """
-import ast, contextlib, difflib, glob, os, pathlib, re, sys, time, traceback, typing
+import ast, atexit, contextlib, difflib, glob, os, pathlib, re, sys, time, traceback, typing
+
+
+# what a script does when it ends, also after an error: at_exit.callback(function)
+at_exit = contextlib.ExitStack()
 
 
 class UserError(ValueError):
@@ -25,10 +29,12 @@ def require(condition, sentence):
 
 
 def configure(script, bounds=(), explicit=None):
-    """Apply sys.argv to script, a script's globals(). Return {setting: value}, and as 'preset' the
-    name of the last config file. bounds: {setting: (least, most)}. explicit: a dict, to which the
-    settings that config files and flags set are added: {setting: the value it replaced}."""
+    """Replace the settings in script, the globals() of a script, by what the command line says.
+    Return {setting: value}, and as 'preset' the name of the last config file. bounds: {setting:
+    (least, most)}. explicit: a dict that gets what config files and flags set: {setting: the value
+    that it replaced}."""
     sys.excepthook = report_error       # scripts are flat, without a main() that could catch errors
+    atexit.register(at_exit.close)
     if hasattr(sys.stdout, 'reconfigure'):          # not in a notebook
         sys.stdout.reconfigure(errors='replace')    # what a terminal can't show becomes a ?
     if {'-h', '--help'} & {*sys.argv}:
@@ -73,8 +79,9 @@ def settings_in(path, config):
 
 
 def convert(script, bounds, where, name, given):
-    """Return the value that was given in the type of its setting: for int | None, '1e3' is 1000 and
-    'None' is None. where: 'my.py: ' or '--', for what is said of a wrong one."""
+    """Return the value of a setting in the type of the setting: for int | None, '1e3' is 1000 and
+    'None' is None. given: the text of a flag, True for a flag without one, or a value of a config
+    file. where: how an error begins, with '--' or 'my.py: '."""
     annotations = sys.modules[script['__name__']].__annotations__
     types = typing.get_args(annotations.get(name)) or [type(script[name])]
     value = os.fspath(given) if isinstance(given, os.PathLike) else given
@@ -90,10 +97,9 @@ def convert(script, bounds, where, name, given):
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))           # nan is refused: nan >= 0 is false
         require(low <= value <= high, f'{where}{name}={value} must be from {low:g} to {high:g}')
-        if int in types and value == int(value):        # 1e3 is 1000
-            value = int(value)
-        elif float in types:
-            value = float(value)
+        # 1e3 is 1000 for an int, and 1 is 1.0 for a float
+        kinds = [kind for kind in (int, float) if kind in types and kind(value) == value]
+        value = kinds[0](value) if kinds else value
     allowed = ' or '.join(str(getattr(each, '__name__', each)) or "''" for each in types)
     fault = ' needs a value:' if (where, given) == ('--', True) else f'={given!r:.80} must be'
     is_empty = value == '' and (script[name] or given)      # of a list of blanks and commas, too
@@ -151,6 +157,7 @@ def report_error(error_type, error, trace):
             print('error: out of memory; lower --micro_batch_size, or what docs/trouble.md names; '
                   'does another process use it?', file=sys.stderr)
     sys.stdout.flush()
+    at_exit.close()
     if is_user_error or 'RANK' in os.environ:   # without torch.distributed's threads, which go on
         os._exit(2 if is_user_error else 1)
 

@@ -178,7 +178,7 @@ for name, losses in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
 # with dropout, policy and reference would differ
-model, tokenizer = load_model(source, 'sft.py', scores=bool(state), dropout=0.0)
+model, tokenizer = load_model(source, 'sft.py', allow_reward_model=bool(state), dropout=0.0)
 tokenizer.render([])                    # an error if the tokenizer has no chat tokens
 T = model.config.block_size             # maximum tokens of a prompt and its answer
 end_of_turn = tokenizer.stop[-1]        # token id

@@ -16,7 +16,7 @@ in place of the text, and each script decides what that means. Tables, notebooks
 are read by extras/text/.
 """
 import bz2, codecs, collections, contextlib, functools, glob, gzip, io, itertools, json, lzma, math
-import os, pathlib, re, shutil, sysconfig, zlib
+import os, pathlib, re, shutil, statistics, sysconfig, zlib
 from configurator import UserError, require, split_paths
 import filelock, regex
 
@@ -34,8 +34,8 @@ TEXTS = (*PROSE, '.py', *OTHER_CODE, *LINES)
 WORK = '.nanoparrot'            # in a folder of results: what is not done
 KINDS = {'cleaned text': 'nanoparrot-text-1', 'tokens': 'nanoparrot-data-2',
          'chats': 'nanoparrot-chats-1', 'a run': 'last.pt last-1.pt best.pt',
-         'a model of Hugging Face': 'tokenizer_config.json model.safetensors '
-         'model.safetensors.index.json pytorch_model.bin', 'unfinished results': WORK}
+         'a model of Hugging Face': 'tokenizer_config.json model.safetensors pytorch_model.bin',
+         'unfinished results': WORK}
 PACKED = r'\.(gz|zst|bz2|xz)$'
 # folders of packages and of what is made from code
 PACKAGES = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
@@ -48,85 +48,100 @@ def ends_with(path, endings):
 
 def meta_in(folder):
     """Return what is in FOLDER/meta.json, or {} if there is nothing that can be read."""
-    try:
+    with contextlib.suppress(OSError, ValueError, TypeError):
         return dict(json.loads(pathlib.Path(folder, 'meta.json').read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return {}
+    return {}
 
 
 def kind_of(folder):
-    """Return what a command of ours wrote into a folder, such as 'tokens', or ''."""
+    """Return what one of our commands wrote into a folder, such as 'tokens', or ''."""
     marks = {str(meta_in(folder).get('format')), *os.listdir(folder)}
-    return next((kind for kind, some in KINDS.items() if marks & {*some.split()}), '')
+    return next((kind for kind, names in KINDS.items() if marks & {*names.split()}), '')
 
 
-def find_files(source, endings=TEXTS + TABLES, out_dir=None, max_files=None, packages=PACKAGES):
-    """Return the files of a folder, a glob or a name, sorted, so that the same files give the same
-    text everywhere, and {what is skipped: how many}. A file or a glob that is named may have any
-    ending. Results of our commands are no text: folders of them are skipped, and so is out_dir. Of
-    several sources, 'a.txt, b', return the files of one after the other, each file once."""
-    source, *more = split_paths(source) or ['']
-    if more:
-        found = [find_files(each, endings, out_dir, max_files) for each in (source, *more)]
-        paths = dict.fromkeys(path for paths, _ in found for path in paths)
-        return [*paths], sum((collections.Counter(n) for _, n in found), collections.Counter())
-    if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
-        tests, top = {'test', 'tests', 'idle_test'}, sysconfig.get_paths()['stdlib']
-        return find_files(top, ['.py'], None, max_files, packages | tests)[0], {}
-    if re.match('hf:|shakespeare$|codeparrot$', source):
-        from extras.text import hub
-        return [hub.fetch(*file) for file in hub.find_files(source, 'data/raw')[:max_files]], {}
-    # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
-    top, _, pattern = (source, '', '') if os.path.exists(source) else source.partition('**')
-    require('**' not in pattern, f'{source!r} has more than one **: give one at a time')
-    top, pattern = top or '.', pattern.strip('/') or '*'
-    found, skipped = [top] if os.path.exists(top) else glob.glob(top), collections.Counter()
-    require(found, f'{source} does not exist; give a file, folder or glob, hf:OWNER/NAME or stdlib')
-    if os.path.isdir(top):
-        kind = kind_of(top)
-        require(kind in ('', 'cleaned text'),
-                f'{source} has {kind}, and --source must be text; or name a file in it')
-        found, top = [], os.path.join(top, 'shards' if kind else '', '')    # the text in it
-    # the folder that is named
-    base = os.path.dirname(top if os.path.exists(top) else re.split('[*?[]', top)[0])
-    unread = lambda error: skipped.update(["folders that can't be read"])
-    for folder, inner, names in () if found else os.walk(top, onerror=unread):
-        skipped['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
-        skipped['hidden files and folders'] += sum(name[0] == '.' for name in inner + names)
-        skipped.update(packages & {*inner})                     # by their names
-        inner[:] = [name for name in inner if name[0] != '.' and name not in packages]
-        found += [os.path.join(folder, name) for name in names
-                  if name[0] != '.' and pathlib.PurePath(folder, name).match(pattern)]
+def find_files(source, endings=TEXTS + TABLES, max_files=None):
+    """Return the files of text in a source, sorted, so that the same files give the same text
+    everywhere, and {what is skipped: how many}. A source is a file, a folder, a glob, stdlib or a
+    download of extras/text/hub.py. Of several, 'a.txt, b', the files of one follow those of the
+    other, each file once. max_files: of each source."""
+    found, skipped = [], collections.Counter()
+    for part in split_paths(source):
+        if re.match('hf:|shakespeare$|codeparrot$', part):
+            from extras.text import hub
+            paths = [hub.fetch(*file) for file in hub.find_files(part, 'data/raw')[:max_files]]
+        elif part == 'stdlib':                  # 12 MB of Python; with its tests, 30 MB
+            tests = {'test', 'tests', 'idle_test'}
+            paths, _ = find_text(sysconfig.get_paths()['stdlib'], ('.py',), PACKAGES | tests)
+        else:
+            paths, others = find_text(part, endings)
+            skipped += others
+        found += paths[:max_files]
+    return [*dict.fromkeys(found)], skipped
+
+
+def find_text(source, endings, ignored=PACKAGES):
+    """Return the files of text that a path or a glob names, sorted, and what else is there, {what:
+    how many}. A file that is named may have any ending, and so may the files of a glob that names
+    the ending: *.log, or wiki_*, files without one. Results of our commands are no text."""
+    found, skipped = [], collections.Counter()
+    paths = paths_at(source, ignored, skipped)
+    require(paths or skipped, f'{source} does not exist; give a file, folder or glob, hf:OWNER/NAME'
+            ' or stdlib')
 
     @functools.cache
     def kind_above(folder):
-        """Return whose results a folder is or is in, below the named one, or ''."""
-        is_base = folder in (base, os.path.dirname(folder))
-        return '' if is_base else kind_of(folder) or kind_above(os.path.dirname(folder))
+        """Return whose results a folder is or is in, unless the source names that folder, or ''."""
+        is_named = f'{source}/'.startswith(f'{folder}/') or folder == os.path.dirname(folder)
+        return '' if is_named else kind_of(folder) or kind_above(os.path.dirname(folder))
 
-    # an ending that was named, such as that of *.log.gz; wiki_* names files without one
-    paths, named = [], os.path.splitext(re.sub(PACKED, '', source))[1] or '\0'
-    is_glob = re.search(r'\w[^/]*$', source) and '**' not in source and not os.path.exists(source)
-    for path in sorted(found):
+    is_glob = re.search(r'\w[^/]*$', source) and not os.path.exists(source)
+    ending_of = lambda path: os.path.splitext(re.sub(PACKED, '', path))[1]      # of a.log.gz: .log
+    for path in sorted(paths):
         kind = kind_above(os.path.dirname(path))
         if not os.path.isfile(path):                            # or a pipe
             skipped['folders' if os.path.isdir(path) else 'links without a target'] += 1
-        elif out_dir and os.path.realpath(path).startswith(os.path.realpath(out_dir) + os.sep):
-            skipped['files in --out_dir'] += 1
         elif kind:
             skipped[f'files of {kind}'] += 1
-        elif (path == source or ends_with(path, (*endings, named))
-              or is_glob and not os.path.splitext(path)[1]):
-            paths.append(path)
+        elif (path == source or ends_with(path, endings)
+              or is_glob and ending_of(path) == ending_of(source)):
+            found.append(path)
         else:
             skipped[os.path.splitext(path)[1] or 'no ending'] += 1
-    require(paths, f'no text at {source}, which has {shown(+skipped)}; text is '
+    require(found, f'no text at {source}, which has {shown(+skipped)}; text is '
             f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
-    return paths[:max_files], +skipped          # without zeros
+    return found, skipped
+
+
+def paths_at(source, ignored, skipped):
+    """Return all paths that a path or a glob names; of a folder, the files in it."""
+    # of a/**/b.py, walk finds the files in a
+    top, _, pattern = (source, '', '') if os.path.exists(source) else source.partition('**')
+    require('**' not in pattern, f'{source!r} has more than one **: give one at a time')
+    top, pattern = top or '.', pattern.strip('/') or '*'
+    if not os.path.isdir(top):
+        return [top] if os.path.exists(top) else glob.glob(top)
+    kind = kind_of(top)
+    require(kind in ('', 'cleaned text'),
+            f'{source} has {kind}, and --source must be text; or name a file in it')
+    top = os.path.join(top, 'shards' if kind else '', '')       # the text in it
+    return [path for path in walk(top, ignored, skipped)
+            if pathlib.PurePath(path).match(pattern)]
+
+
+def walk(top, ignored, skipped):
+    """Yield the files below a folder, and count in skipped what is hidden, folders with an ignored
+    name, and links to folders, which may lead in circles."""
+    unread = lambda error: skipped.update(["folders that can't be read"])
+    for folder, inner, names in os.walk(top, onerror=unread):
+        skipped['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
+        skipped['hidden files and folders'] += sum(name[0] == '.' for name in inner + names)
+        skipped.update(ignored & {*inner})                      # by their names
+        inner[:] = [name for name in inner if name[0] != '.' and name not in ignored]
+        yield from (os.path.join(folder, name) for name in names if name[0] != '.')
 
 
 # --- read -----------------------------------------------------------------------------------------
-# how the content of other formats begins, which a wrong ending may hide
+# how the content of other formats begins, also of a file with a wrong ending
 MAGIC = {'.pdf': rb'%PDF-', '.rtf': rb'\{\\rtf', '.zip, .docx, .xlsx or .epub': rb'PK\x03\x04',
          '.gz': rb'\x1f\x8b\x08', '.bz2': rb'BZh\d1AY', '.xz': rb'\xfd7zXZ', '.warc': rb'WARC/\d',
          '.zst': rb'\x28\xb5/\xfd', '.parquet': rb'PAR1\x15', '.tar': rb'(?s).{257}ustar',
@@ -147,10 +162,11 @@ NOT_UTF8 = ('not UTF-8, nor what clean.py --encoding=NAME says (cp1252: Western,
 
 
 def read(path, text_field='', encoding='', longest=LONG):
-    """Yield {'text', 'path', 'record', 'why', 'lost', ...} for each text or record of a file. 'why'
-    says why there is no text, or is None; 'lost' is the size in bytes of what has none. The 'path'
-    of a record ends with the path in it, which may say what kind of text this is; without one, it
-    ends with the number of the line, or with a /: 'a.jsonl:7 ann/discord.py/'"""
+    """Yield a document for each text or record of a file: {'text', 'path', 'record', 'why', 'lost',
+    ...}. 'why' says why a document has no text, or is None; 'lost' is its size in bytes then. The
+    'path' of a record is the file, the number of its line, and the path that the record names,
+    whose ending says whether the text is code: 'a.jsonl:7 ann/discord.py/src/main.py'. A repository
+    without a path ends with a /, because its name has no ending: 'a.jsonl:7 ann/discord.py/'."""
     names = [text_field] if text_field else TEXT_NAMES
     for place, text, lost in entries(path, encoding, [*names, *REPOS, *PATHS, *FACTS], longest):
         record, why = {}, None
@@ -175,10 +191,14 @@ def read(path, text_field='', encoding='', longest=LONG):
 
 
 def entries(path, encoding='', columns=None, longest=math.inf):
-    """Yield (place, entry, lost) for a file. An entry is a text, a record (a dict), or an error
-    that says why there is none; lost: its bytes then. columns: those of a .parquet."""
+    """Yield (place, entry, lost) for each text or record of a file. An entry is a text (str), a
+    record (dict), or an error that says why there is none; lost: the bytes of the line then.
+    columns: the columns to read of a .parquet, None for all."""
     has_records, number = ends_with(path, LINES + TABLES), 0
     try:
+        with open(path, 'rb') as f:         # also of a packed file or a .parquet
+            if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
+                raise ValueError('a pointer of Git LFS, without the data: git lfs pull')
         if ends_with(path, TABLES):
             from extras.text import formats
             found = ((entry, 0) for entry in formats.records_of(path, encoding, columns))
@@ -200,16 +220,28 @@ def entries(path, encoding='', columns=None, longest=math.inf):
                os.path.getsize(path))
 
 
+def each_once(pairs):
+    """Return a dict for an object in JSON, [('a', 1), ('b', 2)], unless a key occurs twice, because
+    the dict would have one of the two values, without a word."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise UserError(f'a key occurs twice: {statistics.mode(name for name, _ in pairs)}')
+    return record
+
+
 # JSON with control characters in its strings, and with numbers of more digits than int() takes
 parse_json = json.JSONDecoder(
-    strict=False, parse_int=lambda n: int(n) if len(n) < 4000 else float(n)).decode
+    strict=False, parse_int=lambda n: int(n) if len(n) < 4000 else float(n),
+    object_pairs_hook=each_once).decode
 
 
 def record_of(line):
     """Return the record in a line of JSON, an error if there is none, or None for a blank line."""
-    record = line.strip('\0\ufeff \t\r\n') or None     # cat a.jsonl b.jsonl leaves a mark within
-    with contextlib.suppress(ValueError, RecursionError):
-        record = record and parse_json(record)
+    text = line.strip('\0\ufeff \t\r\n')       # cat a.jsonl b.jsonl leaves a mark within
+    try:
+        record = parse_json(text) if text else None
+    except (ValueError, RecursionError) as error:
+        return error if isinstance(error, UserError) else ValueError(NO_RECORD)
     return record if record is None or isinstance(record, dict) else ValueError(NO_RECORD)
 
 
@@ -220,30 +252,22 @@ codecs.register_error('surrogate', lambda error: ('\udc80' * (error.end - error.
 
 
 def lines_of(path, encoding=''):
-    """Yield the decoded lines of a file, packed or not. It is UTF-8, UTF-16 or UTF-32 with its
-    mark, or in `encoding`, or as a page says of itself. A file of another form than its ending says
-    is refused by name."""
-    with open(path, 'rb') as f:
-        if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
-            raise ValueError('a pointer of Git LFS, without the data: git lfs pull')
-    f, errors = open_bytes(path), 'surrogate'
+    """Return the decoded lines of a file, packed or not. Its encoding is what its byte order mark
+    says, or UTF-8, or what a page declares, or else `encoding`. A file whose content has another
+    format than its ending says is refused by the name of that format."""
+    f = open_bytes(path)
     start = f.peek(4096)
     may_be_json = ends_with(path, ('.py', '.yaml', '.yml', *LINES, *TABLES))
     for form, begin in MAGIC.items():
-        if re.match(begin, start) and not (may_be_json and 'json' in form) and not (
-                form == '.parquet' and path.lower().endswith(form)):
+        if re.match(begin, start) and not (may_be_json and 'json' in form):
             raise ValueError(f'the content looks like a {form}: rename or unpack it (docs/data.md)')
-    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):    # it begins as UTF-16 does
-        encoding = 'utf-32'
-    elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = 'utf-16'
+    if mark := re.match(rb'(\xff\xfe\0\0|\0\0\xfe\xff)|\xff\xfe|\xfe\xff', start):
+        encoding = 'utf-32' if mark[1] else 'utf-16'
     elif encoding or ends_with(path, HTML) and DECLARED.search(start):
         from extras.text import formats
         encoding = formats.encoding_of(path, start, encoding)
-    if not encoding:
-        encoding, errors = 'utf-8-sig', 'surrogateescape'               # the same, but in C
     # a CR ends lines of a text, too; in records it may be a sign of a text, or begin the next one
-    lines = io.TextIOWrapper(f, encoding, errors, newline='\n' if may_be_json else '')
+    lines = io.TextIOWrapper(f, encoding or 'utf-8-sig', 'surrogate', '\n' if may_be_json else '')
     records = (part for line in lines for part in re.split('\r(?={)', line))
     return records if ends_with(path, LINES) else lines
 
@@ -261,23 +285,25 @@ END = '<|endoftext|>'
 
 
 def texts_in(lines, longest=LONG):
-    """Yield the texts of a file: one, unless lines <|endoftext|> divide it. A longer text might not
-    fit into memory: it comes in pieces of 100,000 characters, cut before an empty line, or where
-    there is none, before another one."""
-    pieces, size, total = [[]], 0, 0        # of a text; characters of its last piece, of all
+    """Yield the texts of a file, given its lines: one text, unless <|endoftext|> ends some lines.
+
+    A text of more than `longest` characters might not fit into memory, so it is yielded in pieces.
+    A piece has at least 100,000 characters. It ends before the next empty line, or if there is none
+    within 200,000 characters, before the next line of any kind."""
+    pieces, n_piece, n_text = [[]], 0, 0    # lines of each piece; characters of the last, of all
     for line in itertools.chain(lines, [END]):
         line = line.removeprefix('<|startoftext|>')     # GPT-2's fine-tuners write it before a text
         if line.rstrip().endswith(END):             # the text of an empty file is empty
             yield ''.join(itertools.chain(*pieces, [line.rstrip().removesuffix(END)]))
-            pieces, size, total = [[]], 0, 0
+            pieces, n_piece, n_text = [[]], 0, 0
             continue
-        if size > PIECE and (line.isspace() or size > 2 * PIECE):
+        if n_piece > PIECE and (line.isspace() or n_piece > 2 * PIECE):
             pieces.append([])
-            size = 0
+            n_piece = 0
         pieces[-1].append(line)
-        size += len(line)
-        total += len(line)
-        while total > longest and len(pieces) > 1:      # it is too long: whole pieces leave
+        n_piece += len(line)
+        n_text += len(line)
+        while n_text > longest and len(pieces) > 1:     # only the last piece can still grow
             yield ''.join(pieces.pop(0))
 
 
@@ -343,22 +369,20 @@ def open_results(out_dir, form, names, is_same, overwrite, keep=None):
     expression, form: what meta.json says), or, without overwrite, other ones than is_same(meta).
     keep: the beginning of the names of folders that a run which was killed has finished."""
     meta, work = meta_in(out_dir), out_dir / WORK
-    # whose work was interrupted; a run that was refused has left only empty folders
-    owners = {path.name for path in work.glob('nanoparrot-*') if any(work.glob('*/*'))}
-    there = {*os.listdir(out_dir)} - {'.DS_Store', 'lost+found', WORK} if out_dir.is_dir() else ()
-    # without meta.json: a kill while results were replaced
-    is_ours = meta.get('format') == form or not meta and owners == {form}
+    # of a run that was killed; a run that was refused has left only empty folders
+    begun = meta_in(work) if any(work.glob('*/*')) else {}
+    # a kill while results were replaced leaves no meta.json of results
+    is_ours = {some.get('format') for some in (meta, begun) if some} == {form}
+    harmless = {'.DS_Store', 'lost+found', WORK if is_ours or not begun else ''}
+    there = {*os.listdir(out_dir)} - harmless if out_dir.is_dir() else ()
     others = [name for name in there if not is_ours or not re.fullmatch(names, name)]
-    others += owners - {form}           # a run of another script that was killed
     found = others and not is_ours and kind_of(out_dir) or min(others, default='')
     require(not others, f'{out_dir} has {found}, not of this script; choose another --out_dir')
     whose = ' and '.join(meta.get('sources') or ['an earlier run'])
     require(overwrite or not meta or is_same(meta), f'{out_dir} has results, of {whose}; '
             '--overwrite=True replaces them, or choose another --out_dir')
     lock = lock_folder(out_dir)
-    for path in work.glob('nanoparrot-*'):
-        path.unlink()
-    (work / form).touch()
+    (work / 'meta.json').write_text(json.dumps({'format': form}))
     clear(work, keep)
     for name in 'new', 'old':
         (work / name).mkdir()
@@ -368,9 +392,8 @@ def open_results(out_dir, form, names, is_same, overwrite, keep=None):
 def clear(work, keep=None):
     """Remove the folders in a folder, except those whose names begin with keep. Each one loses its
     name first, so that a kill leaves no half of a folder that looks whole."""
-    removed = work / 'removed'
-    shutil.rmtree(removed, ignore_errors=True)
-    for path in [*work.iterdir()]:
+    removed = work / 'removed'          # of a kill; then each of the others has this name
+    for path in [removed, *work.iterdir()]:
         if path.is_dir() and not (keep and path.name.startswith(keep)):
             path.rename(removed)
             shutil.rmtree(removed)

@@ -45,7 +45,7 @@ RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer)\.json|report\.md'
 
 
 # --- documents ------------------------------------------------------------------------------------
-def find_sources(source, out_dir):
+def find_sources(source):
     """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json. Text
     that clean.py did not write is one source, with {} as meta.json."""
     clean_meta = meta_in(source)
@@ -58,7 +58,7 @@ def find_sources(source, out_dir):
         return files_of, clean_meta
     require(source != 'data/clean' or os.path.exists(source), 'no text at data/clean; run python '
             'clean.py first, or name a file, folder or glob of text or .jsonl with --source')
-    paths, skipped = find_files(source, TEXTS, out_dir)
+    paths, skipped = find_files(source, TEXTS)
     print(f'skipped: {shown(skipped)}')
     return {source: paths}, {}
 
@@ -153,7 +153,7 @@ config = configure(globals(), BOUNDS)       # config files and flags override se
 require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or os.path.isfile(tokenizer),
         f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
 out_dir = pathlib.Path(os.path.realpath(out_dir))
-files_of, clean_meta = find_sources(source, out_dir)
+files_of, clean_meta = find_sources(source)
 sources = {name: {'path': name, 'files': len(paths), **clean_meta.get('sources', {}).get(name, {})}
            for name, paths in files_of.items()}
 if len(sources) > 1 or weights or temperature != 1:

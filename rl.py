@@ -137,7 +137,7 @@ config |= {'stage': 'rl', 'reward_hash': hashlib.sha256(content).hexdigest()[:16
 # Settings in `again` enable code execution and are never restored: pass them every time.
 source, state, changed = resume_or_start(
     config, explicit, fixed='optimizer batch_size num_samples kl_coef seed',
-    again='reward reward_hash allow_code_execution')
+    not_restored='reward reward_hash allow_code_execution')
 globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
 model, tokenizer = load_model(source, 'sft.py', dropout=0.0)    # as in sampling

@@ -359,7 +359,8 @@ class Tokenizer:
                 from extras.models.hf_tokenizer import HFTokenizer, read_chat_settings
                 tokenizer = HFTokenizer(json.dumps(d), read_chat_settings(os.path.dirname(path)))
             else:
-                as_bytes = {'char': str.encode, 'bpe': from_printable}[d['kind']]
+                kinds = {'nanoparrot-tokenizer-1': {'char': str.encode, 'bpe': from_printable}}
+                as_bytes = kinds[d['format']][d['kind']]
                 tokenizer = cls(d['kind'], [as_bytes(token) for token in d['vocab']],
                                 d['special_tokens'], d['pattern'], d['bytes_per_token'])
         except ImportError:                 # extras/ or tokenizers is missing

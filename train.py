@@ -131,10 +131,10 @@ autocast = torch.autocast(device_type, getattr(torch, dtype), enabled=dtype != '
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
 
 # --- data -----------------------------------------------------------------------------------------
-require(all(os.path.exists(f'{data_dir}/{name}') for name in ('val.bin', 'meta.json')),
-        f'{data_dir} has no val.bin or no meta.json; run the commands in your config, or: python '
-        'clean.py --source=TEXT && python prepare.py --out_dir=NEW, then set --data_dir=NEW')
-meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
+meta_text = b''.join(path.read_bytes() for path in pathlib.Path(data_dir).glob('meta.json'))
+require(b'"tokenizer_hash"' in meta_text and os.path.exists(f'{data_dir}/val.bin'),
+        f'{data_dir} has no val.bin or meta.json of prepare.py; run what your config says, or: '
+        'python clean.py --source=TEXT && python prepare.py --out_dir=NEW, then set --data_dir=NEW')
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
 sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first

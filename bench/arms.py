@@ -5,15 +5,15 @@ Two ways to train, compared seed by seed: which one ends with the lower loss?
     python bench/arms.py config/exercise.py --a='--dropout=0.1' --b='--dropout=0.2' --steps=600
     python bench/arms.py --steps=500                # without --b: how good is a, and how steady?
 
-The flags of b follow those of a, and win. Each run is train.py and then eval.py on all validation
-text. Runs of one shape with the same seed begin with the same weights and read the same batches, so
-the difference is taken seed by seed. It counts if it is at least two standard errors, over five
-seeds or more; such a difference comes by luck once in nine times. Choose settings on other seeds
-than those that you report.
+Variant b has the flags of a, followed by its own, which take precedence. Each run is train.py and
+then eval.py on all validation text. Runs of the same shape and seed have the same initial weights
+and batches, so differences are paired by seed. A difference counts if it is at least two standard
+errors, over five seeds or more; by chance, this happens once in nine times. Choose settings on
+other seeds than those that you report.
 
-The two run at the same time, with half of the cores each, so other work on the machine slows both
-down. Leave the code alone until they end. To compare code, put what is new behind a setting of
-train.py, and switch it on with --b.
+Both variants run at the same time, with half of the cores each, so other work on the machine slows
+both down. Don't edit the code before they end. To compare code, put the new code behind a setting
+of train.py, and switch it on with --b.
 """
 import argparse, concurrent.futures, json, math, os, pathlib, shlex, statistics, subprocess, sys
 import tempfile
@@ -22,14 +22,13 @@ from peers import ROOT
 from configurator import UserError, report_error
 from extras.tasks import chain_report
 
-# As in run.sh: Linux keeps the memory that was freed, which is an eighth of a step.
+# As in run.sh: malloc keeps freed memory, which saves an eighth of a step on Linux.
 MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': '2147483647'}
 
 
 # --- one run --------------------------------------------------------------------------------------
 def python(*command, threads=1):
-    """Run a script and return its seconds of the processor. If it fails, its last line is the
-    mistake."""
+    """Run a script and return its CPU seconds. If the script fails, raise its last line."""
     with tempfile.TemporaryFile('w+') as said:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said,
@@ -44,7 +43,7 @@ def python(*command, threads=1):
 
 
 def one_run(words, seed, threads):
-    """Train and measure. words: a config file and flags. Return bits per byte and seconds."""
+    """Train and evaluate. words: a config file and flags. Return bits per byte and CPU seconds."""
     with tempfile.TemporaryDirectory() as run:
         seconds = python('train.py', *words, f'--seed={seed}', f'--out_dir={run}',
                          '--eval_tokens=1', threads=threads)
@@ -57,7 +56,7 @@ def one_run(words, seed, threads):
 
 # --- what the runs say ----------------------------------------------------------------------------
 def mean_and_error(values):
-    """The standard error is that of the mean. values: those of each seed."""
+    """Return the mean of values, one per seed, and its standard error."""
     error = math.nan
     if len(values) > 1:
         error = statistics.stdev(values) / math.sqrt(len(values))
@@ -65,7 +64,7 @@ def mean_and_error(values):
 
 
 def verdict(a, b):
-    """Return '-0.0250 ± 0.0040: counts', of b - a seed by seed. a, b: the loss of each seed."""
+    """Return the mean of b - a, such as '-0.0250 ± 0.0040: counts'. a, b: the loss of each seed."""
     mean, error = mean_and_error([after - before for before, after in zip(a, b, strict=True)])
     counts = 'counts' if mean and abs(mean) >= 2 * error else 'does not count'
     return f'{mean:+.4f} ± {error:.4f}: {counts if len(a) > 4 else "too few seeds"}'
@@ -76,7 +75,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('config', nargs='?', default='config/quickstart.py')
     parser.add_argument('--a', default='', help='flags of train.py for both variants')
-    parser.add_argument('--b', default='', help='flags for the second one alone')
+    parser.add_argument('--b', default='', help='flags for variant b only')
     parser.add_argument('--seeds', default='0,1,2,3,4', help='of the runs of each variant')
     parser.add_argument('--steps', type=int, default=150, help='steps of a run')
     args = parser.parse_args()
@@ -97,8 +96,8 @@ def main():
             for name, run in now.items():
                 loss, seconds = run.result()
                 losses[name].append(loss)
-                print(f'seed {seed}, {name}: {loss:.4f} bits per byte in {seconds:.0f} s of the '
-                      'processor', flush=True)
+                print(f'seed {seed}, {name}: {loss:.4f} bits per byte in {seconds:.0f} CPU seconds',
+                      flush=True)
     for name, some in losses.items():
         print('{}: {:.4f} ± {:.4f}'.format(name, *mean_and_error(some)))
     if 'b' in losses:

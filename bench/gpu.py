@@ -1,22 +1,22 @@
 """
-Everything that needs a GPU, in twenty minutes, most important first. Each result is a line of JSON
-on stdout and in FOLDER/results.jsonl as soon as it is known, so a run that is cut keeps what it
-has. A measurement that fails is a line with its error, and the next begins. Please send us
-results.jsonl in an issue. Needs no network.
+All measurements that need a GPU, in twenty minutes, most important first. Each result is printed as
+a line of JSON and appended to FOLDER/results.jsonl at once, so an interrupted run keeps its results.
+A measurement that fails writes a line with its error, and the next one begins. Please send us
+results.jsonl in an issue. No network is needed.
 
     python bench/gpu.py --out=FOLDER                    # on a machine with an NVIDIA GPU
-    python bench/gpu.py --out=FOLDER --only=generate    # some of them, such as one that failed
-    python bench/gpu.py --out=FOLDER --tiny=True        # all at toy sizes, on a CPU too
+    python bench/gpu.py --out=FOLDER --only=generate    # only some measurements
+    python bench/gpu.py --out=FOLDER --tiny=True        # toy sizes, also on a CPU
 
-    machine         the GPU's own rate, measured: a matrix product
-    generate        batch 1, 16, 256, next to transformers; the CUDA graph next to eager generation
-    train           110M by train.py: a step, MFU, memory next to the plan's
-    large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
-    shard           fsdp, zero2, float16 and resuming with real runs of train.py, one over NCCL
+    machine         the GPU's measured rate of matrix products
+    generate        batch 1, 16, 256, compared with transformers; CUDA graph against eager
+    train           110M by train.py: step time, MFU, memory against the plan's
+    large           1.5B by train.py: ddp, and fsdp with grad_checkpoint and compiled blocks
+    shard           fsdp, zero2, float16 and resuming in runs of train.py over NCCL
     llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
 
-A run of train.py is a process of its own with a limit of time, and FOLDER/NAME.txt has what it
-said. This needs torch with CUDA, a C compiler and Python's headers for Triton, and transformers.
+Each run of train.py is a process with a time limit, and FOLDER/NAME.txt has its output. You need
+torch with CUDA, a C compiler and Python's headers for Triton, and transformers.
 """
 import contextlib, json, os, pathlib, re, shutil, subprocess, sys, tempfile, time, traceback
 import numpy as np
@@ -46,7 +46,7 @@ GROUP = {'RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1'}
 
 # --- results --------------------------------------------------------------------------------------
 def tell(what, **figures):
-    """One line of JSON, on stdout and in results.jsonl, at once."""
+    """Print a line of JSON, and append it to results.jsonl."""
     line = json.dumps({'what': what, **figures})
     print(line, flush=True)
     with open(f'{out}/results.jsonl', 'a', encoding='utf-8') as f:
@@ -54,7 +54,7 @@ def tell(what, **figures):
 
 
 def attempt(what, make, *args, **how):
-    """Tell the figures that make(...) returns, a dict, or its error. Return them, {} if none."""
+    """Report the dict of results that make(...) returns, or its error. Return the results, or {}."""
     figures = {}
     try:
         figures = make(*args, **how)
@@ -68,7 +68,7 @@ def attempt(what, make, *args, **how):
 
 
 def ms(call, n=2 if tiny else 10):
-    """The median of n calls in ms, after one that does not count."""
+    """Return the median time of n calls in ms, after a warmup call."""
     seconds = []
     for _ in range(n + 1):
         if on_gpu:
@@ -90,7 +90,7 @@ def the_machine():
 
 # --- runs of train.py -----------------------------------------------------------------------------
 def start(name, *flags, port=0, **env):
-    """Start a run in a process of its own. port: it is a group of one process."""
+    """Start a run in its own process. port: if set, the run is a process group of size one."""
     env |= GROUP | {'MASTER_PORT': str(port)} if port else {}
     with open(f'{out}/{name}.txt', 'w') as said:
         return subprocess.Popen(
@@ -99,22 +99,22 @@ def start(name, *flags, port=0, **env):
 
 
 def rows_of(name):
-    """Return the rows that a run has logged so far, without half a line."""
+    """Return the rows that a run has logged so far, without an incomplete last line."""
     path = pathlib.Path(work, name, 'metrics.jsonl')
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith(b'}\n')]
 
 
 def failed(name):
-    """Return the error of a run: the last line of what it said that names one."""
+    """Return the error of a run: the last line of its output that names an error."""
     said = pathlib.Path(out, f'{name}.txt').read_text('utf-8', 'replace').splitlines()
     errors = [line for line in said if re.match(r'error: |[\w.]*(Error|Exception)', line)]
     return RuntimeError(f'{name}: {(errors or said or ["it said nothing"])[-1]}')
 
 
 def synthetic(n_vocab):
-    """Return a folder of bins for train.py: random ids, so nothing can be learned. Times do not
-    depend on that."""
+    """Return a folder of bins for train.py, with random ids. Nothing can be learned from them, but
+    the times are the same."""
     folder = f'{work}/data{n_vocab}'
     if not os.path.exists(folder):
         os.makedirs(folder)
@@ -133,8 +133,8 @@ def synthetic(n_vocab):
 
 
 def train_py(name, preset, micro, *flags, port=0):
-    """A run of two micro-batches a step. It is killed once there are enough rows, so that no time
-    goes into its save."""
+    """Run train.py with two micro-batches a step, and return its metrics. The run is killed once it
+    has logged enough rows, because its save would take time."""
     every, steps = (2, 6) if tiny else (5, 20)
     size = ['--n_layer=2', '--n_head=2', '--n_embd=32', f'--block_size={T}', '--vocab_size=0']
     process = start(name, f'config/{preset}.py', f'--data_dir={synthetic(V)}',
@@ -173,7 +173,7 @@ def large():
 
 
 def shard():
-    """The same small run in several ways, all at once, because none of them is timed."""
+    """Compare a small run in several modes. They run at the same time, because none is timed."""
     steps, half_way = (8, 4) if tiny else (20, 10)
     env = {'TORCHINDUCTOR_COMPILE_THREADS': '3',    # of each: they compile at the same time
            'NVIDIA_TF32_OVERRIDE': '0'}             # float32 is compared to 1e-3
@@ -218,7 +218,7 @@ def shard():
 
 # --- next to transformers -------------------------------------------------------------------------
 def beside(name, what, batch, n, **how):
-    """Tell the speed of our model and of theirs, by n calls, and the ratio."""
+    """Report the speed of our model and of transformers', over n calls, and their ratio."""
     def speed(who):
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
@@ -245,8 +245,8 @@ def generate():
 
 
 def graph_and_eager(new, prompt):
-    """Return the fraction of tokens that are the same with extras/models/graph.py and without it, how
-    far their log p are apart, and the times: 16 prompts of different lengths, of which some stop."""
+    """Return the fraction of equal tokens with and without extras/models/graph.py, the largest
+    difference of log p, and the times, for 16 prompts of different lengths, of which some stop."""
     torch.manual_seed(0)
     model = GPT(SMALL).to(device)
     idx = torch.randint(V, (16, prompt), device=device)

@@ -1,8 +1,8 @@
 """
-Our speed next to that of the usual libraries: training and encoding with a byte-level BPE, next to
-Hugging Face's tokenizers; training steps and greedy generation, next to transformers' Llama of the
-same shape, dtype and threads. One process per measurement, in turn. Nothing else should run on the
-machine.
+Our speed compared with the usual libraries: training and encoding with a byte-level BPE against
+Hugging Face's tokenizers; training steps and greedy generation against transformers' Llama of the
+same shape, dtype and threads. Each measurement is a process, and they run one after the other.
+Nothing else should run on the machine.
 
     pip install transformers tokenizers
     python bench/peers.py                       # everything

@@ -1,18 +1,18 @@
 """
-A reward that teaches nothing: half of all answers earn 1, whatever they say. It is the control of rl.py.
+A control for rl.py: half of all answers get the reward 1, whatever they say, so nothing can be learned.
 
     python rl.py --init_from=out/quickstart_sft --reward=bench/random_reward.py --out_dir=out/rl_random
     python eval.py --ckpt=out/rl_random/last.pt --tasks=problems --allow_code_execution=True
 
-eval.py shows what sampling and training on noise have done to the model. If your own reward does no better,
-the model has learned nothing from it.
+eval.py shows how much training on noise changes the model. If your own reward does no better than this
+control, the model has learned nothing from your reward.
 """
 import random
 
 from extras.tasks.problems import problems, to_messages
 
 # Not a hash of the answer: a model could learn which answers pay.
-dice = random.Random(0)
+rng = random.Random(0)
 
 
 def prompts():
@@ -22,4 +22,4 @@ def prompts():
 
 
 def reward(prompt, completion):
-    return dice.random() < 0.5
+    return rng.random() < 0.5

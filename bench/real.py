@@ -1,25 +1,24 @@
 """
-What is SmolLM2 worth after more examples that somebody wrote, and after answers that nobody wrote?
+How good is SmolLM2 after more training on examples that people wrote, and on its own answers?
 
-    python bench/real.py                        # the tables of what ran already; runs nothing
+    python bench/real.py                        # prints the tables of earlier runs; runs nothing
     python bench/real.py --model=smollm2 --data=FOLDER --seed=30 --runs=sft,more,rejection,rl,fresh
 
     unaided     SmolLM2-135M-Instruct as published (docs/real.md says where to get it)
     sft         50 steps of SFT, each on 8 of 400 built-in examples
     more        from sft, 50 * times steps on the same 400, at a third of the rate
-    rejection   as more, with those of its answers to 240 * times problems that passed the tests
+    rejection   as more, plus its answers to 240 * times problems that passed their tests
     rl          from sft, 6 * times steps of rl.py, each with 8 answers to 8 of these problems
     fresh       as more, on 400 * times new examples instead
 
-One greedy answer to each of 300 problems of README's three kinds, to HumanEval, and to the last 127
-of MBPP, which are in no training. FOLDER has HumanEval.jsonl.gz and mbpp_sanitized.jsonl. Learning
-rates were not searched for. A run that has a row in real.jsonl is not repeated. The rows with
+Each run is scored by one greedy answer to each of 300 problems of README's three kinds, to HumanEval,
+and to the last 127 problems of MBPP, on which no run trains. FOLDER has HumanEval.jsonl.gz and
+mbpp_sanitized.jsonl. Learning rates were not tuned. A run with a row in real.jsonl is not repeated. The rows with
 times = 1 are from a laptop, with 60 problems of each kind, by an older version of this file
 (git show 07e38d58:bench/real.py).
 
-A range behind a rate is Student's 95% interval over seeds, for these problems. A range behind a
-difference, which is taken seed by seed and problem by problem, also covers other problems like
-them.
+The range after a rate is Student's 95% interval over seeds, for these problems. Differences are
+paired by seed and problem, and the range after a difference also covers similar problems.
 """
 import collections, itertools, json, pathlib
 import numpy as np
@@ -32,9 +31,9 @@ from extras.tasks.problems import problems, to_messages
 # --- settings -------------------------------------------------------------------------------------
 model = 'smollm2'       # folder of the published model
 data = '.'              # folder with HumanEval.jsonl.gz and mbpp_sanitized.jsonl
-runs = ''               # names from above, with commas between them
-times = 4               # how long all but sft are; with 1, a seed takes two hours of one core
-seed = 0                # of problems, order and answers
+runs = ''               # comma-separated names from above
+times = 4               # length of all runs but sft; with 1, a seed takes two hours of one core
+seed = 0                # for problems, order and answers
 configure(globals(), {'times': (1, 40)})
 
 NAMES = {'unaided': 'no training', 'sft': 'SFT', 'rl': 'RL', 'more': 'more SFT',

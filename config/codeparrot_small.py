@@ -1,11 +1,11 @@
-# A plan, of which 20 steps were run: the shape of CodeParrot-small with a LLaMA block, 110,119,680 parameters
-# (with GPT-2's block: 111,008,256). In those steps on one H200, with micro_batch_size=24: 522,000 tokens a
-# second, 41% of its peak, and 12.1 GB. So about 2 hours for eight of them, and the time to exchange
-# gradients, which we haven't measured.
-# Steps: 150,000 x 192 sequences x 1,024 = 29.5 billion tokens, 268 a parameter: 13 times Chinchilla's 20.
-# Hardware: 8 GPUs of 24 GB: --plan counts 13.5 of them. The original is said to have taken a day on 16 A100.
+# A plan, of which we ran 20 steps: the shape of CodeParrot-small with a LLaMA block, 110,119,680 parameters
+# (with GPT-2's block: 111,008,256). These steps on one H200, with micro_batch_size=24: 522,000 tokens a second,
+# 41% of the peak, and 12.1 GB. So eight H200 need about 2 hours, plus the time to exchange gradients, which
+# we haven't measured.
+# Steps: 150,000 x 192 sequences x 1,024 = 29.5 billion tokens, 268 per parameter: 13 times Chinchilla's 20.
+# Hardware: 8 GPUs of 24 GB. --plan computes 13.5 GB per device. The original is said to have taken a day on 16 A100.
 #
-#   python train.py config/codeparrot_small.py --plan=8xH100        # prints what it will take; trains nothing
+#   python train.py config/codeparrot_small.py --plan=8xH100        # prints the plan and exits
 #   torchrun --nproc_per_node=8 train.py config/codeparrot_small.py
 _data_from = 'python clean.py --source=codeparrot --out_dir=data/github && ' \
              'python prepare.py --source=data/github --vocab_size=32768 --out_dir=data/codeparrot'

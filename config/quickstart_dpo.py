@@ -1,7 +1,7 @@
-# DPO on the quickstart model's own answers, judged by their tests: an answer that passed is better than one
-# that failed. Of two that passed, the one with a single return statement is better; SFT did not teach this.
-# nll_weight adds SFT's loss on the better answers, so this is DPO with an SFT term. Without it, DPO gains
-# nothing here that we can measure, at its best rate (docs/practice.md).
+# DPO on the quickstart model's own answers, compared by tests: an answer that passes is better than one that
+# fails. Of two that pass, one with a single return statement is better than one without; SFT did not teach this.
+# nll_weight adds SFT's loss on the better answers, so this is DPO with an SFT term. Without this
+# term, DPO has no measurable gain here, even at its best learning rate (docs/practice.md).
 # You should see margin 0 at the first step and a rising margin after it. One epoch is 26 steps.
 # In bash run.sh, single-return answers go from 54% to 94% of those that pass, and the model solves 3 points
 # more of the practice tasks (5 on average over five seeds).
@@ -21,5 +21,5 @@ epochs = 1
 batch_size = 32
 learning_rate = 1e-4
 nll_weight = 1.0
-warmup_steps = 0.75     # most of the steps, so that the first ones are small
+warmup_steps = 0.75     # a long warmup, so that the first updates are small
 _expect = {'val_loss': (0.48, 0.7)}      # five seeds, and Python 3.10 to 3.14: 0.553 to 0.643

@@ -15,6 +15,8 @@ from conftest import (ROOT, contents, each_is_a_mistake, fill, mistake, ok, read
                       shared, table, write)
 from test_streaming import say
 
+from extras.text import chat_schemas
+
 
 def line_of(words):
     """The line of train.jsonl that a text means: 'user: a | assistant: b', or
@@ -74,7 +76,7 @@ CONVERSATIONS = r'''
 {"context": "c", "question": "q", "answers": {"text": ["x"]}}
 -> refused: or input with output, completion
 {"question": "a", "answer": ["b", "B"]}
--> refused: neither a text nor messages
+-> refused: neither text nor messages: ['answer']: 'b'
 {"instruction": "a", "question": "q", "response": "b"}
 -> user: a | assistant: b | asked: question
 {"conversations": [{"from": "system", "value": ""}, {"from": "gpt", "value": "x"},
@@ -167,6 +169,15 @@ CONVERSATIONS = r'''
 -> system: s | user: a | assistant: b | asked: tag
 {"Prompt": "a", "prompt": "b", "completion": "c"}
 -> refused: columns of one name: Prompt, prompt
+{"title": "True or false? [Solved]", "tags": ["a", "bad answer"], "Split": 1, "author": ["x", 2.5],
+ "metadata": "made in {May}", "source": "false friends", "prompt": "a", "completion": "b"}
+-> user: a | assistant: b | unused: author, metadata, source, split, tags, title
+{"prompt": "a", "completion": "b", "metadata": {"n": 1}, "source": " {'label': 0}", "split": "False",
+ "tags": ["x", {"bad": 1}], "category": [true], "task_id": false, "author": "[{\"good\": 0}]", "url": "u"}
+-> user: a | assistant: b | unused: url | asked: author, category, metadata, source, split, tags, task_id
+{"messages": [{"role": "user", "content": "a", "id": {"x": 1}, "source": "web"},
+ {"role": "assistant", "content": "b", "metadata": {"rating": "bad"}, "tags": [false]}]}
+-> user: a | assistant: b | unused: messages.source | asked: messages.id, messages.metadata, messages.tags
 {"prompt": "a", "completion": "b", "": 3, "Is good, 1-5": 4, "chosen": "c"}
 -> user: a | assistant: b | asked: chosen, is good_1_5, unnamed
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
@@ -211,7 +222,7 @@ CONVERSATIONS = r'''
 {"prompt": "\u001b[1;31merror\u001b[0m 1: N\bNABC\b\b\bA\u001bPq#0\u001b\\\u009b0m", "completion": "b\u0007\u00ad"}
 -> user: error 1: NA | assistant: b
 {"prompt": [{"role": "user", "content": "a"}], "input": "x", "completion": "b"}
--> refused: neither a text nor messages
+-> refused: neither text nor messages: ['prompt', 'input']
 {"prompt": "a", "completion": "b", "label": 0}
 -> user: a | assistant: b | asked: label
 {"messages": [{"role": "user", "content": "a", "attachments": ["x.pdf"]},
@@ -224,11 +235,13 @@ CONVERSATIONS = r'''
 {"title": "t", "body": "a", "answers": [{"body": "b", "score": 3}]}
 -> refused: no instruction, prompt, question, query or input with output, completion, response, answer: title, body, answers
 {"messages": [3]}
--> refused: neither a text nor messages
+-> refused: neither text nor messages: ['messages']: 3
 {"mapping": {"1": null}, "current_node": "1"}
 -> refused: no list of messages
 {"instruction": "a", "input": 5, "output": "b"}
--> refused: neither a text nor messages
+-> refused: neither text nor messages: ['instruction', 'input']: 5
+{"instruction": "a", "input": 5, "output": "b", "context": "c"}
+-> refused: a question is not text: ['a', 5, 'c']
 {"instruction": "a", "output": null}
 -> refused: or input with output, completion
 {"prompt": "a", "answer": "b", "history": [["x"]]}
@@ -312,7 +325,12 @@ PAIRS = r'''
 {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_rating": 5, "rejected_rating": "4"}
 -> user: a | chosen: b | rejected: c | margin: 1.0
 {"prompt": "a", "chosen": "b", "rejected": "c", "margin": "", "score_chosen": "", "score_rejected": 1}
--> user: a | chosen: b | rejected: c | asked: score_rejected
+-> user: a | chosen: b | rejected: c
+{"prompt": "a", "chosen": "b", "rejected": "c", "Chosen-Rating": 3, "rejected_rating": null}
+-> user: a | chosen: b | rejected: c
+{"prompt": "a", "chosen": "b", "rejected": [{"role": "assistant", "content": "c"},
+ {"role": "tool", "content": "x"}, {"role": "assistant", "content": "d"}]}
+-> refused: ('chosen', 'rejected') are not one message each
 {"prompt": "q", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
  "chosen": "a", "rejected": "b"}
 -> refused: do not alternate
@@ -321,28 +339,30 @@ PAIRS = r'''
 {"input": {"messages": [{"role": "user", "content": "a"}], "tools": []},
  "preferred_output": [{"role": "assistant", "content": "b"}],
  "non_preferred_output": [{"role": "assistant", "content": "c"}]}
--> refused: no chosen and rejected
+-> refused: no pair, and no true or false label
 {"prompt": "a", "chosen": "b", "rejected": "c", "chosen-rating": 5.0, "rejected-rating": 4}
 -> user: a | chosen: b | rejected: c | margin: 1.0
 {"prompt": "a", "response_a": "b", "response_b": "c", "winner": "tie"}
--> refused: no chosen and rejected
+-> refused: no pair, and no true or false label
 {"messages": "hi", "chosen": "a", "rejected": "b"}
 -> refused: no list of messages, and no instruction
 {"prompt": "a", "completion": "b", "label": "up"}
--> refused: no label that is true or false
+-> refused: no pair, and no true or false label
 {"prompt": "a", "chosen": "b"}
--> refused: no chosen and rejected
+-> refused: no pair, and no true or false label
 {"chosen": "b", "rejected": "c"}
 -> refused: no list of messages
 {"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
  "rejected": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "c"}]}
 -> refused: different prompts
 {"instruction": "a", "completions": [{"response": "b", "overall_score": 3}]}
--> refused: no chosen and rejected
+-> refused: no pair, and no true or false label
 {"prompt": "a", "chosen": "x", "rejected": " x"}
--> refused: equal answers
+-> refused: equal or empty answers
+{"prompt": "a", "chosen": "x", "rejected": " "}
+-> refused: equal or empty answers
 {"prompt": "a", "completion": " ", "label": true}
--> refused: empty message
+-> refused: equal or empty answers
 {"prompt": " ", "chosen": "x", "rejected": "y"}
 -> refused: empty message
 {"prompt": "a", "chosen": {"x": 1}, "rejected": "c"}
@@ -362,10 +382,12 @@ def test_each_form_keeps_its_meaning_or_is_refused_by_name(kind, table):
         row, before = json.loads(record), json.loads(record)
         try:
             columns, unread = CHATS['without_empty'](row), collections.defaultdict(list)
-            columns = CHATS['in_known_form'](columns)
+            if CHATS['needs_schemas'](columns):
+                columns = chat_schemas.in_known_form(columns, {*map(CHATS['plain_name'], row)})
             example = CHATS['read_record'](columns, kind, collections.Counter(), unread)
             CHATS['check_rules'](*example)
-            may = [name for name in unread if re.fullmatch(CHATS['HARMLESS'], name.removeprefix('messages.'))]
+            may = {name for name, values in unread.items()
+                   if all(CHATS['is_harmless'](name, value) for value in values)}
             result = (json.loads(CHATS['line_of'](*example)), ', '.join(sorted(may)),
                       ', '.join(sorted(unread.keys() - may)))
         except ValueError as error:
@@ -428,7 +450,7 @@ def test_both_splits_have_good_and_bad_answers_if_there_are_two_questions_of_eac
         for name in 'train.jsonl', 'val.jsonl':
             assert {row['label'] for row in read_rows(out / name)} == {True, False}, (len(rows), name)
     chats(tmp_path / 'no', write(tmp_path / 'x.jsonl', labels(2, 1)), check=lambda result: mistake(
-        result, 'has 2 different questions to learn from, and at least two (of a label) are needed'))
+        result, '2 records of', 'two questions are needed (two of each label)'))
     assert not [*tmp_path.glob('no/[!.]*')]
 
 
@@ -442,11 +464,13 @@ ASKED = r"""
 {"article": ["one LONG", "two LONG"], "options": [["x", "y"], ["z"]]} => article: "one xxx & options: ["x", "y"], ["z"]
 {"question": ["And 1?", "And 2?"]} => question: "And 1?", "And 2?"
 {"prompt": ["what is 0?", "what is 1?"]} => prompt: "what is 0?", "what is 1?" (10 records)
-{"reviews": [[{"good": false}], [{"good": true}]], "metadata": [{"n": 1}]} => reviews: [{"good": false}], [{"good": true}] (12
+{"reviews": [[{"good": false}], [{"good": true}]], "tags": ["bad", 7, ["x"]]} => reviews: [{"good": false}], [{"good": true}] (12
 {"score": [1, 2, 3]} => score: 1, 2 (12 records) & --min_score a score
 {"label": [0, 1]} => label: 0, 1 (12 records) & --kind=preference reads a label
 {"": ["0", "1"], "How good, 1-5": [5]} => unnamed: "0", "1" & '--unused=unnamed,how good_1_5'
-{"output": ["a"], "chosen": ["c"]} => chosen: "c" (12 & --unused=chosen"""
+{"output": ["a"], "chosen": ["c"]} => chosen: "c" (12 & --unused=chosen & join
+{"metadata": [{"is_correct": false}, {"is_correct": true}]} => metadata: {"is_correct": false}, {"is_correct": true} (12
+{"split": ["train", "train", "False"], "tags": [["a"]]} => split: "False" (12 records)"""
 
 
 def beside(more, i):
@@ -468,7 +492,7 @@ def test_a_column_that_is_not_read_is_shown_with_two_values_until_its_flag_is_gi
         assert as_text(kept(tmp_path / 'out')) == as_text(
             line_of(f'user: what is {i}? | assistant: a') for i in range(12))
     counted = read_json(tmp_path / 'out/report.json')['unused_columns']
-    assert counted.keys() - {'id', 'metadata'} == {*pasted.removeprefix('--unused=').split(',')}
+    assert counted.keys() - {'id', 'tags'} == {*pasted.removeprefix('--unused=').split(',')}
 
 
 def test_an_answer_that_has_no_text_is_left_out_after_it_was_asked_about(tmp_path):
@@ -494,12 +518,58 @@ def test_a_column_is_never_named_in_vain(tmp_path):
         f'and {i}?' for i in range(9)}
 
 
+def test_a_flag_that_is_pasted_has_the_columns_of_the_one_before(tmp_path):
+    source = write(tmp_path / 'x.jsonl', [beside({'b': [1], 'a': ['x'], 'title': ['t']}, i) for i in range(9)])
+    chats(tmp_path / 'no', source, '--unused=b', check=lambda result: mistake(
+        result, 'a: "x" (9 records). If', '--unused=b,a (or'))
+    assert 'unused columns, title: 9, first ' in chats(tmp_path / 'out', source, '--unused=b,a')
+
+
+def test_a_pair_that_lacks_one_of_its_scores_is_kept_without_a_margin(tmp_path):
+    rows = [{'prompt': f'q{i}', 'chosen': 'a', 'rejected': 'b', 'score_chosen': 3 + i % 2,
+             'score_rejected': None if i == 5 else 3} for i in range(9)]
+    found = {row['prompt']: row.get('margin') for row in kept(of_rows(tmp_path, rows))}
+    assert found == {f'q{i}': None if i == 5 else i % 2 for i in range(9)}
+    del rows[5]['score_rejected']               # a column that this record does not have is asked about
+    source = write(tmp_path / 'x.jsonl', rows)
+    chats(tmp_path / 'no', source, check=lambda result: mistake(result, 'score_chosen: 4 (1 records)'))
+    assert len(kept(of_rows(tmp_path, rows, '--unused=score_chosen'))) == 9
+
+
+def test_a_nan_is_no_value_wherever_it_is_and_a_number_is_refused_with_its_column(tmp_path):
+    nan, rows = float('nan'), [{'instruction': f'q{i}', 'input': '', 'output': 'a'} for i in range(4)]
+    rows[0] |= {'input': nan, 'rating': nan, 'system': nan, 'source': nan}
+    rows[1] = {'messages': [{**say('user', 'q1'), 'weight': nan}, say('assistant', 'a')], 'score': nan}
+    rows[2]['input'] = 2.5
+    out = of_rows(tmp_path, rows)
+    assert as_text(kept(out)) == as_text(line_of(f'user: q{i} | assistant: a') for i in (0, 1, 3))
+    assert read_json(out / 'report.json')['left_out'] == {'neither text nor messages': [
+        1, f"{tmp_path}/x.jsonl:3 (['instruction', 'input']: 2.5)"]}
+
+
+# no record can be used: the first reason, its count, its place and what the record has
+UNUSABLE = """
+{"segments": [{"label": false, "text": "q"}], "source": "web"} => (segments, source)
+{"message_tree_id": "N", "prompt": {"text": "q", "role": "prompter", "replies": []}} => (message_tree_id, prompt)
+{"mapping": {"N": {"message": null}}, "title": "t"} => (mapping, title)
+{"text": "### Human: q### Assistant: a"} => (text)"""
+
+
+@pytest.mark.parametrize('line', UNUSABLE.strip().split('\n'))
+def test_if_no_record_can_be_used_the_reason_its_place_and_the_columns_are_said(line, tmp_path):
+    row, columns = line.split(' => ')
+    source = write(tmp_path / 'x.jsonl', [json.loads(row.replace('N', str(i))) for i in range(5)])
+    chats(tmp_path / 'no', source, check=lambda result: mistake(
+        result, f'0 records of {source} can be used, ', '; left out, no list of messages, and no ',
+        f': 5, first {source}:1 {columns}'))
+
+
 def test_a_filter_that_finds_no_number_ends_it_and_names_the_columns(tmp_path):
     for more, flag, words in (
-            ({}, '--min_score=3', 'no record has a score for --min_score; not read: id'),
+            ({}, '--min_score=3', 'no record has a number for --min_score; not read: id'),
             ({'rating': [1, 5]}, '--min_score=3', 'rating: 1, 5 (9 records)'),
-            ({'rating': [1, 5]}, '--min_score=3 --unused=rating', 'no record has a score'),
-            ({'chosen': ['b'], 'rejected': ['c']}, '--min_margin=1 --unused=response', 'no record has a margin')):
+            ({'rating': [1, 5]}, '--min_score=3 --unused=rating', 'no record has a number for --min_score; not read: rating, id'),
+            ({'chosen': ['b'], 'rejected': ['c']}, '--min_margin=1 --unused=response', 'no record has a number for --min_margin')):
         source = write(tmp_path / 'x.jsonl', [beside(more, i) for i in range(9)])
         chats(tmp_path / 'no', source, flag, check=lambda result: mistake(result, *words.split(' & ')))
     out = of_rows(tmp_path, [beside({'score': [1, 5, None]}, i) for i in range(9)], '--min_score=3')
@@ -535,6 +605,8 @@ UltraFeedback {"prompt": "qN", "prompt_id": "1N", "chosen": [{"content": "qN", "
 orca_dpo_pairs {"system": "", "question": "qN", "chosen": "a", "rejected": "b"} =>
 orca_dpo_pairs, distilabel {"system": "", "input": "qN", "chosen": "a", "rejected": "b", "generations": ["a", "b"], "order": ["chosen", "rejected"], "rating": [9.0, 8.0], "rationale": "r", "status": "unchanged", "chosen_score": 9.0, "in_gsm8k_train": false} => generations,order,rating,rationale,status,chosen_score,in_gsm8k_train
 hh-rlhf {"chosen": "\n\nHuman: qN\n\nAssistant: a", "rejected": "\n\nHuman: qN\n\nAssistant: b"} =>
+orpo-dpo-mix {"source": "Airoboros", "chosen": [{"content": "qN", "role": "user"}, {"content": "a", "role": "assistant"}], "rejected": [{"content": "qN", "role": "user"}, {"content": "b", "role": "assistant"}], "prompt": "qN", "question": "qN"} =>
+Nemotron v2 {"uuid": "N", "license": "cc-by-4.0", "generator": "DeepSeek-R1", "messages": [{"role": "user", "content": "qN"}, {"role": "assistant", "content": "a"}], "metadata": "{\"is_correct\": ODD}"} => metadata
 trl, kto {"prompt": "qN", "completion": "a", "label": ODD} =>"""
 
 
@@ -575,7 +647,7 @@ user: q | chosen: 22 | rejected: 2
 user: q | chosen: 2 | rejected: 2 2
 user: ann@uni.edu? | chosen: ask bob@uni.edu | rejected: no
 user: q | chosen: 22 | rejected: 2 -> exact duplicate
-user: ann@uni.edu? | chosen: ann@uni.edu | rejected: bob@uni.edu -> equal answers"""
+user: ann@uni.edu? | chosen: ann@uni.edu | rejected: bob@uni.edu -> equal or empty answers"""
 
 
 def test_pairs_are_left_out_for_their_reasons_and_compared_behind_the_masks(tmp_path):
@@ -588,7 +660,7 @@ def test_pairs_are_left_out_for_their_reasons_and_compared_behind_the_masks(tmp_
     out = of_rows(tmp_path, rows + table)
     masked = re.sub(r'\w+@uni.edu', '<EMAIL>', json.dumps(table[:-2]))
     assert as_text(kept(out)) == as_text(rows + json.loads(masked))
-    assert left_out(out) == {'exact duplicate': 1, 'equal answers': 1}
+    assert left_out(out) == {'exact duplicate': 1, 'equal or empty answers': 1}
     made = read_json(out / 'report.json')
     assert made['read'] == made['kept'] + sum(left_out(out).values()) == len(rows + table)
     assert made['changed'] == {'email': 5}
@@ -709,13 +781,16 @@ def test_about_a_tenth_is_held_out_however_examples_begin_and_no_prompt_is_on_bo
     assert len(train + val) == 200 and not {*train} & {*val} and least <= len(val) <= most
 
 
-@pytest.mark.parametrize('question', 'hi|Continue, please.|请继续|🙂|How are you?|介绍一下你自己'.split('|'))
-def test_a_question_of_fewer_than_three_words_is_no_sign_of_a_conversation(question):
-    messages = line_of(f'system: s | user: {question} | assistant: a | user: b | assistant: c')['messages']
-    is_long = question in ('How are you?', '介绍一下你自己')
-    wanted = (question, f'{question}\na\nb') if is_long else ('all', 'all')
-    assert CHATS['split_texts'](messages, {}, 'all') == wanted
-    assert CHATS['split_texts'](messages[:2], {'chosen': 'a'}, 'all') == (question,) * 2
+def test_conversations_that_begin_alike_and_go_on_are_on_one_side(tmp_path):
+    """As in data sets that have a record for each answer of a conversation."""
+    turns = [f'user: what about {i}%s | assistant: a{i} | user: and %d? | assistant: ok | ' for i in range(40)]
+    for end in '', 'user: well? | chosen: a | rejected: b | ':
+        rows = [line_of((turn * n % (('', 1, '', 2, '', 3)[:2 * n]) + end).strip(' |'))
+                for turn in turns for n in (1, 2, 3)]
+        out = of_rows(tmp_path, rows)
+        train, val = ({re.search(r'what about \d+', json.dumps(row))[0] for row in read_rows(out / f'{side}.jsonl')}
+                      for side in ('train', 'val'))
+        assert len(train) + len(val) == 40 and not train & val and val
 
 
 def test_a_text_is_held_out_by_its_hash_and_as_few_others_as_that_allows():
@@ -760,7 +835,7 @@ def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none(out, 
 MISTAKES = """
 --source=nowhere => nowhere does not exist
 --source=one.jsonl,nowhere => nowhere does not exist
---source=one.jsonl => one.jsonl has 1 different questions & at least two & or input with output & one.jsonl:2 (prompt)
+--source=one.jsonl => 1 records of one.jsonl can be used, and two questions & left out, no list & or input with output & 1, first one.jsonl:2 (prompt)
 --source=samples.jsonl => an answer that eval.py judged: 2 & samples.jsonl:1 & --prefer
 --source=samples.jsonl --prefer=passed => none of 2 judged answers
 --source=one.jsonl --val_fraction=1 => val_fraction=1 must be

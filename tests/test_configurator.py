@@ -262,6 +262,13 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), slip
 
 
+def test_what_a_script_does_when_it_ends_is_done_once_however_it_ends(play):
+    body = 'import configurator, os\nconfigurator.at_exit.callback(os.write, 1, b"freed.")\n'
+    for end in '', 'raise UserError("x")', '1 / 0', 'import sys; sys.exit(3)', 'raise KeyboardInterrupt':
+        for before in '', 'import os; os.environ["RANK"] = "0"':        # as torchrun does
+            assert play(body=body + end, before=before).stdout.count('freed.') == 1, end
+
+
 def test_a_copied_model_py_says_what_is_wrong_under_any_name(play):
     gptx = (ROOT / 'model.py').read_text('utf-8')
     for body, words in {'GPTConfig(n_embd=30, n_head=12)': 'head_dim=2.5 must be even', 'GPT.load("gone.pt")': 'gone.pt'}.items():

@@ -77,6 +77,12 @@ def test_a_table_a_list_or_a_notebook_arrives_and_what_is_no_row_or_no_record_is
     assert len(told) == len(row['left_out']) and all(map(str.__contains__, told, row['left_out']))
 
 
+def test_a_missing_cell_of_any_column_is_no_text(tmp_path):
+    path = fill(tmp_path, {'a.csv': 'question,input,answer\nIs it?,nan,NA\n"None, or all?",,"N/A, sir"\n'}) / 'a.csv'
+    assert [*formats.records_of(str(path))] == [
+        {'question': 'Is it?', 'input': None, 'answer': None}, {'question': 'None, or all?', 'input': '', 'answer': 'N/A, sir'}]
+
+
 def parquet(path, rows):
     pyarrow = pytest.importorskip('pyarrow')
     from pyarrow import parquet
@@ -352,10 +358,14 @@ def test_a_filter_that_was_asked_for_and_could_judge_nothing_is_an_error_with_th
         'clean.py', '--out_dir=no', '--num_workers=1', '--min_words=0', *flags, cwd=tmp_path))
     assert not (tmp_path / 'no/report.md').exists()
     one = {'text': PROSE[4], 'meta': {'url': 'a.org', 'license': 'mit'}}
-    source = write_records(tmp_path / 'one.jsonl', [*blind, one])
-    cleaned(out, source, f'--url_block={tmp_path}/block', '--languages=en', '--licenses=mit,unknown')
+    deep = [{'text': PROSE[5], 'meta': {'page': {'url': 'spam.com'}}}, {'text': PROSE[6], 'meta': '{"url": "spam.com"}'}]
+    source = write_records(tmp_path / 'one.jsonl', [*blind, one, *deep])
+    said = preparing.clean(out, source, f'--url_block={tmp_path}/block', '--languages=en', '--licenses=mit,unknown')
     judged = read_json(out / 'report.json')['counts']['documents judged']
-    assert judged == {'licenses': 1, 'url_block or url_allow': 1, 'languages': 4}
+    assert judged == {'licenses': 1, 'url_block or url_allow': 1, 'languages': 6}
+    assert 'note: --url_block or url_allow could not judge 5 documents, which lack an address' in said
+    assert 'could not judge' not in preparing.clean(tmp_path / 'all', write_records(tmp_path / 'a.jsonl', [one]), '--min_words=0',
+                                                    f'--url_block={tmp_path}/block')
 
 
 def test_an_address_in_a_struct_of_parquet_is_seen(out, tmp_path):

@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from conftest import PAID, make_pairs, mistake, ok, read_json, refused, run, write
+from conftest import PAID, fill, make_pairs, mistake, ok, read_json, refused, run, write
 
 from files import clear, find_files
 
@@ -114,7 +114,8 @@ def test_a_list_of_paths_has_parts_and_patterns_and_what_matches_nothing_is_a_se
     write(tmp_path / 'r[1]/more/x.jsonl', [{}])
     assert find_files('r[1]/more/x.jsonl')[0] == find_files('r[1]/more')[0] == ['r[1]/more/x.jsonl']
     refused('r.1. has a run', find_files, 'r[1]')
-    refused('gone/. does not exist', find_files, 'a.txt, gone/*')
+    for others in 'a.txt', 'b':             # what is skipped elsewhere is not at gone/*
+        refused('gone/. does not exist', find_files, f'{others}, gone/*')
     write(tmp_path / 'in/metrics.jsonl', [])
     for command in 'plot.py --runs=in,no/*', 'eval.py --ckpt=no/*', 'train.py --streaming=no/*', 'clean.py --source=no/*', \
             '-m extras.models.export --ckpt=no/*', 'clean.py --decontaminate=no/*', 'clean.py --url_block=no/*':
@@ -187,15 +188,24 @@ def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, 
 
 def test_a_trainer_says_what_is_no_data_for_it(place):
     """Conversations, pairs, tokens and text: what the folder has, and whose it is."""
-    words = {'sft.py': ('no conversation', 'pairs and labels are for dpo.py', '"prompt": ', '"chosen": '),
-             'dpo.py': ('no pair', 'conversations are for sft.py', '"messages": ')}
+    words = {'sft.py': ('not a conversation', 'dpo.py reads pairs and labels', '"prompt": ', '"chosen": '),
+             'dpo.py': ('not a pair', 'sft.py reads conversations', '"messages": ')}
     for line, other in (COMMANDS[4], 'pairs'), (COMMANDS[5], 'chats'):
         script, _, *flags = line.split()
         result = run(script, *flags, f'--data_dir={other}', '--out_dir=new', cwd=place)
         mistake(result, f'{other}/train.jsonl, line 1, is', *words[script])
         for other in 'cleaned', 'tokens':
             result = run(script, *flags, f'--data_dir={other}', '--out_dir=new', cwd=place)
-            mistake(result, f'{other}/train.jsonl is missing', 'not tokens or text')
+            mistake(result, f'{other}/train.jsonl is missing', f'{script} needs')
+
+
+def test_a_meta_json_of_others_is_no_data_of_a_trainer(place, tmp_path):
+    for meta in '', '[1]', '{"name": "x", "dtype": "uint16"}':
+        fill(tmp_path, {'meta.json': meta, 'val.bin': 'val', 'train.bin': 'train', 'meta.pkl': ''})
+        mistake(run('train.py', f'--data_dir={tmp_path} --out_dir=new', cwd=place), f'{tmp_path} has no', 'prepare.py')
+    sft = COMMANDS[4].split(' ', 2)[2]
+    mistake(run('sft.py', sft, f'--base_dir={tmp_path} --replay=2 --out_dir=new', cwd=place), f'{tmp_path} was prepared with another')
+    assert not (place / 'new').exists()
 
 
 def test_advice_leads_to_no_folder_of_others(place):
@@ -203,8 +213,8 @@ def test_advice_leads_to_no_folder_of_others(place):
         script, _, *flags = line.split()
         if script != 'rl.py':
             result = run(script, *flags, '--data_dir=cleaned', '--out_dir=new', cwd=place)
-            mistake(result, 'cleaned', '--out_dir=NEW, and give --data_dir=NEW')
-    mistake(run('eval.py', '--ckpt=run, run', '--data_dir=chats', cwd=place), 'the val_loss of chats')
+            mistake(result, 'cleaned', '--out_dir=NEW, ', ' --data_dir=NEW')
+    mistake(run('eval.py', '--ckpt=run, run', '--data_dir=chats', cwd=place), 'chats has no prepared text', 'val_loss in metrics.jsonl')
 
 
 def test_what_a_killed_run_has_left_is_refused_by_the_other_scripts_and_stays(tmp_path):
@@ -215,8 +225,8 @@ def test_what_a_killed_run_has_left_is_refused_by_the_other_scripts_and_stays(tm
     for owner, begun in scripts.items():
         work = tmp_path / owner / '.nanoparrot'
         (work / 'shard').mkdir(parents=True)
-        for name in owner, 'shard/half':
-            (work / name).touch()
+        write(work / 'meta.json', [{'format': owner}])
+        (work / 'shard/half').touch()
         for command in {*scripts.values()} - {begun}:
             mistake(run(*command.split(), f'--out_dir={owner} --overwrite', cwd=tmp_path),
                     'has unfinished results, not of this script')
@@ -250,7 +260,6 @@ eval.py .json --ckpt=model --data_dir=tokens --device=cpu
 plot.py .png --runs=run
 tokenizer.py .json --input=text.jsonl --vocab_size=400
 extras.tasks.compare .json model model
-extras.training.tokenizer_report .json --input=text.jsonl --vocab_size=400
 extras.models.export .html --ckpt=model --to=html
 extras.models.export .gguf --ckpt=model --to=gguf
 extras.models.export /hf --ckpt=model --to=hf
@@ -273,8 +282,8 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_work(place, tmp_pat
 
 def test_a_glob_names_files_without_an_ending_and_packed_ones_of_an_unknown_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in 'wiki_00', 'wiki_01', 'wiki_02.png', 'a.log.gz', 'b.log', 'LICENSE', 'c.txt':
+    for name in 'wiki_00', 'wiki_01', 'wiki_02.png', 'a.log.gz', 'b.log', 'd.LOG', 'LICENSE', 'c.txt':
         write(tmp_path / name, ['text'])
-    for glob, names in ('wiki_*', 'wiki_00 wiki_01'), ('*.log.gz', 'a.log.gz'), \
+    for glob, names in ('wiki_*', 'wiki_00 wiki_01'), ('*.log.gz', 'a.log.gz'), ('*.LOG', 'd.LOG'), ('**/*.log', './b.log'), \
             ('*', 'c.txt'), ('./wiki_0[01]', './wiki_00 ./wiki_01'), ('**', './c.txt'):
         assert ' '.join(find_files(glob)[0]) == names, glob

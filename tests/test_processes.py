@@ -151,7 +151,8 @@ def test_processes_that_cannot_meet_are_refused_and_others_meet_also_without_loc
     """One of several that knows nothing of the others would train a model of its own. Of a job of
     several tasks, the batch script and an interactive step are one process."""
     for line in UNTOLD.splitlines():
-        mistake(train(tmp_path / 'run', env=env_of(line)), 'torchrun', 'srun', 'MASTER_ADDR')
+        mistake(train(tmp_path / 'run', env=env_of(line)), 'torchrun', 'srun', 'MASTER_ADDR',
+                'independent runs, unset SLURM_STEP_NUM_TASKS')
     assert not (tmp_path / 'run').exists()
     for line in 'SLURM_PROCID=0 SLURM_NTASKS=2', 'SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=1':
         assert 'processes: 1 ' in ok(train(tmp_path / line, '--max_steps=1', env=env_of(line)))
@@ -209,6 +210,7 @@ def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(
     assert time.time() - float(re.search('planted at (.*)', result.stdout)[1]) < 10
     assert words.strip() in result.stderr
     assert result.returncode == int(code) and state(out)['step'] == 0
+    assert not (out / '.nanoparrot').exists()           # nothing of the lock stays
 
 
 # --- torchrun itself, and the compiler ------------------------------------------------------------

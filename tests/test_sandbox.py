@@ -112,7 +112,7 @@ def judged(groups, folder, mode, timeout=1, more=()):
     done = subprocess.run([sys.executable, *less, '-c', CALLER, folder, str(timeout)], timeout=120,
                           input=json.dumps(groups), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    said = 'warning: programs have limits here, but no walls; see sandbox.py'
+    said = 'warning: programs have limits but no isolation; see sandbox.py'
     times = len(groups) * (mode not in CONFINED)         # each caller says it once
     assert ''.join(done.stderr.split('\n')) == said * times
     wait_for(lambda: is_gone(folder))

@@ -228,7 +228,8 @@ def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
     path, good = tmp_path / 'bad.json', json.dumps(ODD.to_json())
     refused('no such file', Tokenizer.load, path)
     damaged = '{"added_tokens": [], "model": {}}'           # as if it were Hugging Face's
-    for content in good[:-9], '[' * 100_000, good.replace('"bpe"', '"unigram"'), damaged:
+    later = good.replace('nanoparrot-tokenizer-1', 'nanoparrot-tokenizer-2')
+    for content in good[:-9], '[' * 100_000, good.replace('"bpe"', '"unigram"'), damaged, later:
         path.write_text(content)
         refused(r'bad\.json is not a tokenizer', Tokenizer.load, path)
 

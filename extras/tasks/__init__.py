@@ -1,17 +1,17 @@
 """
-Questions, answers, and programs that run to see whether an answer is right. A line a file: who
-opens it, and why.
+Questions, answers, and tests that decide whether an answer is right. Each line: a file, the option
+that imports it, and what it does.
 
-answers             eval.py --tasks: a model answers many prompts, and samples.jsonl grows
+answers             eval.py --tasks: generates answers to many prompts, for samples.jsonl
 problems            --tasks=problems: small Python problems with tests; chats.py writes examples
-questions           eval.py --data: one form for HumanEval, MBPP, GSM8K and your own
-grading             eval.py --tasks: how good an answer is, by tests or rules
-own_tests           questions: with your tests for unittest, doctest or pytest, to run them
+questions           eval.py --data: one format for HumanEval, MBPP, GSM8K and your own
+grading             eval.py --tasks: scores answers by tests or rules
+own_tests           questions: runs your unittest, doctest or pytest tests
 sandbox             --allow_code_execution: runs programs that a model wrote; may be copied alone
 rewards             rl.py --reward=problems, FILE.jsonl, FOLDER: tests, rules or a reward model
 
 Commands, python -m extras.tasks.NAME --help:
 compare             is the second of two models better, and at what?
-rescore             pass@k of answers that exist already, without a model
-chain_report        the table of what each stage of run.sh can do
+rescore             pass@k of existing answers, without a model
+chain_report        the report of run.sh: scores of each stage
 """

@@ -1,13 +1,13 @@
 """
-Answers of a model to many prompts at once, for eval.py and the page that export writes, and
-samples.jsonl, which has a row for each answer.
+Generate a model's answers to many prompts in batches, for eval.py and the page that export writes,
+and read and write samples.jsonl, which has a row for each answer.
 
     model, tokenizer = load_model('out/sft')            # of common.py
     write(model, tokenizer, ['def f(x):', 'import '], n=2, max_new_tokens=9)
     # -> [['...', '...'], ['...', '...']]: two answers to each prompt
 
-A prompt is a text, or messages [{'role', 'content'}]. All tokens come from GPT.stream. Answer in
-tokenizer.py turns a prompt into ids, and ids into text.
+A prompt is a text, or messages [{'role', 'content'}]. GPT.stream generates the tokens. Answer in
+tokenizer.py converts a prompt to ids, and ids to text.
 """
 import hashlib, json, math, os, pathlib, random
 import numpy as np
@@ -30,11 +30,11 @@ def write(model, tokenizer, prompts, n, *how, **more):
 
 def batches(model, tokenizer, prompts, n, ends='', max_new_tokens=256, seed=0, batch_size=16,
             temperature=None, top_k=0, top_p=1.0, known=()):
-    """Yield {i n + j: text of answer j to prompt i}, a batch of answers at a time. ends: a pattern
-    in front of which the answer to a text ends; whoever answers messages knows where to stop.
-    temperature=None is 0 for one answer, the likeliest, and 0.8 for several, which have to differ.
+    """Yield {i n + j: text of answer j to prompt i}, a batch of answers at a time. ends: a stop
+    pattern: an answer to a text ends before its first match (answers to messages end with a stop
+    token). temperature=None is 0 for one answer, and 0.8 for several, which should differ.
 
-    Each answer has a random generator of its own, so the other answers of its batch change it by
+    Each answer has its own random generator, so the other answers of its batch change it by
     rounding only. The arguments decide which answers form a batch, and a batch whose texts are all
     in `known` is not generated again. So a resumed evaluation equals an uninterrupted one."""
     known = dict(known)
@@ -51,36 +51,36 @@ def batches(model, tokenizer, prompts, n, ends='', max_new_tokens=256, seed=0, b
         batch = order[start:start + batch_size]
         if not known.keys() >= {*batch}:
             answers = [begin(prompts[k // n]) for k in batch]
-            dice = [random.Random(f'{seed} {k // n} {k % n}') for k in batch]
-            known |= zip(batch, write_batch(model, answers, dice, temperature, top_k, top_p))
+            rngs = [random.Random(f'{seed} {k // n} {k % n}') for k in batch]
+            known |= zip(batch, write_batch(model, answers, rngs, temperature, top_k, top_p))
         yield {k: known[k] for k in batch}
 
 
-def write_batch(model, answers, dice, temperature, top_k, top_p):
-    """Write these answers at once, and return their texts."""
+def write_batch(model, answers, rngs, temperature, top_k, top_p):
+    """Generate a batch of answers, and return their texts. rngs: a random generator per answer."""
     V, T = model.config.vocab_size, model.config.block_size
     tokenizer = answers[0].tokenizer
     suppress = tokenizer.suppressed_tokens(V)
     texts = [''] * len(answers)
 
-    def draw(logits, rows, t):          # logits (b, V) of the b answers that go on
+    def next_token(logits, rows, t):    # logits (b, V) of the b unfinished answers
         logits[:, suppress] = -math.inf
         rows = rows.tolist()
         for row, i in zip(logits, rows):
             if answers[i].prefix:
                 row[tokenizer.suppressed_tokens(V, answers[i].prefix)] = -math.inf
-        u = logits.new_tensor([dice[i].random() for i in rows])
+        u = logits.new_tensor([rngs[i].random() for i in rows])
         token = sample(logits, temperature, top_k, top_p, u)                            # (b,)
         for k, (i, id) in enumerate(zip(rows, token.tolist())):
             texts[i] += answers[i].append(id)
             if not answers[i].remaining:
-                token[k] = IGNORE       # which is a stop here, so the row leaves
+                token[k] = IGNORE       # a stop token here: the sequence is removed
         return token
 
     prompts = [torch.tensor(answer.ids[-T:]) for answer in answers]
     idx = pad_sequence(prompts, batch_first=True, padding_value=IGNORE, padding_side='left')
     n = max(answer.remaining for answer in answers)
-    for _ in model.stream(idx.to(model.embedding.weight.device), n, draw, stop=[IGNORE]):
+    for _ in model.stream(idx.to(model.embedding.weight.device), n, next_token, stop=[IGNORE]):
         pass
     return texts
 
@@ -92,7 +92,7 @@ REFUSED = ('%s has answers of other weights, questions or settings; choose anoth
 
 def rows_of(task, questions, texts, who):
     """Return the rows of several answers to each question, not yet scored. who: {'ckpt', 'step',
-    'chat'} of the model, and the hash of ask()."""
+    'chat'} of the model, and the hash that ask() computes."""
     rows = []
     for question, several in zip(questions, texts):
         row = {key: question.get(key) for key in ('task_id', 'family', 'composition', 'split',
@@ -110,7 +110,7 @@ def given_answers(task, questions, rows, n):
     given = {str(row['task_id']) for row in rows}
     texts, tail = [], lambda name: name.rpartition('/')[2]
     for name in [str(question['task_id']) for question in questions]:
-        # 601 and "Mbpp/601" are one name, if no other row has all of it
+        # 601 and "Mbpp/601" are the same name, unless a row has the exact name
         alike = [name] if name in given else [other for other in given if tail(other) == tail(name)
                                               and ('/' in other) != ('/' in name)]
         texts.append([row['completion'] for row in rows if [str(row['task_id'])] == alike])
@@ -126,8 +126,8 @@ def read_rows(path):
 
 
 def replace_rows(path, rows):
-    """Write these rows in place of those of the same models and tasks. Whatever ends us, the file
-    is the old one or the new one."""
+    """Replace the rows of the same models and tasks in a file. The write is atomic: after a crash,
+    the file has all old rows or all new ones."""
     of = lambda row: (row.get('ckpt'), row.get('task'))
     replaced = {*map(of, rows)}
     rows = rows + [row for row in read_rows(path) if of(row) not in replaced]
@@ -154,7 +154,7 @@ def ask(path, task, questions, model, tokenizer, who, n, *how):
         if (row.get('ckpt'), row.get('task')) == (who['ckpt'], task):
             require(row.get('hash') == who['hash'], REFUSED % path)
             known[number[row['task_id']] * n + row['sample']] = row['completion']
-    replace_rows(path, [])      # without half a line
+    replace_rows(path, [])      # removes an incomplete last line
     with open(path, 'a', encoding='utf-8') as file:
         for batch in batches(model, tokenizer, prompts, *how, known=known):
             for k, text in batch.items():

@@ -1,5 +1,5 @@
 """
-run.sh runs this command at its end. It reports what each stage can do, and what it gained.
+The report of run.sh: the scores of each stage, and its gains over SFT.
 
     python -m extras.tasks.chain_report --minutes=8.3         # reads out/quickstart*
 
@@ -29,7 +29,7 @@ def read_json(path):
 
 
 def machine():
-    """Return the GPU or CPU, cores, the type of its products and the versions, as in a record."""
+    """Return a text: GPU or CPU, its cores, the dtype of matrix products and the versions."""
     kind, name = 'cpu', platform.machine()
     if torch.cuda.is_available():
         kind, name = 'cuda', torch.cuda.get_device_name()
@@ -48,8 +48,8 @@ def commit():
 
 
 def as_expected(folder):
-    """Return {metric: (value at the end, low, high)} of what the preset of a run has in _expect, a
-    line that is read and not executed."""
+    """Return {metric: (last value, low, high)} for the metrics in _expect of a run's preset. The
+    preset is parsed, not executed."""
     preset = read_json(f'{folder}/config.json')['preset']
     path = pathlib.Path(__file__).parents[2] / 'config' / preset
     text = path.read_text(encoding='utf-8') if path.is_file() else ''
@@ -70,14 +70,13 @@ def verdict(name, numbers):
 
 
 def stage(name):
-    """Return what the files of a stage say."""
+    """Return the results of a stage, from the files in its folder."""
     _, folder = STAGES[name]
     tasks = read_json(f'{folder}/eval.json')['tasks']
     split = tasks['problems']['by_split']
     passed = [row for row in read_rows(f'{folder}/samples.jsonl')
               if row['split'] == 'example' and row['outcome'] == 'passed']
-    # A trainer writes tokenizer.json as it begins or resumes, and last.pt as it ends. One that was
-    # resumed when it had ended writes no other last.pt.
+    # A trainer writes tokenizer.json first and last.pt last, unless it is resumed when it is done.
     began, ended = (os.path.getmtime(f'{folder}/{file}') for file in ('tokenizer.json', 'last.pt'))
     return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
             'minutes': max(0, ended - began) / 60, 'expect': as_expected(folder),

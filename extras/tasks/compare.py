@@ -4,10 +4,10 @@ Is the second of two models better? On the same problems, with a 95% interval.
     python -m extras.tasks.compare out/sft out/dpo                    # after eval.py on both
     python -m extras.tasks.compare a/samples.jsonl b/samples.jsonl --out=compare.json
 
-It reads two samples.jsonl, whose answers eval.py has scored, and prints the mean of each, the gain
-on all problems and on each kind of them, and the problems that the second model gained and lost. A
-problem that only one of the models answered is left out. A score is the fraction of the answers
-that passed, or a judge's grades, 1 to 10, as fractions of that scale.
+The command reads two samples.jsonl with answers that eval.py has scored. It prints both means, the
+gain over all problems and over each kind, and the problems that the second model gained and lost.
+Problems that only one of the models answered are skipped. The score of a problem is the fraction of
+its answers that passed, or the mean of a judge's grades, with 1 to 10 scaled to 0 to 1.
 """
 import argparse, json, pathlib, sys
 import numpy as np
@@ -20,47 +20,47 @@ def mean(numbers):
 
 
 def bootstrap(scores):
-    """Return the 95% interval of the mean of scores from 0 to 1: of n scores, n are drawn, putting
-    each back, 2,000 times, and 95% of the means lie in the interval. Scores that are all alike
-    would get an interval without a width. But of n others, up to the fraction w / (n + w) may be 0,
-    or 1: that is the end of Wilson's interval, which interval() in eval.py explains."""
+    """Return the 95% bootstrap interval of the mean of n scores from 0 to 1: n scores are sampled
+    with replacement, 2,000 times, and the interval contains 95% of the means. If all scores are
+    equal, this interval would have no width, so w / (n + w) is its width instead, as in Wilson's
+    interval, which interval() in eval.py explains."""
     n, w = len(scores), 1.96 ** 2
     if len({*scores}) == 1:
         return [scores[0] * n / (n + w), (scores[0] * n + w) / (n + w)]
-    drawn = np.random.default_rng(0).integers(n, size=(2000, n))
-    return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
+    samples = np.random.default_rng(0).integers(n, size=(2000, n))
+    return np.percentile(np.array(scores)[samples].mean(1), [2.5, 97.5]).tolist()
 
 
 def paired_difference(before, after):
-    """Return [difference, low, high]: how much higher the mean of `after` is, and its 95% interval.
-    Two models answered the same problems, and what is hard for one is hard for the other. The
-    scores of each lie far apart, so both have wide intervals; the differences lie close together:
+    """Return [difference, low, high]: mean(after) - mean(before) and its 95% interval. Two models
+    answered the same problems, and a problem that is hard for one is often hard for the other. The
+    scores vary widely, so each mean has a wide interval, but the paired differences vary little:
 
         before      0.9     0.5     0.1
         after       1.0     0.7     0.2
         gained      0.1     0.2     0.1"""
-    # bootstrap() takes numbers from 0 to 1, so a difference of -1 goes in as 0, and 1 as 1.
+    # bootstrap() needs numbers from 0 to 1, so differences from -1 to 1 are scaled.
     changes = [(1 + b - a) / 2 for a, b in zip(before, after)]
     return [mean(after) - mean(before), *[2 * end - 1 for end in bootstrap(changes)]]
 
 
-def worth(row):
-    """Return what an answer is worth, 0 to 1."""
+def score(row):
+    """Return the score of an answer, from 0 to 1."""
     return (row['score'] - 1) / 9 if 'score' in row else int(row['outcome'] == 'passed')
 
 
 def read(path):
-    """Return {problem: its rows} of a samples.jsonl, or of the one in a folder, without answers
-    that have no verdict."""
+    """Return {problem: its rows} of a samples.jsonl or of the samples.jsonl in a folder, without
+    answers that have no verdict."""
     path = path if path.endswith('.jsonl') else f'{path}/samples.jsonl'
     return grading.by_problem(grading.read_answers(path, 'outcome'))
 
 
 def compare(before, after):
-    """Return what the second model gained and lost. before, after: what read() returns."""
+    """Return the comparison of two models. before, after: their {problem: rows}, from read()."""
     shared = [problem for problem in before if problem in after]
     require(shared, 'the two samples.jsonl have no problem in common: give both the same --tasks')
-    a, b = [[mean([*map(worth, rows[problem])]) for problem in shared] for rows in (before, after)]
+    a, b = [[mean([*map(score, rows[problem])]) for problem in shared] for rows in (before, after)]
     # such as practice tasks; rows of questions from a file have no kind
     kinds = [before[problem][0].get('kind') for problem in shared]
     gain = {'all': paired_difference(a, b)}
@@ -78,13 +78,13 @@ if __name__ == '__main__':
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('samples', nargs=2, help='a samples.jsonl, or its folder')
     parser.add_argument('--out', help='file for the result, JSON')
-    typed = parser.parse_args()
-    out = typed.out and pathlib.Path(typed.out).expanduser()
+    args = parser.parse_args()
+    out = args.out and pathlib.Path(args.out).expanduser()
     if out:
         require_writable(out)
-    result = compare(*map(read, typed.samples))
-    for name, score in zip(typed.samples, (result['a'], result['b'])):
-        print(f'{name}: {score:.4f} on the {result["n"]} problems of both')
+    result = compare(*map(read, args.samples))
+    for name, value in zip(args.samples, (result['a'], result['b'])):
+        print(f'{name}: {value:.4f} on the {result["n"]} problems of both')
     for kind, (gain, low, high) in result['gain'].items():
         print(f'gain, {kind}: {gain:+.4f} ({low:+.4f} to {high:+.4f})')
     for name in 'gained', 'lost':

@@ -1,6 +1,6 @@
 """
-Score answers to the questions of questions.py, by running their programs with tests or by rules,
-for eval.py, rl.py, and the commands rescore, compare and export.
+Score answers to the questions of questions.py, by running tests or checking rules, for eval.py,
+rl.py, and the commands rescore, compare and export.
 
     code_in('So:\\n```python\\nx = 1\\n```')       # 'x = 1\\n'
 """
@@ -25,7 +25,7 @@ def grade(questions, rows, run):
         row |= verdict
         if question_of[row['task_id']].get('tests'):    # is it a single line? DPO teaches it
             row['preferred'] = problems.preferred(row['completion'])
-        # name: it uses an unknown name, or defines another than it was asked for
+        # name: the program uses an undefined name, or defines another function than asked for
         is_name = re.match(r'(Name|UnboundLocal)Error\b', row['message'])
         row['why'] = 'name' if is_name else WHY.get(row['outcome'], row['outcome'])
     lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
@@ -56,7 +56,7 @@ def verdicts(cases, run):
 
 # --- rows of samples.jsonl ------------------------------------------------------------------------
 def read_answers(path, *keys):
-    """Return the rows of a file of one checkpoint's answers, {"task_id", ...} with these keys."""
+    """Return the rows of a file of one checkpoint's answers. Each row must have these keys."""
     keys = {'task_id', *keys}
 
     def checked(row):
@@ -79,9 +79,9 @@ def group(rows, key):
 
 
 def by_problem(rows):
-    """Return {problem: its rows}, without answers that have no verdict: infrastructure, because the
-    machine failed and not the answer, and ungraded. A problem is known by its name and its prompt,
-    because in files without ids one name may mean two questions."""
+    """Return {problem: its rows}, without answers that have no verdict, because they are ungraded
+    or the machine failed (infrastructure). A problem is identified by its name and its prompt,
+    because files without ids may use a name twice."""
     judged = [row for row in rows if row['outcome'] not in ('infrastructure', 'ungraded')]
     return group(judged, lambda row: (f'{row.get("task")} {row["task_id"]}',
                                       str(row.get('prompt'))))
@@ -114,9 +114,9 @@ def summarise(rows, ks, pass_at_k, interval):
 # --- does the harness work here? ------------------------------------------------------------------
 def check_harness(questions, run):
     """Run programs that are known to be wrong or right. Return {'left_out': the task_ids whose own
-    solution fails, 'confined': whether walls stand around programs}. Raise UserError if nothing
-    may run, if a function that does nothing passes, or if over 1% of the solutions fail (and more
-    than one)."""
+    solution fails, 'confined': whether the sandbox isolates programs}. Raise UserError if code
+    execution is not allowed, if an empty function passes, or if over 1% of the solutions fail (and
+    more than one)."""
     questions = [question for question in questions if question['tests']]
     if not questions:
         return {'left_out': []}
@@ -164,7 +164,7 @@ def check_tasks(questions_of, run):
 
 # --- code -----------------------------------------------------------------------------------------
 # A line with a fence, ``` or ~~~, perhaps behind a sentence, and all up to the same fence on a line
-# of its own. A fence with the name md is passed over: it is around a whole answer.
+# of its own. A fence with the name md is skipped, because it encloses a whole answer.
 BLOCK = re.compile(r'^[^`~\n]*(`{3,}|~{3,})(?! *(?:md|markdown)\b)[^`\n]*\n'
                    r'(.*?)(?:^\s*\1[`~]*\s*$|\Z)', re.M | re.S)
 

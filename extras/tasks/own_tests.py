@@ -1,7 +1,7 @@
 """
-Tests for unittest, doctest or pytest: questions.py puts this text in front of them, and the call of
-run_found() behind them, so that the sandbox runs what those would find. Whoever leaves a process
-has no verdict there. So unittest.main() and pytest.main() leave nothing here, and end no tests.
+Support for unittest, doctest and pytest tests: questions.py puts this text before the tests and a
+call of run_found() after them, so that the sandbox runs all tests that these tools would collect. A
+process that exits has no verdict. So unittest.main() and pytest.main() do not exit here.
 """
 import doctest, sys, types, unittest
 
@@ -28,7 +28,7 @@ def run_found():
         if name in HERE or getattr(found, '__module__', '') != '__main__':
             continue
         if isinstance(found, types.FunctionType) and name.startswith('test'):
-            # the tests call those that need arguments
+            # other tests call functions that need arguments
             if found.__code__.co_argcount == len(found.__defaults__ or ()):
                 found()
         elif type(found) is type and (name[:4] == 'Test' or issubclass(found, unittest.TestCase)):

@@ -1,33 +1,33 @@
 """
-Score answers that exist already, without a model: those of another program, or of an older run.
+Score existing answers without a model, such as those of another program or an older run.
 
     python -m extras.tasks.rescore --completions=mine.jsonl --tasks=humaneval \\
         --data=HumanEval.jsonl.gz --allow_code_execution=True
     python -m extras.tasks.rescore --completions=out/sft/samples.jsonl --k=1,8
 
-The first command reads lines of {"task_id", "completion"}, of which each question of --data needs
-as many as the largest --k, and runs them with the tests of --data. Without --tasks, the answers
-must have been scored: each row has an `outcome`, as in the samples.jsonl that eval.py writes. Then
-nothing runs, and the outcomes are only counted.
+The first command reads lines of {"task_id", "completion"} and runs them with the tests of --data.
+Each question needs as many lines as the largest --k. Without --tasks, each row must have an
+`outcome`, as in the samples.jsonl that eval.py writes. Then no program runs, and the command only
+counts outcomes.
 
-Both commands print pass@k of each task and split, and write eval.json and samples.jsonl: to the
-folder `scored` next to --completions, or next to --out. Earlier results there are replaced, but
-never a file that is read.
+Both commands print pass@k of each task and split, and write eval.json and samples.jsonl to the
+folder `scored` next to --completions, or next to --out. Earlier results in this folder are
+replaced, but never an input file.
 """
 import functools, json, math, os, pathlib, re
 from configurator import configure, find_paths, require, require_writable
 from extras.tasks import answers, grading, questions, sandbox
 
 # --- settings -------------------------------------------------------------------------------------
-completions = ''                # .jsonl file of one model's answers
-tasks = ''                      # as in eval.py, without loss; '' = the answers have scores
+completions = ''                # .jsonl file with the answers of one model
+tasks = ''                      # as in eval.py, without loss; '' = the answers have outcomes
 data = ''                       # questions: a .jsonl or .jsonl.gz file; of several tasks: A,B
 n_problems = 0                  # questions; 0 = 100 of each split, or a whole file
 splits = 'example,practice,unseen,other'    # of the problems; others are in problems.py
 out = ''                        # eval.json; '' = scored/eval.json next to the completions
-k = '1'                         # answers drawn for pass@k; several: 1,10,100
+k = '1'                         # k of pass@k; several: 1,10,100
 timeout = 3.0                   # seconds for a program
-allow_code_execution = False    # True: run a model's programs; first read extras/tasks/sandbox.py
+allow_code_execution = False    # True: run generated programs; first read extras/tasks/sandbox.py
 
 
 # --- pass@k and its interval: as in eval.py, which explains them ----------------------------------

@@ -33,9 +33,9 @@ TEXTS = 'input', 'output', 'response', 'answer'      # a list of messages may be
 NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'conversation': 'messages'}
 
 
-def in_known_form(record):
+def in_known_form(record, names):
     """Return a record in a form of chats.py. record: its columns that have a value, by plain
-    names."""
+    names. names: of all its columns, also of those without a value."""
     require(not {'outcome', 'task_id', 'completion'} <= record.keys(), 'an answer that eval.py '
             'judged: --prefer=passed, taste or both says what is better')
     record = {name: value if name in TEXTS else from_text(name, value)
@@ -46,13 +46,14 @@ def in_known_form(record):
             record[new] = record.pop(old)
     for form in 'score_{}', '{}_score', '{}_rating':
         scores = [form.format(side) for side in PAIR]
-        if record.keys() >= {*scores} and 'margin' not in record:
-            better, worse = (float(str(record.pop(name))) for name in scores)
-            record['margin'] = better - worse
-    if record.keys().isdisjoint(MESSAGES):
-        with_more_of_the_question(record)
+        if names >= {*scores} and record.get('margin') is None:
+            # if one of them is null, this pair has no margin
+            found = [float(str(record.pop(name))) for name in scores if name in record]
+            record['margin'] = found[0] - found[1] if len(found) == 2 else None
     if record.keys() >= {*PAIR}:
         with_prompt_of_the_answers(record)
+    if record.keys().isdisjoint(MESSAGES):
+        with_more_of_the_question(record)
     with_system(record)
     return {name: value for name, value in record.items() if value not in (None, '', [], {})}
 
@@ -77,7 +78,7 @@ def with_more_of_the_question(record):
         return
     texts = [record.pop(part) for part in (name, 'input', 'context') if part in record]
     history = record.pop('history', [])
-    require(all(isinstance(text, str) for text in texts), 'a question is not text')
+    require(all(isinstance(text, str) for text in texts), f'a question is not text: {texts}')
     require(isinstance(history, list) and all(
         isinstance(pair, list) and len(pair) == 2 for pair in history),
         '"history" must be a list of pairs, [question, answer]')

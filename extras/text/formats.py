@@ -16,6 +16,8 @@ from files import DAMAGE, HTML, NO_RECORD, ends_with, lines_of, open_bytes, pars
 
 ROWS = 100                      # of a .parquet file, in memory at a time
 LONGEST_CELL = 100_000_000      # characters; a quote that never ends takes no more than that
+# cells that pandas reads as missing, too; \N is that of databases
+NULLS = {'NULL', 'null', 'NaN', 'nan', '<NA>', 'NA', 'N/A', 'n/a', '#N/A', 'None', '\\N'}
 DAMAGED = ('not as many cells as the header has (or a quote does not end, or is written \\", which '
            'should be "")')
 
@@ -99,9 +101,9 @@ def is_utf8(path, encoding):
 def records_of(path, encoding='', columns=None):
     """Yield the records of a file, or for each that can't be read an error, why. columns: those of
     a .parquet file to read; without any, all that are no bytes."""
-    lines = lines_of(path, encoding)
     if ends_with(path, '.parquet'):
         return rows_of_parquet(path, columns)
+    lines = lines_of(path, encoding)
     if ends_with(path, '.tsv'):
         return rows_of_tsv(path, encoding)
     if ends_with(path, '.csv'):
@@ -185,7 +187,8 @@ def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
                                  'they have others, such as ;, write the line sep=; above all')
         elif row:
             is_whole = len(row) == len(names)
-            yield dict(zip(names, row)) if is_whole else ValueError(DAMAGED)
+            cells = [None if cell in NULLS else cell for cell in row]
+            yield dict(zip(names, cells)) if is_whole else ValueError(DAMAGED)
 
 
 def unquoted(cell):

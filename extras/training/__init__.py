@@ -1,12 +1,13 @@
 """
-How a model or a tokenizer trains in another way. A line a file: who opens it, and why.
+Optional ways to train a model or a tokenizer. Each line: a file, the option that imports it, and
+what it does.
 
-objectives          train.py --objective=mlm, span, --document_mask: what is hidden
+objectives          train.py --objective=mlm, span, --document_mask: inputs, targets and masks
 sharding            train.py --shard: each process holds a part of gradients, moments and weights
 muon                --optimizer=muon: for the matrices of the blocks; it may be copied alone
-mixture             sources = {...}: each is read as often as it weighs; sft.py --replay
-lora                sft.py --lora: only small matrices train, beside the weights
-planner             train.py --plan: memory, days and price of a run, before it starts
+mixture             sources = {...}: samples sources by their weights; sft.py --replay
+lora                sft.py --lora: trains small matrices added to the frozen weights
+planner             train.py --plan: memory, days and cost of a run, before it starts
 
 Commands, python -m extras.training.NAME --help:
 tokenizer_report    does a tokenizer fit a text? next to GPT-2's

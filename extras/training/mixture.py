@@ -1,22 +1,22 @@
 """
-clean.py, prepare.py and train.py open this file for several sources, each of which is read as often
-as its weight says. sft.py opens it for --replay: fine-tuning also reads some of the base model's
-data, so that less of it is forgotten.
+Weighted sources, for clean.py, prepare.py and train.py: a source is sampled in proportion to its
+weight. Replay, for sft.py --replay: fine-tuning also trains on some of the base model's data, so
+that the model forgets less of it.
 
     python clean.py config/mix.py --out_dir=data/mix_clean    # sources = {'web': ('PATH', 50), ...}
     python prepare.py --source=data/mix_clean --out_dir=data/mix
-    python prepare.py --source=data/mix_clean --temperature=2   # without weights: more equal parts
-    python sft.py --base_dir=data/quickstart --replay=2         # two sequences more in each step
+    python prepare.py --source=data/mix_clean --temperature=2   # no weights: flatten the sizes
+    python sft.py --base_dir=data/quickstart --replay=2         # adds two sequences to each step
 
     passes_of({'web': 900, 'books': 100}, {'web': 50, 'books': 50})    # {'web': 0.56, 'books': 5.0}
 
-train.bin holds each source once, one after the other, and an epoch reads as many tokens as it has.
-With 900 tokens of web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 / 900 =
-0.56 passes over web and 500 / 100 = 5 over books. Sequences begin at evenly spaced tokens of their
-source, so those of books overlap, and a text that is read again is cut elsewhere. After more than
-four passes a text teaches little (arXiv:2305.16264).
+train.bin has each source once, one after the other, and an epoch reads as many tokens as train.bin
+has. With 900 tokens of web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 /
+900 = 0.56 passes over web and 500 / 100 = 5 over books. Sequences start at evenly spaced tokens of
+a source, so the sequences of books overlap, and each pass cuts the text at other tokens. After four
+passes, a text teaches little (arXiv:2305.16264).
 
-Every token of replayed text is a target, so replay weighs more than it seems to. If the answers in
+Every token of replayed text is a target, so replay has a larger weight than it seems. If answers in
 32 conversations have 40 tokens each, they are 1,280 targets. replay=2 with block_size=256 adds 512,
 which is 29% of the step's targets.
 """
@@ -48,15 +48,15 @@ def sources_of(sources):
 
 # --- prepare.py: from weights to passes -----------------------------------------------------------
 def check(sources, weights, temperature, write):
-    """Refuse weights and settings that don't fit together. sources: {name: {'weight', ...}}, of
-    clean.py; weights: {name: weight} in place of these, or None."""
+    """Refuse weights and settings that don't fit together. sources: {name: {'weight', ...}} from
+    clean.py. weights: {name: weight} to use instead, or None."""
     require(len(sources) > 1, 'weights and --temperature need several sources; name them in a '
             "config file of clean.py: sources = {'web': ('PATH', 50), ...}")
     require(not weights or sources.keys() == weights.keys() and all(
         map(is_weight, weights.values())),
         f'{weights=} must give a positive number to each of {", ".join(sources)}')
     given = weights or [*filter(None, (source.get('weight') for source in sources.values()))]
-    require(temperature == 1 or not given, '--temperature is for sources without weights')
+    require(temperature == 1 or not given, '--temperature needs sources without weights')
     require(write == 'bins' or not given and temperature == 1, 'weights and --temperature need '
             '--write=bins: a stream reads one source after the other, each once')
 
@@ -68,9 +68,8 @@ def passes_of(n_tokens, weights):
 
 
 def add_passes(sources, weights, temperature):
-    """Add the weight of each source, and the passes that follow from it, to what is known of it.
-    weights: {name: weight} or None; without any, a temperature of 2 makes weights of the roots of
-    sizes."""
+    """Add 'weight' and 'passes' to each source, in place. weights: {name: weight} or None. Without
+    weights, weight = tokens ** (1 / temperature), so temperature=2 takes square roots."""
     n_tokens = {name: source['tokens'] for name, source in sources.items()}
     weights = {name: (weights or {}).get(name) or source.get('weight')
                or source['tokens'] ** (1 / temperature) for name, source in sources.items()}
@@ -91,7 +90,7 @@ def weighted(sources, T):
     for name, source in sources.items():
         n = source['tokens']
         require(n > T, f'the source {name} has {n} tokens to train on, fewer than a sequence with '
-                f'its last target, {T + 1}: lower --block_size, give it more text, or leave it out')
+                f'its last target, {T + 1}: lower --block_size, add text, or remove the source')
 
     @functools.lru_cache(2)         # 8 bytes a sequence
     def epoch_starts(epoch, n_tokens, T, seed):
@@ -100,10 +99,10 @@ def weighted(sources, T):
         starts, begin = [], 0
         for source in sources.values():
             n = n_sequences(source, T)
-            room = source['tokens'] - T                 # where a sequence may begin
-            # evenly over the source; steps of the golden ratio put each epoch between the others
+            n_starts = source['tokens'] - T             # possible starts
+            # Starts are evenly spaced, and by the golden ratio, epochs interleave theirs.
             phase = (seed + epoch) * 0.618034 % 1
-            spread = (np.arange(n) + phase) * room / n
+            spread = (np.arange(n) + phase) * n_starts / n
             starts.append(np.minimum(begin + spread.astype(np.int64), n_tokens - T - 1))
             begin += source['tokens']
         return np.random.default_rng([seed, epoch]).permutation(np.concatenate(starts))
@@ -112,8 +111,8 @@ def weighted(sources, T):
 
 
 def described(sources, n_read, T):
-    """Return lines about a run that reads so many sequences of T tokens: 'web: 80.0% of the tokens,
-    read 1.60 times'."""
+    """Return a line per source for a run that reads n_read sequences of T tokens, such as 'web:
+    80.0% of the tokens, read 1.60 times'."""
     n_epoch = sum(n_sequences(source, T) for source in sources.values())
     lines = []
     for name, source in sources.items():
@@ -129,9 +128,9 @@ EVAL_TOKENS = 65_536            # of val.bin, at each evaluation
 
 
 class Base:
-    """The data of the base model as rows, (ids, mask) like those of conversations: rows_of(step),
-    of T tokens, to train on; val, as long as the context, to measure. hash identifies what is
-    replayed: meta.json, which has the hashes of the bins."""
+    """The base model's data as rows (ids, mask), like conversations. rows_of(step) returns training
+    rows of T tokens, and val has validation rows of the context length. hash identifies replayed
+    data: it is that of meta.json, which contains the hashes of the bins."""
 
     def __init__(self, base_dir, tokenizer, T, context, replay, seed):
         paths = [pathlib.Path(base_dir, name) for name in ('meta.json', 'train.bin', 'val.bin')]
@@ -140,12 +139,12 @@ class Base:
                 'model, which prepare.py wrote as its --out_dir')
         text = paths[0].read_bytes()
         meta = json.loads(text)
+        require(meta.get('tokenizer_hash') == tokenizer.hash, f'{base_dir} was prepared with '
+                "another tokenizer than the model's; run prepare.py with the model's tokenizer.json")
         sources = meta['sources']
         self.train, val = (np.memmap(path, meta['dtype'], 'r') for path in paths[1:])
-        require(meta['tokenizer_hash'] == tokenizer.hash, f'{base_dir} was prepared with another '
-                'tokenizer than the model has; the same ids mean different text')
         require(len(self.train) > T and len(val) > context, f'{base_dir} needs more than {T} '
-                f'tokens in train.bin and {context} in val.bin, a sequence each; prepare more text')
+                f'tokens in train.bin and {context} in val.bin; prepare more text')
         if len(sources) < 2:
             sources = {'all': {'tokens': len(self.train), 'passes': 1}}
         self.T, self.replay, self.seed = T, replay, seed
@@ -172,5 +171,5 @@ class Base:
 
 
 def row(ids, start, T):
-    """Return T inputs and a last target, of which every token is trained."""
+    """Return T inputs and a last target, and a mask that trains on every token."""
     return ids[start:start + T + 1].astype(np.int32), np.ones(T + 1, bool)

@@ -1,7 +1,7 @@
 """
-train.py opens this file for --objective and --document_mask. It chooses which tokens are hidden
-from the model and which it must predict: masked tokens, spans, documents that do not see each
-other. extras/models/fill.py fills the gaps of a text with such a model.
+Training objectives, for train.py --objective and --document_mask: masked language modeling, span
+corruption, and attention within documents. extras/models/fill.py fills gaps in a text with a model
+that was trained this way.
 
     python train.py --objective=mlm         # or span, or --document_mask=True
     python -m extras.models.fill --ckpt=out/base --prompt='for i in <|mask|>(10):'
@@ -9,40 +9,40 @@ other. extras/models/fill.py fills the gaps of a text with such a model.
     objective = Objective('mlm', False, tokenizer, block_size=256, seed=1337)
     x, y = objective.apply(x, y, rows=np.arange(4), step=0)         # int64 (4, 256) each
 
-Every choice follows from (seed, step, row of the global batch): a batch can be made again, on any
-number of devices.
+All random numbers are functions of (seed, step, row of the global batch), so a batch is the same on
+any number of devices.
 """
 import numpy as np
 import torch
 from configurator import UserError, require
 from model import IGNORE
 
-MASK_RATE = 0.15        # of the tokens are hidden
+MASK_RATE = 0.15        # fraction of tokens to predict
 MEAN_SPAN = 3           # tokens
-# A step that no run reaches: what is hidden in it is hidden in every evaluation.
+# A step that no run reaches. Every evaluation uses it, so evaluations hide the same tokens.
 EVALUATION = 2 ** 40
 
 
-def chances(seed, step, rows, n, purpose):
-    """Return uniform random numbers in [0, 1), float64 (len(rows), n), that follow from the
-    arguments alone."""
+def uniform(seed, step, rows, n, purpose):
+    """Return uniform random numbers in [0, 1), float64 (len(rows), n), as a function of the
+    arguments."""
     return np.stack([np.random.default_rng([seed, step, row, purpose]).random(n) for row in rows])
 
 
 def hide_tokens(x, seed, step, rows, special, n_ordinary):
     """Masked language modeling (BERT, arXiv:1810.04805). Return inputs and targets (B, T): 15% of
     the tokens x (B, T) must be predicted, and of these 80% become <|mask|>, 10% become a random
-    ordinary token, and 10% stay."""
-    chosen = chances(seed, step, rows, x.shape[1], 0) < MASK_RATE
-    how = chances(seed, step, rows, x.shape[1], 1)
-    other = (chances(seed, step, rows, x.shape[1], 2) * n_ordinary).astype(np.int64)
+    ordinary token, and 10% are unchanged."""
+    chosen = uniform(seed, step, rows, x.shape[1], 0) < MASK_RATE
+    how = uniform(seed, step, rows, x.shape[1], 1)
+    other = (uniform(seed, step, rows, x.shape[1], 2) * n_ordinary).astype(np.int64)
     hidden = np.where(how < 0.8, special['<|mask|>'], np.where(how < 0.9, other, x))
     return np.where(chosen, hidden, x), np.where(chosen, x, IGNORE)
 
 
 def span_lengths(T):
-    """Return how many tokens of text fit into a context of T, how many of them are hidden, and in
-    how many spans."""
+    """Return the number of text tokens that fit into a context of T, how many of them are hidden,
+    and the number of spans."""
     for n_text in range(T, 1, -1):
         n_hidden = max(1, round(n_text * MASK_RATE))
         n_spans = max(1, round(n_hidden / MEAN_SPAN))
@@ -52,12 +52,12 @@ def span_lengths(T):
 
 
 def hide_spans(x, seed, step, rows, special, T):
-    """Span corruption (T5, arXiv:1910.10683) for a decoder alone, which makes it a prefix-LM. To
+    """Span corruption (T5, arXiv:1910.10683) for a decoder-only model, as a prefix-LM. To
     hide b c and f in a b c d e f g:
 
         a <0> d e <1> g | <0> b c <1> f <2>
 
-    The part before the | is the prefix. It sees itself in both directions, and it is not scored.
+    The prefix before the | has bidirectional attention and no targets.
     Return inputs and targets (B, n_text + 2 n_spans) of x (B, n_text), and the prefix's length."""
     n_text, n_hidden, n_spans = span_lengths(T)
     sentinels = [id for name, id in special.items() if name.startswith('<|span_')]
@@ -67,7 +67,7 @@ def hide_spans(x, seed, step, rows, special, T):
     def lengths(n, n_parts, purpose):
         """Return the lengths of n_parts parts, at least 1 each, into which n tokens are cut at
         random, (B, n_parts)."""
-        u = chances(seed, step, rows, n - 1, purpose)
+        u = uniform(seed, step, rows, n - 1, purpose)
         cuts = np.sort(np.argsort(u, axis=1)[:, :n_parts - 1], axis=1) + 1
         return np.diff(cuts, axis=1, prepend=0, append=n)
 
@@ -93,9 +93,9 @@ def hide_spans(x, seed, step, rows, special, T):
 
 
 def document_mask(x, end_of_text):
-    """Return, for packed documents x (B, T), which keys a query sees, bool (B, 1, T, T), and the
-    position of each token in its document, int64 (B, T). <|endoftext|> begins the document that
-    follows it."""
+    """Return the attention mask of packed documents x (B, T), bool (B, 1, T, T), and the position
+    of each token in its document, int64 (B, T). <|endoftext|> is the first token of the document
+    that follows it."""
     starts = x == end_of_text
     document = starts.cumsum(1, dtype=np.int32)
     mask = document[:, None, :, None] == document[:, None, None, :]
@@ -105,8 +105,7 @@ def document_mask(x, end_of_text):
 
 
 class Objective:
-    """clm, mlm or span: which tokens are hidden, and which are predicted. n_text: the number of
-    tokens of text in a sequence."""
+    """clm, mlm or span: makes inputs, targets and masks. n_text: text tokens in a sequence."""
 
     def __init__(self, name, document_mask, tokenizer, block_size, seed):
         self.name = name
@@ -119,10 +118,10 @@ class Objective:
                 f'document_mask=True needs --objective=clm, not {name}')
 
     def apply(self, x, y, rows, step=None):
-        """Return the arguments of model.forward for a text x and its next tokens y, int64 (B,
+        """Return the arguments of model.forward for text x and its next tokens y, int64 (B,
         n_text) each: inputs and targets, with span also a mask, with document_mask a mask and
-        positions. rows: the numbers of the sequences in the batch of a step, or, if step is None,
-        in an evaluation, which hides the same tokens each time."""
+        positions. rows: row numbers in the batch of a step, or if step is None, block numbers of
+        an evaluation."""
         x = x.numpy()
         step = EVALUATION if step is None else step
         if self.name == 'mlm':
@@ -130,7 +129,7 @@ class Objective:
         elif self.name == 'span':
             x, y, n_prefix = hide_spans(x, self.seed, step, rows, self.special, self.block_size)
             mask = np.tri(x.shape[1], dtype=bool)
-            mask[:n_prefix, :n_prefix] = True                        # the prefix sees all of itself
+            mask[:n_prefix, :n_prefix] = True                        # bidirectional
             arrays = x, y, mask[None, None]                             # (1, 1, T, T)
         else:
             mask, positions = document_mask(x, self.special['<|endoftext|>'])

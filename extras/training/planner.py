@@ -1,9 +1,9 @@
 """
-train.py --plan opens this file. It counts memory, time and cost of a run before it starts, without
-memory for a model.
+The plan of a run, for train.py --plan: memory, time and cost, computed before the run starts and
+without allocating the model.
 
     show(config)                                    # prints the plan of a run of train.py
-    model = sketch(GPTConfig(n_layer=48, n_head=25, n_embd=1600))   # a GPT without memory
+    model = sketch(GPTConfig(n_layer=48, n_head=25, n_embd=1600))   # a GPT on the meta device
     flops_per_token(model, 1024)                                    # 10_136_073_600
 """
 import json, math, pathlib, re
@@ -17,7 +17,7 @@ GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'H100': (98
         'A100': (312e12, 80e9, 1.5), 'A100 40GB': (312e12, 40e9, 1.3), 'L40S': (362e12, 48e9, 1.0),
         'L4': (121e12, 24e9, 0.6), 'T4': (65e12, 16e9, 0.2), 'RTX 5090': (209e12, 32e9, 0.7),
         'RTX 4090': (165e12, 24e9, 0.4), 'RTX 3090': (71e12, 24e9, 0.3)}
-STATE = 16          # bytes a parameter: 4 of weights, 4 of gradients, 8 of Adam's moments
+STATE = 16          # bytes per parameter: 4 of weights, 4 of gradients, 8 of Adam's moments
 SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we have no ZeRO-1
 MFU = 0.4           # fraction of the peak that a run reaches: 0.3 to 0.5 is usual
 
@@ -41,7 +41,7 @@ def peak_of(gpu):
 
 
 def sketch(c):
-    """Return the GPT of a GPTConfig with shapes, but without memory."""
+    """Return the GPT of a GPTConfig on the meta device: shapes without memory."""
     with torch.device('meta'):
         return GPT(c)
 
@@ -64,10 +64,10 @@ def flops_per_token(model, T):
 
 
 def activation_bytes(c, batch, width, checkpoint):
-    """Return the bytes that autograd keeps for `batch` sequences in a compiled run: the inputs of
-    matrix products, because the rest is computed again. width: bytes of a value in such a product.
-    checkpoint: keep the input of each block, and everything of one block at a time. Nothing grows
-    with T^2, because attention's scores are not kept."""
+    """Return the bytes that autograd saves for `batch` sequences in a compiled run: the inputs of
+    matrix products, because everything else is recomputed. width: bytes per value of these inputs.
+    checkpoint: save only the input of each block, and recompute one block at a time. Nothing grows
+    with T^2, because attention scores are not saved."""
     C, L, H, D, F, V = c.n_embd, c.n_layer, c.n_head, c.head_dim, c.n_ffn, c.vocab_size
     x = 4 * C                                       # the residual stream, float32
     # attention: the sums of the softmax; queries, keys, values and the output
@@ -80,20 +80,21 @@ def activation_bytes(c, batch, width, checkpoint):
 
 def paper_bytes(n_params, n_devices, stage):
     """Return the bytes on each device as in ZeRO's paper (arXiv:1910.02054). A parameter has 12 of
-    optimizer state, 2 of gradients and 2 of weights. Stage 1 divides the first of these three among
-    the devices, stage 2 the first two, and stage 3 (FSDP) all; stage 0 is DDP."""
-    shares = [n_devices if stage > i else 1 for i in range(3)]
-    return sum(width * n_params / share for width, share in zip((12, 2, 2), shares))
+    optimizer state, 2 of gradients and 2 of weights. Stage 0 is DDP. Stage 1 shards the optimizer
+    state, stage 2 also the gradients, and stage 3 (FSDP) also the weights."""
+    divisors = [n_devices if stage > i else 1 for i in range(3)]
+    return sum(width * n_params / divisor for width, divisor in zip((12, 2, 2), divisors))
 
 
 def device_bytes(model, n_devices, stage, batch, width, checkpoint):
-    """Return the peak of bytes on a GPU: state, activations, the gradient of the logits, and the
-    weights that matrix products read. Those are autocast's copies with DDP (stage 0), all weights
-    with zero2 (2), and two blocks with fsdp (3): one computes while the other is gathered."""
+    """Return the peak memory of a GPU in bytes: state, activations, the gradient of the logits, and
+    the weights that matrix products read. These weights are autocast's copies with DDP (stage 0),
+    all weights with zero2 (2), and two blocks with fsdp (3), which gathers one block while another
+    computes."""
     count = count_parameters(model)
     c = model.config
     part = max(count['per block'], count['embedding'] + count['output'])
-    # zero2 also splits the weights between two steps.
+    # zero2 also shards the weights between steps.
     peak = STATE * count['total'] / (n_devices if stage else 1)
     peak += activation_bytes(c, batch, width, checkpoint)
     peak += width * batch * c.block_size * c.vocab_size     # the gradient of the logits
@@ -105,8 +106,8 @@ def device_bytes(model, n_devices, stage, batch, width, checkpoint):
 
 def show(config):
     """Print the plan of a run of train.py, given its settings."""
-    require(config['init_from'] in ('scratch', 'auto'), 'a plan is of the sizes that are typed; '
-            f'leave --init_from={config["init_from"]} out, and type those of its model')
+    require(config['init_from'] in ('scratch', 'auto'), '--plan computes with the sizes in '
+            f'flags: set those of the model, and remove --init_from={config["init_from"]}')
     n_devices, name, peak, memory, price = machine_of(config['plan'])
     path = pathlib.Path(config['data_dir'], 'meta.json')
     meta = json.loads(path.read_bytes()) if path.exists() else {}

@@ -1,8 +1,8 @@
 """
-Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and GPT-4.
+How well does a tokenizer fit a text? A report that compares it with those of GPT-2 and GPT-4.
 
-    python -m extras.training.tokenizer_report --input=FOLDER       # a new one, next to GPT-2's
-    python -m extras.training.tokenizer_report --input=FOLDER --load=tokenizer.json     # this one
+    python -m extras.training.tokenizer_report --input=FOLDER       # trains a new tokenizer
+    python -m extras.training.tokenizer_report --input=FOLDER --load=tokenizer.json
 
     print(report(tokenizer, [('.py', 'x = 1')], others('gpt2,my/tokenizer.json')))
     tokenizer_of_gpt2('folder/with/its/files').encode('ROMEO:')         # [33676, 4720, 25]
@@ -16,7 +16,7 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 input = ''                      # stdlib, or a file, folder or glob of text
 load = ''                       # a tokenizer.json to measure; '' = a new one is trained
-vocab_size = 32_768             # bytes, merges and special tokens of a new one
+vocab_size = 32_768             # bytes, merges and special tokens of a new tokenizer
 against = 'gpt2,cl100k_base'    # compare with these, with tokenizer.json files, or with none
 gpt2_dir = ''                   # folder with GPT-2's vocab.bpe and encoder.json, if offline
 
@@ -46,12 +46,12 @@ def read_documents(source):
             else:
                 documents.append((str(kind), text))
     if left_out:
-        print(f'note: {len(left_out):,} left out, such as {left_out[0]}')
+        print(f'note: {len(left_out):,} documents skipped, such as {left_out[0]}')
     require(documents, f'--input={source} has no text to report on')
     return documents
 
 
-def held_out(documents):
+def split_documents(documents):
     """Return nine tenths to train on and a tenth to measure: every tenth document, or the end of
     each document if there are fewer than 20."""
     if len(documents) >= 20:
@@ -108,8 +108,8 @@ def report(tokenizer, documents, others):
 
 
 def pieces(tokenizer, text):
-    r"""Return the tokens of a text as a reader knows them: ' 天\n' is '·天\n', and a part of a
-    character is its bytes, '\xe5\xa4'."""
+    r"""Return the tokens of a text for printing: ' 天\n' becomes '·天\n', and a part of a character
+    becomes its bytes, '\xe5\xa4'."""
     tokens = [tokenizer.all_bytes[i] for i in tokenizer.encode(text)]
     return [token.decode('utf-8', 'backslashreplace').replace(' ', '·').replace('\n', r'\n')
             for token in tokens]
@@ -143,8 +143,8 @@ def tokenizer_of_gpt2(folder=''):
 
 
 def others(names, folder=''):
-    """Return {name: Tokenizer} of names with commas between them: gpt2, cl100k_base, the path of a
-    tokenizer.json, or none. What can't be read is left out, with a note. folder: for GPT-2."""
+    """Return {name: Tokenizer} of comma-separated names: gpt2, cl100k_base, the path of a
+    tokenizer.json, or none. What can't be read is skipped with a note. folder: for GPT-2."""
     found = {}
     for name in split_paths(names) if names != 'none' else ():
         try:
@@ -163,7 +163,7 @@ if __name__ == '__main__':
     if load:
         tokenizer = Tokenizer.load(load)
     else:
-        train, measured = held_out(measured)
+        train, measured = split_documents(measured)
         print(f'this: trained on nine tenths of {input}; the other tenth is measured')
         tokenizer = Tokenizer.train((text for _, text in train), vocab_size)
     print(report(tokenizer, measured, others(against, gpt2_dir)))
