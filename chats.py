@@ -84,7 +84,8 @@ def is_harmless(name, value):
 def without_empty(record):
     """Return what has a value in a record or a message, by plain names: {'Question': 'Hi!',
     'Input': ''} becomes {'question': 'Hi!'}."""
-    full = [name for name, value in record.items() if value not in (None, '', [], {})]
+    # pandas writes NaN for nothing, which is not equal to itself
+    full = [name for name, v in record.items() if v not in (None, '', [], {}) and v == v]
     require(len({*map(plain_name, full)}) == len(full), f'columns of one name: {", ".join(full)}')
     return {plain_name(name): record[name] for name in full}
 
@@ -247,8 +248,7 @@ for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
         text, n_odd = replace_invalid_bytes(as_json(row))
         require(text, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
         changed['undecodable bytes'] += n_odd
-        # NaN, which pandas writes, is null
-        columns = without_empty(json.loads(text, parse_constant=lambda name: None))
+        columns = without_empty(json.loads(text) if n_odd else row)
         unread |= {name: [columns.pop(name)] for name in [*columns] if name in given}
         if needs_schemas(columns):
             from extras.text import chat_schemas
@@ -316,7 +316,7 @@ for name, text in {'train.jsonl': ''.join(train), 'report.json': json.dumps(repo
                    'val.jsonl': ''.join(val), 'meta.json': json.dumps(meta, indent=1)}.items():
     (work / 'new' / name).write_text(text, 'utf-8')
 publish(out, RESULTS)
-script = 'dpo.py' if kind == 'preference' else 'sft.py'
+script = 'dpo.py --init_from=out/sft' if kind == 'preference' else 'sft.py --init_from=out/base'
 script += ' --loss_type=kto' * any(line.endswith((' true}\n', ' false}\n')) for line in train)
 print(f'{report["read"]:,} records, {left_out.total():,} left out ({bytes_left_out:,} bytes); '
       f'{len(train):,} to train on, {len(val):,} held out', *notes,

@@ -97,10 +97,11 @@ def resume_or_start(config, explicit, fixed, not_restored=''):
     """Return where a run gets its weights, a path or 'scratch'; the checkpoint that it resumes, or
     {} for a new run; and what the command changes in it, such as ['seed 1 -> 2'].
 
-    init_from=auto resumes, or starts from what auto replaces: a preset's init_from or the default.
-    On resume, config gets the settings of the checkpoint, except those in `explicit`, which config
-    files and flags have set, and those in `not_restored`, which enable code execution: pass them
-    every time. Settings in `fixed` cannot change."""
+    init_from=auto resumes the run in out_dir, or if there is none, starts from what auto replaces:
+    the init_from of a preset, or the default. On resume, config gets the settings of the
+    checkpoint, except those in `explicit`, which config files and flags have set, and those in
+    `not_restored`, which enable code execution: pass them every time. Settings in `fixed` cannot
+    change."""
     out, source = pathlib.Path(config['out_dir']), config['init_from']
     # A trainer that was copied without files.py runs unlocked: then only one may write to out_dir.
     if is_main_process() and importlib.util.find_spec('files'):

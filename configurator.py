@@ -31,8 +31,8 @@ def require(condition, sentence):
 def configure(script, bounds=(), explicit=None):
     """Replace the settings in script, the globals() of a script, by what the command line says.
     Return {setting: value}, and as 'preset' the name of the last config file. bounds: {setting:
-    (least, most)}. explicit: a dict that gets what config files and flags set: {setting: the value
-    that it replaced}."""
+    (least, most)}. explicit: a dict that gets what config files and flags set, {setting: the value
+    that was replaced}."""
     sys.excepthook = report_error       # scripts are flat, without a main() that could catch errors
     atexit.register(at_exit.close)
     if hasattr(sys.stdout, 'reconfigure'):          # not in a notebook
@@ -125,12 +125,10 @@ def find_paths(text, inside=''):
 
 def require_writable(path):
     """Refuse a file that can't be written, before the work for it begins. Its folder is made."""
-    is_new = not os.path.exists(path)
     try:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         open(path, 'ab').close()
-        if is_new:
-            os.unlink(path)
+        os.path.getsize(path) or os.unlink(path)        # nothing stays if the work fails
     except OSError as error:
         raise UserError(f"can't write to {path}: {error.strerror}; choose another --out") from None
 

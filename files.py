@@ -16,7 +16,7 @@ in place of the text, and each script decides what that means. Tables, notebooks
 are read by extras/text/.
 """
 import bz2, codecs, collections, contextlib, functools, glob, gzip, io, itertools, json, lzma, math
-import os, pathlib, re, shutil, statistics, sysconfig, zlib
+import os, pathlib, re, shutil, sysconfig, zlib
 from configurator import UserError, require, split_paths
 import filelock, regex
 
@@ -220,28 +220,16 @@ def entries(path, encoding='', columns=None, longest=math.inf):
                os.path.getsize(path))
 
 
-def each_once(pairs):
-    """Return a dict for an object in JSON, [('a', 1), ('b', 2)], unless a key occurs twice, because
-    the dict would have one of the two values, without a word."""
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        raise UserError(f'a key occurs twice: {statistics.mode(name for name, _ in pairs)}')
-    return record
-
-
 # JSON with control characters in its strings, and with numbers of more digits than int() takes
 parse_json = json.JSONDecoder(
-    strict=False, parse_int=lambda n: int(n) if len(n) < 4000 else float(n),
-    object_pairs_hook=each_once).decode
+    strict=False, parse_int=lambda n: int(n) if len(n) < 4000 else float(n)).decode
 
 
 def record_of(line):
     """Return the record in a line of JSON, an error if there is none, or None for a blank line."""
-    text = line.strip('\0\ufeff \t\r\n')       # cat a.jsonl b.jsonl leaves a mark within
-    try:
-        record = parse_json(text) if text else None
-    except (ValueError, RecursionError) as error:
-        return error if isinstance(error, UserError) else ValueError(NO_RECORD)
+    record = line.strip('\0\ufeff \t\r\n') or None     # cat a.jsonl b.jsonl leaves a mark within
+    with contextlib.suppress(ValueError, RecursionError):
+        record = record and parse_json(record)
     return record if record is None or isinstance(record, dict) else ValueError(NO_RECORD)
 
 

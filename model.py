@@ -64,7 +64,8 @@ class RMSNorm(nn.RMSNorm):
 
 
 def rotate(x, cos, sin):
-    """RoPE: rotate the pair (a, b) = (x_i, x_{i + D/2}) by the angle position * frequency_i. With
+    """x (B, H, T, D), cos and sin (T, D/2) or (B, 1, T, D/2) -> (B, H, T, D).
+    RoPE: rotate the pair (a, b) = (x_i, x_{i + D/2}) by the angle position * frequency_i. With
     frequency 0.5, (1, 0) stays (1, 0) at position 0, and becomes (0.88, 0.48) at 1 and (0.54, 0.84)
     at 2. Positions 0 and 1 have the dot product 0.88, as have 1 and 2: only the distance counts."""
     a, b = x.float().chunk(2, dim=-1)  # (B, H, T, D/2) each
@@ -327,7 +328,7 @@ class GPT(nn.Module):
         files = [os.path.join(path, name) for name in ('best.pt', 'last.pt')]
         path = next(filter(os.path.exists, files), path)
         try:
-            if os.path.isdir(path) or str(path).endswith(('.gguf', '.safetensors')):
+            if not str(path).endswith('.pt'):
                 from extras.models import hf_model
                 saved = hf_model.read(path)
             else:       # weights_only: executes no code; mmap: doesn't read the optimizer's moments

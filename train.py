@@ -157,7 +157,7 @@ for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
                 f'{path} has {n} tokens with ids up to {ids[:2 ** 24].max()}; run prepare.py again')
 if streaming:
     from extras.text.streaming import Stream
-    stream = Stream(streaming, rank, world, tokenizer, meta.get('held_out_to'))
+    stream = Stream(streaming, rank, world, tokenizer, meta)
     data_hash.update(stream.identity)
 elif len(meta['sources']) > 1:
     from extras.training import mixture          # samples the sources by their weights

@@ -54,22 +54,18 @@ EXERCISES = [
              'Rotate each pair (x_i, x_{i + D/2}) by its angle. Su et al. 2021, arXiv:2104.09864, eq. 34. '
              'The two values of a pair are D/2 apart, as in Llama; in the paper they are adjacent.'),
     Exercise('top_p', 'model.py', 'sample',
-             'test_model.py::'
-             'test_top_k_and_top_p_leave_the_most_probable_tokens_after_the_temperature '
-             'test_model.py::'
-             'test_temperature_0_is_argmax_and_u_draws_the_id_at_which_the_sum_of_probabilities_'
-             'reaches_it',
+             'test_model.py::test_top_k_and_top_p_leave_the_most_probable_and_u_draws_where_the_'
+             'sum_of_probabilities_reaches_it',
              'Sample a token: temperature, then top-k, then top-p. Holtzman et al. 2019, arXiv:1904.09751, '
              'section 3.1. The token with which the sum reaches p is kept.'),
     Exercise('chat_mask', 'tokenizer.py', 'Tokenizer.render',
              'test_tokenizer.py::test_only_the_assistants_words_and_their_end_are_trained '
-             'test_tokenizer.py::test_the_prompt_is_the_exact_prefix_of_the_chat_with_its_answer '
              'test_tokenizer.py::'
              'test_a_bad_message_or_a_tokenizer_without_the_special_tokens_is_a_value_error',
              'The ids of a conversation, and a mask: 1 for the assistant\'s content and the <|im_end|> after '
              'it. Encode each part separately, or a user can forge a turn. A role that is not system, user, '
              'assistant or tool, or a content that is not text, is a ValueError that names the roles; a '
-             'missing special token is a ValueError that names <|im_end|>.'),
+             'missing special token is a ValueError that names <|im_end|>.', seconds=30),
     Exercise('targets', 'sft.py', 'collate',
              'test_sft.py::test_a_target_is_the_next_token_if_that_is_trained '
              'test_sft.py::test_the_tensors_that_reach_the_loss_say_what_the_assistants_say',
@@ -81,14 +77,13 @@ EXERCISES = [
              'arXiv:2305.18290, eq. 7. A margin of -2000 must stay finite.',
              begin="    if loss_type == 'dpo':", end="    elif loss_type == 'ipo':"),
     Exercise('bpe_encode', 'tokenizer.py', 'encode_chunk',
-             'test_tokenizer.py::test_the_lowest_id_first_is_every_merge_in_order',
+             'test_tokenizer.py::test_the_lowest_id_first_gives_the_ids_of_tiktoken',
              'Apply the merges to one chunk of text. Sennrich et al. 2016, arXiv:1508.07909, section 3.2.'
              ' ranks maps bytes to ids: which pair is merged first?'),
     Exercise('attention', 'model.py', 'Attention.forward',
              'test_model.py::test_the_forward_equals_the_formulas '
              'test_model.py::'
-             'test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length '
-             'test_model.py::test_what_comes_later_leaves_earlier_logits_bit_identical',
+             'test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length',
              'Causal attention with grouped keys and values and with a cache. attend(), below it, computes '
              'the softmax: give it q, k, v and the mask. Vaswani et al. 2017, arXiv:1706.03762, eq. 1; '
              '2305.13245. Without a cache first: then only the first test passes.'),

@@ -2,10 +2,10 @@
 What the tests share: running scripts as a user does, lifting functions out of them, small data.
 
 run() is the machinery. A script runs in a fork of a process that has imported torch (its file,
-fork_server.py, explains how), so a run costs tenths of a second instead of seconds. once() makes a
-folder that several test files read, such as data or a trained model, only once, whatever the number
-of pytest's workers; the fixtures at the end of this file are such folders, and no test may change
-one. All else is plain helpers: ok() and mistake() judge how a run ended; metrics(),
+fork_server.py, explains how), so a run costs tenths of a second instead of seconds. made_once()
+makes a folder that several test files read, such as data or a trained model, only once, whatever the
+number of pytest's workers; the fixtures at the end of this file are such folders, and no test may
+change one. All else is plain helpers: ok() and mistake() judge how a run ended; metrics(),
 state(), contents() and same() compare two runs; make_...() write small models and data.
 """
 import fcntl
@@ -33,6 +33,7 @@ from tour import lift     # noqa: E402, F401
 os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads
 import torch    # noqa: E402
 
+from common import load_model        # noqa: E402
 from model import GPT, GPTConfig     # noqa: E402
 from tokenizer import SPECIAL_TOKENS, Tokenizer       # noqa: E402
 
@@ -166,7 +167,7 @@ def expect_same_run(out, straight):
     assert metrics(out) == metrics(straight)
     for file in 'last.pt', 'best.pt':
         a, b = state(out, file), state(straight, file)
-        assert [k for k in a | b if not same(a.get(k), b.get(k))] == [], file
+        assert not [k for k in a | b if not same(a.get(k), b.get(k))], file
     assert contents(out).keys() == contents(straight).keys()                        # no leftovers
     config = {**read_json(straight / 'config.json'), 'out_dir': str(out)}   # also where it began
     assert read_json(out / 'config.json') == config
@@ -178,10 +179,8 @@ def assert_same_sums(a, b, bound=1e-6):
     for key in ('step', 'tokens', 'loss', 'val_loss', 'val_bpb', 'grad_norm'):
         assert series(a, key) == pytest.approx(series(b, key), abs=bound), key
     one, two = state(a)['model'], state(b)['model']
-    assert one.keys() == two.keys()                         # no prefix of DDP's
-    for name, value in one.items():
-        torch.testing.assert_close(value, two[name], atol=bound, rtol=0)
-    assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
+    torch.testing.assert_close(one, two, atol=bound, rtol=0)        # no name has DDP's prefix
+    assert contents(a).keys() == contents(b).keys()
 
 
 def contents(folder):
@@ -235,12 +234,9 @@ def write_bins(folder, ids, tokenizer, **more):
     """A folder of token bins as prepare.py leaves one; train.bin is val.bin. more: of meta.json."""
     folder.mkdir(exist_ok=True)
     tokenizer.save(folder / 'tokenizer.json')
-    for side in ('train', 'val'):
-        ids.tofile(folder / f'{side}.bin')
-    meta = {'dtype': str(ids.dtype), 'tokens': {'train': len(ids), 'val': len(ids)}, 'sources': {},
-            'tokenizer_hash': tokenizer.hash}
-    write(folder / 'meta.json', [{**meta, **more}])
-    return folder
+    meta = {'dtype': str(ids.dtype), 'tokens': dict.fromkeys(['train', 'val'], len(ids)), 'sources': {},
+            'tokenizer_hash': tokenizer.hash, **more}
+    return fill(folder, {'train.bin': ids.tobytes(), 'val.bin': ids.tobytes(), 'meta.json': json.dumps(meta)})
 
 
 def base_text(folder, sentences):
@@ -293,43 +289,39 @@ def out(tmp_path):
 
 
 # --- folders that several test files read, and none may change ------------------------------------
-def once(factory, name, make):
-    """The folder that make(folder) fills. Of the processes of pytest-xdist, one makes it."""
-    base = factory.getbasetemp()
-    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / name
-    with open(f'{folder}.lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            try:
-                folder.mkdir()
-                make(folder)
-            except BaseException:
-                shutil.rmtree(folder)
-                raise
-    return folder
-
-
-def made_once(name, make):
-    """A fixture that is such a folder."""
-    return pytest.fixture(scope='session', name=name)(
-        lambda tmp_path_factory: once(tmp_path_factory, name, make))
+def made_once(name, make, needs=''):
+    """A fixture: the folder that make(folder) fills, or make(folder, the one that it needs). Of the
+    processes of pytest-xdist, one makes it."""
+    @pytest.fixture(scope='session', name=name)
+    def fixture(tmp_path_factory, request):
+        needed = [request.getfixturevalue(needs)] if needs else []
+        base = tmp_path_factory.getbasetemp()
+        folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / name
+        with open(f'{folder}.lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                try:
+                    folder.mkdir()
+                    make(folder, *needed)
+                except BaseException:
+                    shutil.rmtree(folder)
+                    raise
+        return folder
+    return fixture
 
 
 def copy_python(folder):
-    """Some real Python: six packages of the standard library, about 1 MB."""
-    for package in 'asyncio', 'email', 'json', 'http', 'logging', 'importlib':
+    """Some real Python: three packages of the standard library, about 0.6 MB."""
+    for package in 'asyncio', 'json', 'logging':
         source = pathlib.Path(sysconfig.get_paths()['stdlib']) / package
         shutil.copytree(source, folder / package, ignore=shutil.ignore_patterns('__pycache__'))
 
 
-@pytest.fixture(scope='session')
-def data_dir(python_files, tmp_path_factory):
-    """That folder, prepared: a vocabulary of 512."""
-    def make(out):
-        text = out.with_name('data_text')
-        ok(run('clean.py', f'--source={python_files} --out_dir={text}'))
-        ok(run('prepare.py', f'--source={text} --out_dir={out} --vocab_size=512'))
-    return once(tmp_path_factory, 'data', make)
+def prepare_python(out, python_files):
+    """Bins of it: a vocabulary of 512."""
+    text = out.with_name('data_text')
+    ok(run('clean.py', f'--source={python_files} --out_dir={text}'))
+    ok(run('prepare.py', f'--source={text} --out_dir={out} --vocab_size=512'))
 
 
 # a training run of seconds; tests add what they are about
@@ -345,30 +337,26 @@ def train(data_dir, out, *flags, before='', **how):
 
 def square_numbers(folder):
     """Token bins that are the same on every machine: 300 documents of bytes."""
-    tok = Tokenizer.byte(SPECIAL_TOKENS)
-    ids = [id for n in range(300)
-           for id in [*tok.encode(f'{n} times {n} is {n * n}.\n'), tok.special['<|endoftext|>']]]
+    tok, ids = Tokenizer.byte(SPECIAL_TOKENS), []
+    for n in range(300):
+        ids += [*tok.encode(f'{n} times {n} is {n * n}.\n'), tok.special['<|endoftext|>']]
     write_bins(folder, np.array(ids, np.uint16), tok)
 
 
-@pytest.fixture(scope='session')
-def base_run(data_dir, tmp_path_factory):
-    """A run of train.py on it: 12 steps in float32."""
-    return once(tmp_path_factory, 'base', lambda out: ok(train(data_dir, out, '--dtype=float32')))
-
-
-@pytest.fixture(scope='session')
-def babbler(base_run, tmp_path_factory):
+def make_babbler(folder, base_run):
     """A model of the shape of that run, whose large random weights do not repeat its last token."""
-    model = GPT.load(base_run)
+    model, tokenizer = load_model(base_run)
     torch.manual_seed(0)
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.3)
-    tokenizer = Tokenizer.load(base_run / 'tokenizer.json')
-    return once(tmp_path_factory, 'babbler', lambda folder: save_run(folder, model, tokenizer))
+    save_run(folder, model, tokenizer)
 
 
 python_files = made_once('python_files', copy_python)
+data_dir = made_once('data_dir', prepare_python, 'python_files')
+# of 12 steps
+base_run = made_once('base_run', lambda out, data: ok(train(data, out, '--dtype=float32')), 'data_dir')
+babbler = made_once('babbler', make_babbler, 'base_run')
 numbers = made_once('numbers', square_numbers)
 sft_model = made_once('sft_model', make_sft)        # for sft.py, dpo.py and rl.py to begin from
 pairs = made_once('pairs', make_pairs)

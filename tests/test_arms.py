@@ -1,6 +1,5 @@
 """bench/: when a difference counts, and what its interval holds; the measurements of a GPU."""
 import gzip
-import json
 import re
 import shutil
 import subprocess
@@ -8,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, lift, ok, read_rows, run, save_run, slow, write
+from conftest import ROOT, fill, lift, ok, read_rows, run, save_run, slow, table
 from exercise import copy_project
 
 from model import GPT, GPTConfig
@@ -20,11 +19,16 @@ import arms  # noqa: E402
 mean_and_half, interval = lift('bench/real.py', 'mean_and_half', 'interval')
 
 
+AFTER = '''
+1.9 2.01 1.8 2.1 1.71 => -0.0960 ± 0.0024: counts
+1.9 2.2 1.8 2.3 1.9 => +0.0200 ± 0.0490: does not count
+1.9 2.01 1.8 2.1 => -0.0975 ± 0.0025: too few seeds'''
+
+
 def test_a_difference_counts_from_two_standard_errors_over_five_seeds():
     before = [2.0, 2.1, 1.9, 2.2, 1.8]
-    for after, said in (([1.9, 2.01, 1.8, 2.1, 1.71], '-0.0960 ± 0.0024: counts'),
-                        ([1.9, 2.2, 1.8, 2.3, 1.9], '+0.0200 ± 0.0490: does not count'),
-                        ([1.9, 2.01, 1.8, 2.1], '-0.0975 ± 0.0025: too few seeds')):
+    for after, said in table(AFTER):
+        after = [*map(float, after.split())]
         assert arms.verdict(before[:len(after)], after) == said
 
 
@@ -58,6 +62,13 @@ def test_an_interval_by_hand_and_what_the_page_says_is_what_the_command_prints()
     assert len(rows) > 9 and not {*rows} - {*printed.splitlines()}
 
 
+MBPP = (r'{"task_id": %d, "prompt": "Return x.", "code": "def f(x):\n    return x\n", '
+        r'"test_list": ["assert f(1) == 1"]}')
+HUMAN_EVAL = (r'{"task_id": "HumanEval/%d", "prompt": "def f(x):\n", "entry_point": "f", '
+              r'"canonical_solution": "    return x\n", '
+              r'"test": "def check(f):\n    assert f(1) == 1\n"}')
+
+
 @slow
 def test_every_run_of_real_py_leaves_a_row_behind_and_the_tables_are_printed(tmp_path):
     project, files = tmp_path / 'project', tmp_path / 'files'
@@ -65,13 +76,9 @@ def test_every_run_of_real_py_leaves_a_row_behind_and_the_tables_are_printed(tmp
     shutil.copytree(ROOT / 'bench', project / 'bench')
     tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
     save_run(tmp_path / 'model', GPT(GPTConfig(tokenizer.vocab_size, 1024, 1, 2, 2, 32)), tokenizer)
-    solution = 'def f(x):\n    return x\n'
-    human_eval = {'prompt': 'def f(x):\n', 'entry_point': 'f', 'canonical_solution': '    return x\n',
-                  'test': 'def check(f):\n    assert f(1) == 1\n'}
-    mbpp = {'prompt': 'Return x.', 'code': solution, 'test_list': ['assert f(1) == 1']}
-    write(files / 'mbpp_sanitized.jsonl', [{'task_id': i, **mbpp} for i in range(427)])
-    with gzip.open(files / 'HumanEval.jsonl.gz', 'wt') as f:
-        f.writelines(json.dumps({'task_id': f'HumanEval/{i}', **human_eval}) + '\n' for i in range(164))
+    lines = lambda form, n: '\n'.join(form % i for i in range(n))
+    fill(files, {'mbpp_sanitized.jsonl': lines(MBPP, 427),
+                 'HumanEval.jsonl.gz': gzip.compress(lines(HUMAN_EVAL, 164).encode())})
     names = 'unaided,sft,more,rejection,rl,fresh'
     command = [sys.executable, project / 'bench/real.py', f'--model={tmp_path}/model', '--times=1',
                f'--data={files}', '--seed=99', f'--runs={names}']

@@ -418,9 +418,9 @@ def test_no_record_makes_it_fail_but_a_fault_of_ours_does(tmp_path):
 
 # --- which kind, what is left out, what is changed ------------------------------------------------
 KINDS = """
-{"completion": "b"} -> next: python sft.py --data_dir=
-{"chosen": "b", "rejected": "c"} -> next: python dpo.py --data_dir=
-{"completion": "b", "label": false} -> next: python dpo.py --loss_type=kto --data_dir=
+{"completion": "b"} -> next: python sft.py --init_from=out/base --data_dir=
+{"chosen": "b", "rejected": "c"} -> next: python dpo.py --init_from=out/sft --data_dir=
+{"completion": "b", "label": false} -> next: python dpo.py --init_from=out/sft --loss_type=kto --data_dir=
 {"completion": "b", "label": 3} -> label: 3 (10 records) & --unused=label
 {"completion": "b", "label": 0} -> label: 0, 1 (10 records) & --kind=preference reads a label
 {"output": "b", "label": true} -> label: true, false (10 records) & --kind=preference reads a label"""

@@ -2,6 +2,7 @@
 what people bring; what is dropped and why; what it refuses."""
 import codecs
 import gzip
+import itertools
 import json
 import os
 import pathlib
@@ -69,23 +70,30 @@ FORMS = {
               'To be or not to be: that is the question;\n  whether it is nobler in the mind\n' * 3]}
 
 
+# paths without an ending, and with such as nobody has written down
+NO_ENDING = ['', *'''
+a.jsonl:3
+a.jsonl.gz:3 a/Makefile
+notes.gz
+v1.d/README
+a.jsonl:3 ann/discord.py/
+a.parquet:9 ann/x.zig/b'''.split('\n')]
+OTHER_CODE = ('a.jsonl:3 repo/X.C,a.jsonl:3 B.CBL,a/b.zig,x.mjs,y.ps1,z.nim,w.c++,v.proto,u.f77,'
+              'src/a.zig.gz,my.notes/a.v').split(',')
+
+
 def test_code_is_known_by_its_path_and_python_also_by_itself():
-    program = 'int f(void) {\n\treturn  1;\n}\n'
-    for form, path, texts in [
-            *((form, '', texts) for form, texts in FORMS.items()), ('prose', '', [program]),
-            ('code', 'a.jsonl:3 repo/x.py', ['Just prose.']), ('code', 'B.PY.gz', ['']),
-            ('other code', 'a.jsonl:3 repo/X.C', [program]), ('prose', 'a.html', ['<p>\nx = 1\ny = 2\n']),
-            # of endings that nobody has written down, and without one
-            *(('other code', f'a.jsonl:3 {path}', [program, 'one     two\n']) for path in (
-                'a/b.zig', 'B.CBL', 'x.mjs', 'y.ps1', 'z.nim', 'w.c++', 'v.proto', 'u.f77')),
-            ('other code', 'src/a.zig.gz', [program]), ('other code', 'my.notes/a.v', [program]),
-            *((form, f'{path}', FORMS[form]) for form in FORMS for path in (
-                'a.jsonl:3', 'a.jsonl.gz:3 a/Makefile', 'notes.gz', 'v1.d/README',
-                'a.jsonl:3 ann/discord.py/', 'a.parquet:9 ann/x.zig/b'))]:
-        for text in texts:
-            assert mode_of(text, path) == form, text
-            windows = '\ufeff' + text.replace('\n', '\r\n')
-            assert form == 'prose' or normalise(windows, form) == text, text
+    for path in NO_ENDING:
+        for form, texts in FORMS.items():
+            assert {mode_of(text, path) for text in texts} == {form}, path
+    foreign = ['int f(void) {\n\treturn  1;\n}\n', 'one     two\n']
+    for path, form in ('', 'prose'), *((path, 'other code') for path in OTHER_CODE):
+        assert {mode_of(text, path) for text in foreign} == {form}, path
+    for text, form in itertools.product(foreign + FORMS['code'], ('code', 'other code')):
+        assert normalise('\ufeff' + text.replace('\n', '\r\n'), form) == text
+    for path, text, form in ('a.jsonl:3 repo/x.py', 'Just prose.', 'code'), ('B.PY.gz', '', 'code'), (
+            'a.html', '<p>\nx = 1\ny = 2\n', 'prose'):
+        assert mode_of(text, path) == form, path
 
 
 # how code begins and ends; / stands for a newline
@@ -166,21 +174,17 @@ def test_each_reason_of_code_at_its_threshold(monkeypatch):
     texts = [f'# Unit tests\n{CODE}{i}\n' for i in range(99)]
     stays = [text for text in texts if code_reason(text) is None]
     assert {hash64(text.encode()) < 0.7 * 2 ** 64 for text in stays} == {True, False}
-    for text in '', 'x = "\\d"':                                           # without a warning
-        assert compiles(text), text
+    assert compiles('') and compiles('x = "\\d"')                         # without a warning
     for text in 'return 1', 'x = \0', '(' * 5000, '-' * 100_000 + '1', '\ud800':
         assert not compiles(text), text[:9]
 
 
 def test_what_begins_as_a_sentence_is_no_program():
-    dice, parts = random.Random(0), 'It is A not X x = True for match if or and print in # \n ( ) : é _ f"x" yes'.split(' ')
-    n = 0
-    for _ in range(8000):
-        text = dice.choice([' ', '']).join(
-            dice.choices([*'aeiouybcdfgxz019 \n\t_-×÷éßÿÀœ中\u0301\xa0\x0c\ud800²ª', *parts], k=dice.randrange(1, 60)))
-        n += bool(program.SENTENCE.match(text))
-        assert not (program.SENTENCE.match(text) and compiles(text)), text
-    assert n > 200
+    dice, parts = random.Random(0), [*'aeiouybcdfgxz019 \n\t_-×÷éßÿÀœ中\u0301\xa0\x0c\ud800²ª']
+    parts += 'It is A not X x = True for match if or and print in # \n ( ) : é _ f"x" yes'.split(' ')
+    texts = [dice.choice([' ', '']).join(dice.choices(parts, k=dice.randrange(1, 60))) for _ in range(8000)]
+    sentences = [text for text in texts if program.SENTENCE.match(text)]
+    assert len(sentences) > 200 and not any(map(compiles, sentences))
 
 
 # --- shared and interrupted work ------------------------------------------------------------------
@@ -218,9 +222,8 @@ def done(begin, tmp_path_factory):
 
 
 def test_however_many_processes_share_the_work_the_bytes_are_the_same(begin, done, out):
-    macos = "import sys; sys.platform = 'darwin'"                   # where processes don't fork
-    for n, how in (1, {}), (4, {}), (2, {'before': macos}):
-        ok(begin(out, f'--num_workers={n}', **how))
+    for n, macos in (1, ''), (4, ''), (2, "import sys; sys.platform = 'darwin'"):   # which can't fork
+        ok(begin(out, f'--num_workers={n}', before=macos))
         assert results(out) == results(done), n
 
 
@@ -239,15 +242,13 @@ def test_shards_say_what_they_are_and_where_each_document_is_from(done):
 
 def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(
         begin, done, out, tmp_path):
-    power_fails = 'import os\nos.setsid()' + before('clean a shard', """
-        if n == 2:
-            os.killpg(0, signal.SIGKILL)""")
+    power_fails = before('clean a shard', 'if n == 2: os.killpg(0, signal.SIGKILL)')
     workers_count = before('clean a shard', f"""
         import multiprocessing
         if multiprocessing.parent_process():
             open('{tmp_path}/counted', 'a').write('.')""")
-    result = begin(out, before=power_fails)
-    assert result.returncode == -signal.SIGKILL and [*out.iterdir()] == [out / WORK]
+    result = begin(out, before=f'import os\nos.setsid(){power_fails}')
+    assert result.returncode == -9 and [*out.iterdir()] == [out / WORK]
     n_done = len([*(out / WORK).glob('?' * 16 + '-?????')])
     assert 2 <= n_done < SHARDS
     ok(begin(out, before=workers_count))
@@ -280,8 +281,8 @@ def test_at_each_moment_old_results_are_there_or_new_ones_or_none_and_the_comman
 
 def test_shards_are_known_by_their_settings_files_and_programs(tmp_path, monkeypatch):
     """What was cleaned otherwise is never used."""
-    text, words, used, ours, other = (write_records(tmp_path / name, []) for name in (
-        'a.txt', 'words', 'extras/text/used.py', 'clean.py', 'docs/other.md'))
+    text, words, used, ours, other = (write_records(tmp_path / name, []) for name in
+                                      'a.txt words extras/text/used.py clean.py docs/other.md'.split())
     monkeypatch.setattr(program, '__file__', str(ours))
     state = lambda settings='': program.fingerprint(settings, [text, words])
     first = state()
@@ -335,10 +336,15 @@ null
 ARCHIVE = gzip.compress(json.dumps(random.Random(0).randbytes(60_000).hex()).encode())
 GOOD = {'a.jsonl': LINES, 'a.ndjson': codecs.BOM_UTF8 + LINES, 'a.jsonl.gz': gzip.compress(LINES),
         'windows.jsonl': LINES.decode().encode('utf-16')}
-NOT_UTF8 = {'koi8.txt': 'наивный текст'.encode('koi8-r'), 'undefined.txt': b'a word \x81',
-            'bare.txt': 'plain text'.encode('utf-16-le'), 'mail.txt': 'こんにちは'.encode('iso2022_jp'),
-            'turk.md': 'ağaç şu'.encode('cp1254'), 'a.c': b'\x7fELF' + bytes(range(256)) * 9,
-            'cp1252.txt': b'It\x92s an old man\x92s hat.\n' * 9, '\udce9.txt': b'\xff'}
+NOT_UTF8 = '''
+koi8.txt koi8-r наивный текст
+bare.txt utf-16-le plain text
+mail.txt iso2022_jp こんにちは
+turk.md cp1254 ağaç şu
+cp1252.txt cp1252 It’s an old man’s hat.'''
+NOT_UTF8 = {name: text.encode(code) for name, code, text in (
+    line.split(' ', 2) for line in NOT_UTF8.strip().split('\n'))}
+NOT_UTF8 |= {'undefined.txt': b'a word \x81', 'a.c': b'\x7fELF' + bytes(range(256)) * 9, '\udce9.txt': b'\xff'}
 DAMAGED = {'none.txt.gz': b'x', 'cut.txt.gz': ARCHIVE[:-100],
            'odd.txt.gz': ARCHIVE[:10] + b'\xff' * 100, 'cut.jsonl.gz': ARCHIVE[:9999]}
 POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n'
@@ -381,8 +387,8 @@ def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(out
         place, _, words = line.partition(' ~ ')
         assert words in named.pop(place), place
     assert not named
-    for flag in '--encoding=NAME', '--text_field=NAME':
-        assert flag in said and flag in (out / 'report.md').read_text()
+    for page in said, (out / 'report.md').read_text():
+        assert '--encoding=NAME' in page and '--text_field=NAME' in page
     assert said.splitlines()[-1] == f'next: python prepare.py --source={os.path.relpath(out)}'
 
 
@@ -419,7 +425,7 @@ def test_only_a_path_has_an_ending_and_a_repository_has_none(out, tmp_path):
             for repo in ('discord.py', 'thesis.tex', 'site.html', 'notes.zig')
             for more in ({}, {'path': ''}, {'path': 'docs/Makefile'})]
     rows += [{'repo': 'ann/a.py', 'path': path, 'content': f'{text} {path}'} for path in ('a.cbl', 'b/c.txt')]
-    clean(out, write_records(tmp_path / 'a.jsonl', rows), '--dedup=none', '--min_words=0')
+    clean(out, write_records(tmp_path / 'a.jsonl', rows), '--dedup=none --min_words=0')
     found = [(line['path'].partition(' ')[2], line['text']) for line in lines(out)]
     assert len(found) == len(rows)
     for row, (_, read) in zip(rows, found):
@@ -451,12 +457,10 @@ def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_no
         assert not any('sub/' in path for path in find_files(pattern)[0]), pattern
 
 
-def test_a_text_is_taken_from_the_field_that_somebody_names(out, tmp_path):
-    path = write_records(tmp_path / 'a.jsonl', [{'text': 'no', 'article': text} for text in TEXTS])
-    clean(out, path, '--text_field=article')
-    assert kept(out) == sorted(TEXTS)
-    clean(tmp_path / 'c', write(tmp_path / 'in', ['return  1;\n'], '{}.c'), '--mode=code')
-    assert kept(tmp_path / 'c') == ['return  1;\n']        # C need not be Python
+def test_a_text_is_taken_from_the_field_that_somebody_names_and_c_need_not_be_python(out, tmp_path):
+    rows = [{'text': 'no', 'article': f'return  {i};\n', 'path': f'{i}.c'} for i in range(9)]
+    clean(out, write_records(tmp_path / 'a.jsonl', rows), '--text_field=article --mode=code --dedup=none')
+    assert kept(out) == [row['article'] for row in rows]
 
 
 def test_a_long_text_comes_in_pieces_and_lines_of_endoftext_divide_it(tmp_path):
@@ -484,7 +488,7 @@ def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted(out, tmp_pa
         'b.jsonl': row + row.replace(b'.', b'\xe9', 1) + row.replace(b'a', b'\xe9', 4) + b'\0' + row,
         'c.txt': line.encode() * 9 + bytes(512) + line.encode(), 'd.c': b'int  a;\n' + bytes(99),
         'e.md': f'{line}{picture} a \x1b[1mbold\x1b[0m end'.encode(), 'f.py': b'x = 1 # \x92'}
-    clean(out, fill(tmp_path, files), '--dedup=none', '--min_words=0', '--max_repetition=0', '--max_gibberish=0')
+    clean(out, fill(tmp_path, files), '--dedup=none --min_words=0 --max_repetition=0 --max_gibberish=0')
     texts = {row['path'].removeprefix(f'{tmp_path}/'): row['text'] for row in lines(out)}
     assert texts['b.jsonl:2'].count('\ufffd') == 1 and {*texts} >= {'b.jsonl:1', 'b.jsonl:4'}
     assert texts['c.txt'].strip() == (line * 10).strip()
@@ -514,7 +518,7 @@ def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(out, tm
     rows = [{'text': text, 'path': 'x.py' if text.startswith('def') else 'x.txt'} for text in texts]
     printed = clean(out, write_records(tmp_path / 'x.jsonl', rows))
     assert dropped(out) == {reason: len(some) for reason, some in rubbish.items()}
-    assert {*report(out)['dropped']} == {*rubbish} and len(kept(out)) == len(good)
+    assert report(out)['dropped'].keys() == rubbish.keys() and len(kept(out)) == len(good)
     # of what came to this stage
     assert f'short: 12 ({12 / (len(texts) - 3):.1%})' in printed
     assert f'dropped: short: documents: 12, bytes: {len("".join(rubbish["short"]))}, ' in printed
@@ -612,30 +616,28 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(odd, out, tmp_path, l
     offline = dict.fromkeys(('HTTPS_PROXY', 'https_proxy'), 'http://127.0.0.1:9')   # nobody listens
     mistake(run(script, *settings, f'--out_dir={out}', cwd=odd,
                 env={**offline, 'NO_PROXY': '', 'no_proxy': ''}), *words)
-    assert not [*(out).glob('[!.]*')]
+    assert not [*out.glob('[!.]*')]
 
 
 # --- what a run leaves alone ----------------------------------------------------------------------
 @pytest.mark.parametrize('script', ['clean.py', 'prepare.py'])
 def test_a_folder_of_yours_beside_the_results_stays_and_earlier_results_are_no_source(tmp_path, script):
     source = write(tmp_path / 'a', TEXTS)
-    mine = write(tmp_path / 'a/out.work', ['mine ' + prose(50)])
-    (source / 'out').mkdir()
-    (source / 'out/.DS_Store').write_text('x')
+    fill(source, {'out.work/mine.txt': prose(50), 'out/.DS_Store': 'x'})
     for path in f'{source}', f'{source}/', f'{source}/../a':        # one folder
-        ok(run(script, f'--source={path}', f'--out_dir={source}/out'))
+        ok(run(script, f'--source={path} --out_dir={source}/out'))
         [found] = read_json(source / 'out/meta.json')['sources'].values()
         assert found['files'] == 13
-    assert (mine / '000.txt').exists() and not [*source.glob('.*')]
+    assert (source / 'out.work/mine.txt').exists() and not [*source.glob('.*')]
 
 
 def test_ctrl_c_ends_the_processes_at_once(begin, out, tmp_path):
     """It goes to the whole group of processes, whatever they do."""
     ctrl_c = 'import os\nos.setsid()' + before('clean a shard', f"""
         if os.path.exists('{tmp_path}/once'):
-            threading.Event().wait(60)
+            threading.Event().wait(200)
         os.mkdir('{tmp_path}/once')
         os.killpg(0, signal.SIGINT)""")
-    result = begin(out, before=ctrl_c, timeout=20)
+    result = begin(out, before=ctrl_c, timeout=100)
     assert result.returncode in (1, 130, -signal.SIGINT)
     assert [*out.iterdir()] == [out / WORK]

@@ -34,10 +34,9 @@ def server(monkeypatch, tmp_path):
         kind, _, name = re.sub('.*/(tree|resolve)/[^/]+/?', r'\1 ', path).partition(' ')
         status, headers, body = 206 if begin else 200, {}, here.files.get(name, b'')[begin:]
         if kind == 'tree':                  # a second page has what is left
-            entries = [{'path': 'data', 'type': 'directory', 'oid': '0' * 40}]
-            entries += [{'path': path, 'type': 'file', **here.entry(data)}
-                        for path, data in here.files.items()]
-            pages = entries[:2], entries[2:]
+            entries = [{'path': path, 'type': 'file', **here.entry(data)}
+                       for path, data in here.files.items()]
+            pages = [{'path': 'data', 'type': 'directory', 'oid': '0' * 40}, *entries[:1]], entries[1:]
             body = json.dumps(pages['cursor' in request['QUERY_STRING']]).encode()
             if 'recursive=true' in request['QUERY_STRING']:
                 headers = {'Link': f'<{here.address}{path}?cursor=2>; rel="next"'}
@@ -81,14 +80,14 @@ def test_a_data_set_arrives_from_a_busy_server_with_broken_transfers_then_withou
 
     def from_hub(*flags):
         direct = dict.fromkeys(('NO_PROXY', 'no_proxy'), '127.0.0.1')
-        return run('clean.py', '--source=codeparrot', '--out_dir=out', *RAW,
+        return run('clean.py', '--source=codeparrot --out_dir=out', *RAW,
                    '--num_workers=2', *flags, env={'HF_ENDPOINT': server.address, **direct})
 
     ok(from_hub('--max_files=2'))
-    raw = pathlib.Path('data/raw')
-    assert len([*raw.rglob('*.gz')]) == 2               # what is not asked for is not fetched
+    there = lambda: [path.read_bytes() for path in sorted(pathlib.Path('data/raw').rglob('*.gz'))]
+    assert len(there()) == 2                            # what is not asked for is not fetched
     ok(from_hub())
-    assert [path.read_bytes() for path in sorted(raw.rglob('*.gz'))] == [*server.files.values()]
+    assert there() == [*server.files.values()]
     begins = [begin for path, begin, _ in server.asked if '2.jsonl' in path]
     assert 0 == begins[0] < begins[1] <= 70_000 and 0 < begins[2] - begins[1] <= 70_000
     assert kept(pathlib.Path('out')) == sorted(sum(noise, []))
@@ -100,30 +99,28 @@ def test_a_data_set_arrives_from_a_busy_server_with_broken_transfers_then_withou
 
 
 def test_what_has_another_checksum_is_refused_and_the_next_try_begins_anew(server):
-    url, data = f'{server.address}/resolve/main/{SMALL[1]}', server.files[SMALL[1]]
-    digest = hashlib.sha256(data).hexdigest()
-    pathlib.Path('a.part').write_bytes(data + b'of another file')
-    refused('checksum', hub.fetch, url, digest, 'a')
+    data, part = server.files[SMALL[1]], pathlib.Path('a.part')
+    wanted = f'{server.address}/resolve/main/{SMALL[1]}', hashlib.sha256(data).hexdigest(), 'a'
+    part.write_bytes(data + b'of another file')
+    refused('checksum', hub.fetch, *wanted)
     assert not [*pathlib.Path().glob('a*')]
-    pathlib.Path('a.part').write_bytes(data)            # a kill before it got its name
+    part.write_bytes(data)              # a kill before it got its name
     for _ in range(2):
-        assert pathlib.Path(hub.fetch(url, digest, 'a')).read_bytes() == data
+        assert pathlib.Path(hub.fetch(*wanted)).read_bytes() == data
 
 
 def test_a_folder_a_glob_a_file_and_a_revision_are_all_that_is_fetched(server):
-    data = SMALL[1:4]
-    for part, found in {'': SMALL[1:], '/data': data, '/data/train-*': data[1:],
-                        '/*/train-1*': data[2:], '/data/train-0.jsonl.gz': data[1:2]}.items():
-        assert names(f'o/n{part}') == [f'o--n/{name}' for name in found], part
+    for part, begin, end in (('', 1, 5), ('/data', 1, 4), ('/data/train-*', 2, 4),
+                             ('/*/train-1*', 3, 4), ('/data/train-0.jsonl.gz', 2, 3)):
+        assert names(f'o/n{part}') == [f'o--n/{name}' for name in SMALL[begin:end]], part
     refused('no files of records at', names, 'o/n/nothing')
     refused('must look like hf:OWNER/NAME', names, 'alone')
     server.asked.clear()
     [file] = hub.find_files('hf:o/n@v1/extra', 'raw')
     there = hub.fetch(*file)
     assert there == 'raw/o--n@v1/extra/a b.jsonl.gz' and b'extra/a b' in gzip.open(there).read()
-    assert [(path, token) for path, _, token in server.asked] == [
-        ('/api/datasets/o/n/tree/v1', None)] * 2 + [
-        ('/datasets/o/n/resolve/v1/extra/a b.jsonl.gz', None)]
+    assert server.asked == [('/api/datasets/o/n/tree/v1', 0, None)] * 2 + [
+        ('/datasets/o/n/resolve/v1/extra/a b.jsonl.gz', 0, None)]
 
 
 def test_a_closed_data_set_asks_for_a_token(server, monkeypatch):

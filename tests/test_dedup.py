@@ -9,7 +9,7 @@ import dedup
 import numpy as np
 import pytest
 from dedup import find_duplicates, jaccard, minhash, ngrams, shingles, simhash, words_of
-from preparing import clean, dropped, kept, prose, write_records
+from preparing import clean, dropped, kept, prose, write
 
 
 # --- words and n-grams ----------------------------------------------------------------------------
@@ -104,8 +104,8 @@ def test_a_chain_is_a_cluster_also_if_its_texts_meet_in_one_band_only():
     sets = [np.arange(6 * i, 6 * i + 100, dtype=np.uint64) for i in range(5)]
     for order in itertools.permutations(range(5)):
         exact = np.arange(5)
-        parent, n_open = dedup.near_duplicates(exact, np.zeros((5, 4), np.uint8), [sets[i] for i in order].__getitem__,
-                                               'minhash', 1, 0.85)
+        parent, n_open = dedup.near_duplicates(
+            exact, np.zeros((5, 4), np.uint8), [sets[i] for i in order].__getitem__, 'minhash', 1, 0.85)
         assert not parent.any() and not n_open, order
         assert exact.tolist() == [0, 1, 2, 3, 4], 'no argument is changed'
 
@@ -127,25 +127,23 @@ def test_ngrams_of_a_pair_are_compared_once_and_what_50_rounds_leave_is_counted(
 
 def test_simhash_finds_what_differs_in_capitals(out, tmp_path):
     texts = [prose(i) for i in range(9)]
-    rows = [{'text': text} for text in (*texts, *map(str.upper, texts[:4]))]
-    clean(out, write_records(tmp_path / 'a.jsonl', rows), '--dedup=simhash')
+    clean(out, write(tmp_path / 'in', texts + [text.upper() for text in texts[:4]]), '--dedup=simhash')
     assert dropped(out) == {'near duplicate': 4} and kept(out) == sorted(texts)
 
 
 def test_a_duplicate_of_a_duplicate_goes_and_a_reader_sees_what_is_kept(out, tmp_path):
     """Of O, A and B, the two last are like O, but not like each other. So no cluster is split between
     training and validation."""
-    rows = []
+    texts = []
     for i in range(60):
         words, own = prose(i, 400).split(), prose(1000 + i, 40).split()
-        rows += [{'text': ' '.join(text)} for text in (
-            words, [*words[:380], *own[:20]], [*own[20:], *words[20:]])]
-    random.Random(0).shuffle(rows)
-    clean(out, write_records(tmp_path / 'a.jsonl', rows), '--audit=9', '--max_gibberish=0')
+        texts += map(' '.join, (words, words[:380] + own[:20], own[20:] + words[20:]))
+    random.Random(0).shuffle(texts)
+    clean(out, write(tmp_path / 'in', texts), '--audit=9 --max_gibberish=0')
     assert dropped(out) == {'near duplicate': 120}
     page = (out / 'audit.md').read_text().split('# near duplicate')[1]
-    pairs = re.findall(r'^## .*:(\d+)\n(?s:.+?)^kept, (0\.\d\d) alike: .*:(\d+)$', page, re.M)
+    pairs = re.findall(r'^## .*/(\d+).txt\n(?s:.+?)^kept, (0\.\d\d) alike: .*/(\d+).txt$', page, re.M)
     assert len(pairs) == 9
     for copy, alike, kept_one in pairs:
-        a, b = (shingles(rows[int(i) - 1]['text'].encode()) for i in (copy, kept_one))
+        a, b = (shingles(texts[int(i)].encode()) for i in (copy, kept_one))
         assert float(alike) == round(jaccard(a, b), 2) > 0.8

@@ -1,4 +1,5 @@
 """eval.py and rescore: the exact loss, pass@k from answers to a table, several checkpoints, what is refused."""
+import functools
 import itertools
 import json
 import math
@@ -11,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 from accidents import before, killed_after
+from common import load_model
 from conftest import contents, each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run
 from conftest import save_run, write, write_bins
 from test_model import lively
 from test_streaming import BYTES, say
 from test_sample import alone
 
-from extras.tasks import answers, compare
+from extras.tasks import answers, compare, rescore as rescored
 from extras.tasks.problems import problems
 from model import GPT, sample
-from tokenizer import Tokenizer
 
 pass_at_k, interval, _ = lift('eval.py', 'pass_at_k', 'interval', 'mean')
 
@@ -38,8 +39,9 @@ def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
             draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
             wanted = pytest.approx(sum(map(any, draws)) / len(draws))
             assert pass_at_k(n, c, k) == wanted, f'pass_at_k({n=}, {c=}, {k=})'
-    wanted = pytest.approx(0.5, abs=1e-12)              # no rounding of large numbers
-    assert pass_at_k(200, 1, 100) == wanted
+            assert rescored.pass_at_k(n, c, k) == wanted
+    # no rounding of large numbers
+    assert pass_at_k(200, 1, 100) == pytest.approx(0.5, abs=1e-12)
 
 
 def test_intervals_hold_the_truth_19_times_in_20():
@@ -54,7 +56,8 @@ def test_intervals_hold_the_truth_19_times_in_20():
             low, high = method((rng.binomial(n_samples, chances) / n_samples).tolist())
             hits += low <= a / (a + b) <= high
         assert 0.90 < hits / 300 <= most, (method, n_samples, hits)
-    assert interval([1] * 8 + [0] * 2) == pytest.approx([0.4902, 0.9433], abs=1e-4)     # Wilson by hand
+    wilson = pytest.approx([0.4902, 0.9433], abs=1e-4)              # by hand
+    assert interval([1] * 8 + [0] * 2) == rescored.interval([1] * 8 + [0] * 2) == wilson
     # 0 of 40 problems differ, and up to z^2 / (40 + z^2) of all may.
     assert compare.paired_difference([1] * 40, [1] * 40) == pytest.approx([0, -0.0876, 0.0876], abs=1e-4)
 
@@ -64,23 +67,22 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
     """Of the first 300 tokens, in blocks of 32; the last block is a short one."""
     n = 299
     val = torch.from_numpy(np.fromfile(data_dir / 'val.bin', 'uint16').astype(np.int64)[:n + 1])
-    tok, model = Tokenizer.load(data_dir / 'tokenizer.json'), GPT.load(base_run).eval()
+    model, tok = load_model(base_run)
     n_bytes = sum(len(tok.all_bytes[i]) for i in val[1:] if i not in tok.special.values())
-    nats = -sum(model.log_p(x[None], y[None]).sum().item()
+    nats = -sum(model.eval().log_p(x[None], y[None]).sum().item()
                 for x, y in zip(val[:-1].split(32), val[1:].split(32)))
     rows = evaluate(tmp_path, f'--ckpt={base_run} --data_dir={data_dir} --loss_tokens={n}')['loss']
-    row = rows['trained']
-    assert row['tokens'] == n and row['bytes'] == n_bytes
-    assert row['nats'] == pytest.approx(nats / n, abs=1e-5)         # sums in float32
-    assert row['bits_per_byte'] == pytest.approx(nats / n_bytes / math.log(2), rel=1e-5)
+    assert rows['trained'] == pytest.approx(        # sums in float32
+        {'nats': nats / n, 'perplexity': math.exp(nats / n), 'tokens': n, 'bytes': n_bytes,
+         'bits_per_byte': nats / n_bytes / math.log(2)}, rel=2e-6)
     assert abs(rows['untrained']['nats'] - math.log(512)) < 0.05
 
 
 def test_without_data_dir_the_text_of_the_base_is_measured(base_run, data_dir, tmp_path):
     """train.py names it in data.json, which later stages copy (test_alone.py runs them). Where no data.json
     names it, eval.py says so. Other data are refused."""
-    save_run(tmp_path / 'sft', GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json'))
-    save_run(tmp_path / 'found', GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json'))
+    for name in 'sft', 'found':
+        save_run(tmp_path / name, *load_model(base_run))
     shutil.copy(base_run / 'data.json', tmp_path / 'sft')
     write(tmp_path / 'sft/config.json', [{'stage': 'sft', 'base_dir': '', 'data_dir': 'chats'}])
     for ckpt in base_run, 'sft':
@@ -91,10 +93,10 @@ def test_without_data_dir_the_text_of_the_base_is_measured(base_run, data_dir, t
     mistake(result, 'data/quickstart has no prepared text')
     assert 'the loss is measured on data/quickstart, because found has no data.json that names' in result.stdout
     made = write_bins(tmp_path / 'other', np.arange(100, dtype=np.uint16), BYTES)
-    flags = f'--ckpt={base_run}', f'--data_dir={made}'
-    mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
+    flags = f'--ckpt={base_run} --data_dir={made}'
+    mistake(run('eval.py', flags), f'{made} has another tokenizer', f'{base_run}/tokenizer.json')
     os.truncate(made / 'val.bin', 50)
-    mistake(run('eval.py', *flags), 'val.bin has too few tokens')
+    mistake(run('eval.py', flags), 'val.bin has too few tokens')
 
 
 # --- answers that are there: each outcome is told and kept ----------------------------------------
@@ -108,15 +110,18 @@ FUNCTIONS = r'''[
 # Answers; "" is the problem's own solution.
 GIVEN = r'''
 {"example-0/0": ["", "    return None\n", "    return (\n", " \n"],
- "example-0/1": ["", "", "    raise ValueError\n", "    while True: pass\n"],
+ "example-0/1": ["", "", "    raise ValueError\n", "    __import__('time').sleep(99)\n"],
  "area": ["    return a * b", "    return math.sqrt(a * b)",
           "    return a * b / 2.0", "    return a * b / a"]}'''
 
 
 def rescore(given, *flags):
-    """The tasks in eval.json."""
-    ok(run('extras.tasks.rescore', f'--completions={given}', *flags))
-    return read_json(given.parent / 'scored/eval.json')['tasks']
+    """The tasks in eval.json, whose numbers are printed, too."""
+    said = ok(run('extras.tasks.rescore', f'--completions={given}', *flags))
+    tasks = read_json(given.parent / 'scored/eval.json')['tasks']
+    assert all(f'{name}, all: ' in said and f'"pass@1": {task["pass@1"]:.4f}' in said
+               for name, task in tasks.items())
+    return tasks
 
 
 def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
@@ -131,7 +136,7 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
         for id, texts in json.loads(GIVEN).items() for text in texts])
     found = {'ngram': 13, 'problems': ['Q']}
     write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
-    flags = ('--tasks=problems,humaneval --splits=example --n_problems=2 --k=1,2,4 --timeout=4 '
+    flags = ('--tasks=problems,humaneval --splits=example --n_problems=2 --k=1,2,4 --timeout=10 '
              f'--allow_code_execution --data={functions}')
     tasks = rescore(given, flags)
     ours = tasks['problems']
@@ -149,28 +154,17 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     assert read_rows(tmp_path / 'scored/scored/samples.jsonl') == samples
     for row in samples:                             # scored again, as if they were those of a chat
         row['messages'] = [say('user', 'q')]
-        row['completion'] = f'Sure!\n```python\n{row["prompt"]}{row["completion"]}\n```\nIt works.'
+        code = row['completion'].replace('sleep(99)', 'sleep(0)')
+        row['completion'] = f'Sure!\n```python\n{row["prompt"]}{code}\n```\nIt works.'
     again = rescore(write(tmp_path / 'b/chat.jsonl', samples), flags)
     assert [again[name]['pass@1'] for name in tasks] == [task['pass@1'] for task in tasks.values()]
-
-
-def test_rescore_and_eval_have_the_same_numbers(babbler, tmp_path):
-    """pass_at_k and interval stand in both, because a command of extras imports no script."""
-    write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for'.split()])
-    ok(run('eval.py', f'--ckpt={babbler} --tasks=own --data=own.jsonl --num_samples=3 --k=1,2,3 --out=e.json',
-           '--max_new_tokens=3 --device=cpu', cwd=tmp_path))
-    said = ok(run('extras.tasks.rescore', '--completions=samples.jsonl --k=1,2,3', cwd=tmp_path))
-    scored = read_json(tmp_path / 'scored/eval.json')['tasks']['own']
-    evaluated = read_json(tmp_path / 'e.json')['tasks']['own']
-    assert scored == {key: evaluated[key] for key in scored} and 0 < scored['pass@1'] < scored['pass@3']
-    assert f'own, all: {{"n": 4, "samples": 12, "pass@1": {scored["pass@1"]:.4f}, "interval"' in said
 
 
 # --- answers of a model ---------------------------------------------------------------------------
 def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, data_dir, tmp_path):
     """Each number is that of the checkpoint alone, asked as it was taught. The loss of each is
     measured on each data. Names of checkpoints do not tell their order."""
-    model, tokenizer = GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json')
+    model, tokenizer = load_model(base_run)
     tokenizer.save(tmp_path / 'tokenizer.json')
     late, first, tuned = names = [f'{tmp_path}/{name}.pt' for name in ('a_late', 'b_first', 'sft')]
     GPT(model.config).save(late, step=9)
@@ -197,28 +191,27 @@ OTHERS = """
 --tasks=own --data=own.jsonl => questions
 --data=other.jsonl,gsm8k.jsonl => questions
 --ckpt=model/best.pt => weights
+--overwrite --ckpt=gone => gone
+--overwrite --tasks=own,gsm8k,loss --data_dir=NUMBERS => another tokenizer
 """
 
 
 @pytest.fixture
 def asking(babbler, tmp_path):
     """A folder with models and questions, and a function that evaluates."""
-    model, tokenizer = GPT.load(babbler), Tokenizer.load(babbler / 'tokenizer.json')
-    save_run(tmp_path / 'model', model, tokenizer, step=1)
-    save_run(tmp_path / 'reward', model, tokenizer, reward_head=torch.zeros(1, 32))
+    save_run(tmp_path / 'model', *load_model(babbler), step=1)
+    save_run(tmp_path / 'reward', *load_model(babbler), reward_head=torch.zeros(1, 32))
     for name, words in ('own', 'def x self for in'), ('other', 'def x self for if'), ('gsm8k', 'a bc d'):
         write(tmp_path / f'{name}.jsonl', [{'prompt': word, 'answer': 1} for word in words.split()])
     return tmp_path / 'scores', lambda *more, **how: run('eval.py', ASKED, *more, cwd=tmp_path,
                                                          **how)
 
 
-def test_a_base_model_that_is_asked_in_chats_is_said(asking, tmp_path):
+def test_a_base_model_that_is_asked_in_chats_is_said(asking, base_run):
     """One of others, of which nothing is known, is not called a base model."""
-    save_run(tmp_path / 'base', GPT.load(tmp_path / 'model'),
-             Tokenizer.load(tmp_path / 'model/tokenizer.json'), config={'objective': 'clm'})
-    for ckpt, more, is_said in ('base', '--chat=True', True), ('base', '', False), ('model', '--chat=True', False):
-        printed = ok(asking[1](f'--ckpt={ckpt} --overwrite', more))
-        assert ('note: base is a base model, which has not learned to answer' in printed) == is_said
+    for flags, is_said in (f'{base_run} --chat=True', True), (base_run, False), ('model --chat=True', False):
+        printed = ok(asking[1](f'--overwrite --ckpt={flags}'))
+        assert (f'note: {base_run} is a base model, which has not learned to answer' in printed) == is_said
 
 
 def test_a_killed_evaluation_goes_on_and_equals_one_that_was_never_ended(asking):
@@ -240,8 +233,8 @@ def test_a_killed_evaluation_goes_on_and_equals_one_that_was_never_ended(asking)
     assert ok(evaluate('--k=1', before=counted)).count('a batch') == 0
 
 
-def test_answers_of_another_evaluation_are_replaced_only_if_that_is_typed(asking):
-    """And what was measured of a model is kept when the next one is refused."""
+def test_answers_of_another_evaluation_are_replaced_only_if_that_is_typed(asking, numbers):
+    """And if it is not refused. What was measured of a model is kept when the next one is refused."""
     scores, evaluate = asking
     mistake(evaluate('--ckpt=model,reward'), 'reward', 'is a reward model')
     kept = contents(scores)['samples.jsonl']
@@ -249,7 +242,7 @@ def test_answers_of_another_evaluation_are_replaced_only_if_that_is_typed(asking
     assert {*results} == {'own', 'gsm8k'} and results['own']['n'] == 5
     ok(evaluate())
     assert read_json(scores / 'eval.json')['tasks'] == results
-    each_is_a_mistake(OTHERS, evaluate)
+    each_is_a_mistake(OTHERS.replace('NUMBERS', str(numbers)), evaluate)
     file = scores.with_name('model') / 'best.pt'
     changed = GPT.load(file)
     changed.norm.weight.data[3] += 1e-6
@@ -277,37 +270,17 @@ sandbox.run_many = run_many
 def test_a_sandbox_that_breaks_loses_no_verdict_and_no_answer(babbler, tmp_path, what, code):
     """The outcomes that are known stay in samples.jsonl, and the same command goes on from its answers."""
     write(tmp_path / 'own.jsonl', PROGRAMS)
-    flags = (f'--ckpt={babbler} --tasks=own --data=own.jsonl --max_new_tokens=3 --out=s/eval.json --device=cpu '
-             '--allow_code_execution=True')
-    how = ['eval.py', flags]
-    broken = run(*how, cwd=tmp_path, before=BREAKS.replace('BREAK', what))
-    assert broken.returncode not in (0, None), broken.stdout
+    evaluate = functools.partial(
+        run, 'eval.py', f'--ckpt={babbler} --tasks=own --data=own.jsonl --max_new_tokens=3 '
+        '--out=s/eval.json --device=cpu --allow_code_execution', cwd=tmp_path)
+    assert evaluate(before=BREAKS.replace('BREAK', what)).returncode
     rows = read_rows(tmp_path / 's/samples.jsonl')
     later = 'infrastructure' if code == 2 else 'ungraded'
     assert [row['outcome'] for row in rows] == ['wrong', later, later] and rows[0]['message'] == 'known'
-    ok(run(*how, cwd=tmp_path))
+    ok(evaluate())
     again = read_rows(tmp_path / 's/samples.jsonl')
     assert [row['completion'] for row in again] == [row['completion'] for row in rows]
     assert not {'ungraded', 'infrastructure'} & {row['outcome'] for row in again}
-
-
-def test_ctrl_c_keeps_the_answers_that_a_model_has_written(asking):
-    scores, evaluate = asking
-    ok(evaluate())
-    whole = read_rows(scores / 'samples.jsonl')
-    stop = before('answer a batch', 'if n == 2: raise KeyboardInterrupt')
-    assert evaluate('--overwrite', before=stop).returncode not in (0, 2)
-    kept = read_rows(scores / 'samples.jsonl')
-    assert len(kept) == 6 and {row['completion'] for row in kept} <= {row['completion'] for row in whole}
-
-
-def test_a_base_model_that_is_asked_in_a_chat_is_named(base_run, babbler, tmp_path):
-    write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': '.'}])
-    ask = lambda *flags: ok(run('eval.py', '--tasks=own --data=own.jsonl --max_new_tokens=2 --device=cpu', *flags,
-                                cwd=tmp_path))
-    note = f'note: {base_run} is a base model, which has not learned to answer'
-    assert note in ask(f'--ckpt={base_run} --chat=True --out=a.json')
-    assert 'note' not in ask(f'--ckpt={base_run} --out=b/b.json')
 
 
 # A body ends where a line begins in column 0; and two more ends
@@ -409,12 +382,3 @@ def test_mistakes_are_one_sentence(tmp_path):
     write(tmp_path / 'two.jsonl', [scored | {'ckpt': name} for name in 'ab'])
     each_is_a_mistake(REFUSED, lambda *flags: run('eval.py', '--ckpt=.', *flags, cwd=tmp_path))
     each_is_a_mistake(REFUSED_BY_RESCORE, lambda *flags: run('extras.tasks.rescore', *flags, cwd=tmp_path))
-
-
-def test_a_refused_evaluation_deletes_no_answers_also_with_overwrite(asking, tmp_path, numbers):
-    scores, evaluate = asking
-    ok(evaluate())
-    before = contents(scores)
-    for flags in '--ckpt=gone', f'--tasks=own,gsm8k,loss --data_dir={numbers}':     # another tokenizer
-        mistake(evaluate(flags, '--overwrite'), 'gone' if 'gone' in flags else 'another tokenizer')
-        assert contents(scores) == before

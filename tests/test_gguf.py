@@ -1,18 +1,13 @@
-"""GGUF files: read as llama.cpp's package writes them, and written as transformers reads them."""
-import dataclasses
+"""GGUF files: written as transformers reads them, and refused where a model is read."""
 import json
-import os
-import pathlib
-import re
 import sys
 
 import pytest
 import torch
 from accidents import full_disk
-from conftest import contents, mistake, ok, run, same, save_run, table
-from test_hf_model import BASES, BYTES, LLAMA, SMOL, SOURCE, published, same_logits, theirs_in
+from conftest import mistake, ok, refused, run, same, save_run
+from test_hf_model import BASES, BYTES, SMOL, SOURCE, published, theirs_in
 from test_model import lively
-from test_templates import ids_of, said
 
 from extras.models import hf_model, hf_tokenizer
 from extras.training import tokenizer_report
@@ -30,137 +25,71 @@ load_gguf_checkpoint = pytest.importorskip(
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason='transformers asks for the '
                                 'version of gguf, which Python 3.10 does not find')
 
-# llama.cpp's names of parts
-PARTS = '''
-input_layernorm attn_norm
-post_attention_layernorm ffn_norm
-self_attn.o_proj attn_output
-self_attn. attn_
-mlp. ffn_
-_proj\x20
-model.embed_tokens token_embd
-model.layers blk
-model.norm output_norm
-lm_head output'''
-# its names of settings, and those of transformers
-SETTINGS = '''
-context_length max_position_embeddings
-block_count num_hidden_layers
-embedding_length hidden_size
-feed_forward_length intermediate_size
-attention.head_count num_attention_heads
-attention.head_count_kv num_key_value_heads
-attention.layer_norm_rms_epsilon rms_norm_eps'''
 SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>']
 TRAINED = Tokenizer.train(SOURCE, 403, SPECIAL)
 TEXT = "  it's 1234  56\r\n\tdef f(é, 漢):\n\n    return x <think>HE'LL ½"
-SIZES = {'hidden_size': 64, 'intermediate_size': 96, 'num_attention_heads': 8,
-         'num_key_value_heads': 2, 'vocab_size': 440, 'tie_word_embeddings': False}
+# llama.cpp's name of a split pattern, and the patterns
+WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+         r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+')
+PATTERNS = {'gpt-2': [], 'smollm': [r'\p{N}'], 'qwen2': [WORDS.replace('{1,3}', '')], 'llama-bpe': [WORDS]}
 CASES = {'SmolLM2': 'smollm', 'Qwen2.5': 'qwen2', 'Qwen3': 'gpt-2', 'Llama 3.1': 'llama-bpe'}
 
 
-def write_file(path, model, pre='gpt-2', more=(), extra=()):
-    """The file that llama.cpp's converter makes of a model of transformers, with matrices in Q8_0
-    and F16, and this pre-tokenizer, and more fields and tensors. Return the weights in it."""
-    c = model.config
-    n, family, rope = c.vocab_size - 404, c.model_type, c.rope_parameters
-    D = model.model.layers[0].self_attn.head_dim
-    vocab = [*TRAINED.to_json()['vocab']]
-    its = {key: getattr(c, name) for key, name in table(SETTINGS, ' ')}
-    its |= {'attention.key_length': D, 'rope.freq_base': float(rope['rope_theta']),
-            'rope.scaling.original_context_length': 32}
-    fields = {f'{family}.{key}': value for key, value in its.items()} | {
-        'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.pre': pre,
-        'tokenizer.ggml.tokens': [*vocab, *SPECIAL, '<think>', *(f'[PAD{i}]' for i in range(n))],
-        'tokenizer.ggml.token_type': [1] * 400 + [3] * 3 + [4] + [5] * n,
-        'tokenizer.ggml.merges': [*map(' '.join, hf_tokenizer.merges_of(vocab))],
-        'tokenizer.ggml.add_bos_token': False, 'tokenizer.ggml.bos_token_id': 401,
-        'tokenizer.ggml.eos_token_id': 402,
-        'tokenizer.chat_template': SMOL} | dict(more)
-    writer = gguf.GGUFWriter(path, family)
-    for key, value in fields.items():
-        writer.add_key_value(key, value, gguf.GGUFValueType.get_type(value))
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        kind = 'F32' if tensor.ndim == 1 else 'F16' if 'attn' in name else 'Q8_0'
-        kind = gguf.GGMLQuantizationType[kind]
-        data = gguf.quantize(tensor.numpy(), kind)
-        weights[name] = torch.tensor(gguf.dequantize(data, kind))
-        if family == 'llama' and name.endswith(('q_proj.weight', 'k_proj.weight')):
-            # rows 0, D/2, 1, D/2 + 1, ... of each head
-            data = data[[head + row for head in range(0, len(data), D)
-                         for i in range(D // 2) for row in (i, i + D // 2)]]
-        for theirs, ours in table(PARTS, ' '):
-            name = name.replace(theirs, ours)
-        writer.add_tensor(name, data, raw_dtype=kind)
-    if rope['rope_type'] == 'llama3':
-        plain = rope['rope_theta'] ** (-torch.arange(0, D, 2) / D)
-        writer.add_tensor('rope_freqs.weight', (plain / model.model.rotary_emb.inv_freq).numpy())
-    for name in extra:
-        writer.add_tensor(name, torch.arange(1.0, 5.0).numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return weights
-
-
 @pytest.mark.parametrize('name', CASES)
-def test_a_file_becomes_the_folder_that_it_was_made_of_and_comes_back(out, tmp_path, name):
-    """With the logits, ids and chats of transformers; only rows of q and k of a Llama moved."""
+def test_a_published_model_becomes_a_file_with_its_weights_ids_and_chats(out, tmp_path, name):
+    """As transformers reads the folder and the file."""
     pre = CASES[name]
-    model = published(tmp_path / 'in', BASES[name] | SIZES)
-    weights = write_file(tmp_path / 'a.gguf', model, pre)
-    ok(run('extras.models.gguf', 'a.gguf', '--out=out', cwd=tmp_path))
-    assert same(safetensors.load_file(tmp_path / 'out/model.safetensors'), weights)
-    model.load_state_dict(weights)
-    same_logits(model, GPT.load(out))
-    same_logits(theirs_in(out), GPT.load(out))
+    published(out, BASES[name] | {'vocab_size': 440, 'hidden_size': 64, 'num_attention_heads': 8,
+                                  'num_key_value_heads': 2})
+    hf_tokenizer.write(out, TRAINED, 64)
+    spec = json.loads((out / 'tokenizer.json').read_text())
+    split = {'type': 'Split', 'behavior': 'Isolated', 'invert': False}
+    spec['pre_tokenizer']['pretokenizers'] = [
+        *(split | {'pattern': {'Regex': pattern}} for pattern in PATTERNS[pre]),
+        {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True,
+         'use_regex': pre in ('gpt-2', 'smollm')}]
+    think = spec['added_tokens'][-1] | {'id': 403, 'content': '<think>', 'special': False}
+    spec['added_tokens'].append(think)
+    (out / 'tokenizer.json').write_text(json.dumps(spec))
+    settings = json.loads((out / 'tokenizer_config.json').read_text())
+    (out / 'tokenizer_config.json').write_text(json.dumps(settings | {'chat_template': SMOL}))
+    ok(run('extras.models.export', '--ckpt=out --to=gguf --out=a.gguf', cwd=tmp_path))
 
-    ours, theirs = Tokenizer.load(tmp_path / 'out/tokenizer.json'), theirs_of(out)
-    assert 'You are "Smol' in ours.template and ours.stop == [402]
-    assert ours.render(said(TEXT), True)[0] == ids_of(theirs, said(TEXT), True)
+    weights, _, theirs = as_theirs(tmp_path / 'a.gguf', out)
+    wanted = theirs.state_dict()
+    assert wanted.keys() - weights.keys() <= {'lm_head.weight'}
+    assert same(weights, {key: wanted[key] for key in weights})
+    fields = gguf.GGUFReader(tmp_path / 'a.gguf').fields
+    get = lambda key: fields[f'tokenizer.{key}'].contents()
+    assert get('ggml.pre') == pre and get('chat_template') == SMOL
+    assert get('ggml.tokens')[400:405] == [*SPECIAL, '<think>', '[PAD404]']
+    assert get('ggml.token_type')[399:405] == [1, 3, 3, 3, 4, 5]
     peer = theirs_of(tmp_path, gguf_file='a.gguf')
-    if pre == 'smollm':         # transformers leaves out that each digit is cut out first
+    if pre == 'smollm':         # transformers omits that each digit is split off first
         parts = tokenizers.pre_tokenizers
         peer.backend_tokenizer.pre_tokenizer = parts.Sequence(
             [parts.Digits(True), parts.ByteLevel(add_prefix_space=False)])
-    assert ours.encode(TEXT) == peer(TEXT, add_special_tokens=False)['input_ids']
-    assert ours.encode('<|im_end|><think>')[-1] == 403 and ours.decode(ours.encode(TEXT)) == TEXT
-
-    ok(run('extras.models.export', '--ckpt=out --to=gguf --out=b.gguf', cwd=tmp_path))
-    ok(run('extras.models.gguf', 'b.gguf', '--out=again', cwd=tmp_path))
-    assert contents(out) == contents(tmp_path / 'again')
+    ids = Tokenizer.load(out / 'tokenizer.json').encode(TEXT)
+    assert ids == peer(TEXT, add_special_tokens=False)['input_ids'] and 403 in ids
 
 
-# A field that is odd, or a tensor too much => what is said of it
-ODD = '''
-{"general.architecture": "gemma3"} => gemma3 is none of
-{"tokenizer.ggml.model": "llama"} => its tokenizer is llama
-{"tokenizer.ggml.pre": "tekken"} => its pre-tokenizer tekken
-{"split.count": 2} => one of 2 parts; join them: llama-gguf-split --merge
-{"general.type": "adapter"} => of the type adapter
-{"llama.rope.scaling.type": "yarn"} => RoPE of the kind yarn
-{"llama.rope.dimension_count": 4} => turns 4 of 8
-["rope_freqs.weight"] => rope_freqs.weight is not
-["blk.0.attn_q.bias"] => no blk.0.attn_q.bias
-{"llama.block_count": 3} => blk.2.'''
-
-
-def test_what_model_py_cannot_be_or_is_cut_off_is_refused_by_name_and_leaves_nothing(tmp_path):
-    model, path = published(tmp_path / 'in', LLAMA | SIZES), tmp_path / 'a.gguf'
-    read = lambda *flags: run('extras.models.gguf', 'a.gguf', *flags, cwd=tmp_path)
-    for odd, words in table(ODD):
-        odd = json.loads(odd)
-        write_file(path, model, **{'more' if isinstance(odd, dict) else 'extra': odd})
-        mistake(read('--out=out'), 'a.gguf cannot be read', words)
-    data = path.read_bytes()
-    for broken in data[:-9000], data[:300], b'{}', b'', b'version https://git-lfs.github.com/spec/v1':
-        path.write_bytes(broken)
-        mistake(read('--out=out'), 'cannot be read')
-    mistake(read(), '--out=FOLDER')
-    mistake(read('--out=in'), '--out=in is there')
-    assert not [*tmp_path.glob('out*')]
+def test_a_gguf_file_is_refused_in_a_sentence_that_says_what_to_download(tmp_path):
+    """Whether it is whole, one part of several, or damaged, and in ollama, whose files have no
+    suffix; also a folder with nothing else."""
+    words = 'a GGUF file is not read: download the Hugging Face folder it was made from'
+    save_run(tmp_path / 'run', lively(vocab_size=BYTES.vocab_size), BYTES)
+    ok(run('extras.models.export', '--ckpt=run --to=gguf --out=new/whole.gguf', cwd=tmp_path))
+    data = (tmp_path / 'new/whole.gguf').read_bytes()
+    for name, content in {
+            'whole.gguf': data, 'm-00001-of-00002.gguf': data[:len(data) // 2],
+            'cut.gguf': data[:20], 'empty.gguf': b'', 'sha256-4d2396b1': data}.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        refused(words, GPT.load, path)
+        refused(words, hf_model.read, path)
+    refused(words, GPT.load, tmp_path / 'new')
+    for command in 'sample.py --ckpt=sha256-4d2396b1', 'dpo.py --init_from=m-00001-of-00002.gguf':
+        mistake(run(*command.split(), cwd=tmp_path), command.split('=')[1], words)
 
 
 # --- our own runs as files ------------------------------------------------------------------------
@@ -217,29 +146,14 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
     assert get('eot_token_id') == tokenizer.stop[1]
     assert ('tokenizer.chat_template' in fields) == is_chat
 
-    ok(run('extras.models.gguf', path, f'--out={tmp_path}/again'))         # with its rope_scaling
-    config = dataclasses.replace(model.config, vocab_multiple=1)
-    assert GPT.load(tmp_path / 'again').config == config
-
-
-# --- a real file ----------------------------------------------------------------------------------
-def test_a_real_file_has_the_weights_ids_and_logits_of_transformers(tmp_path):
-    """Of SmolLM2-135M-Instruct, for example: docs/real.md says where to get it."""
-    path = pathlib.Path(os.environ.get('NANOPARROT_GGUF', ''))
-    if not path.is_file():
-        pytest.skip('NANOPARROT_GGUF names no file')
-    ok(run('extras.models.gguf', path, f'--out={tmp_path}/real'))
-    weights, config, theirs = as_theirs(path, tmp_path / 'real')
-    assert same(weights, safetensors.load_file(tmp_path / 'real/model.safetensors'))
-    assert config['rope_theta'] == theirs.config.rope_parameters['rope_theta']
-    ours, tokenizer = GPT.load(tmp_path / 'real'), Tokenizer.load(tmp_path / 'real/tokenizer.json')
-    chat, peer = said('What is a parrot?'), theirs_of(path.parent, gguf_file=path.name)
-    ids = tokenizer.render(chat, True)[0]
-    assert ids == ids_of(peer, chat, True)
-    text = re.sub(r'\d', '', SOURCE)        # transformers cuts SmolLM2's digits in another way
-    assert tokenizer.encode(text) == peer(
-        text, add_special_tokens=False, split_special_tokens=True)['input_ids']
-    idx = torch.tensor([ids])
-    with torch.no_grad():
-        a, b = theirs(idx).logits, ours.eval()(idx)[0]
-    assert (a - b).abs().max() < 1e-5 * a.abs().max()
+    rope = {key.removeprefix('llama.rope.'): field.contents() for key, field in fields.items()
+            if key.startswith('llama.rope.scaling')}
+    assert rope == {'byte': {'scaling.original_context_length': 24},
+                    'cl100k': {'scaling.type': 'linear', 'scaling.factor': 4.0}}.get(name, {})
+    tensors = {tensor.name: torch.tensor(tensor.data) for tensor in gguf.GGUFReader(path).tensors}
+    assert ('rope_freqs.weight' in tensors) == (name == 'byte')
+    if name == 'byte':          # Llama 3.1's four numbers
+        D = model.config.head_dim
+        plain = model.config.rope_theta ** (-torch.arange(0, D, 2) / D)
+        wanted = plain / theirs.model.rotary_emb.inv_freq
+        assert torch.allclose(tensors['rope_freqs.weight'], wanted) and wanted.max() > 1

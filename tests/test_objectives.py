@@ -49,9 +49,9 @@ def test_a_packed_document_is_read_as_if_it_were_alone():
     end = SPECIAL['<|endoftext|>']
     documents = [torch.tensor([[end, *row]]) for row in (X[0, :20], X[1, :30])]
     packed = torch.cat(documents, 1)
-    mask, position = document_mask(packed.numpy(), end)
-    assert position[0].tolist() == [*range(21), *range(31)]
-    logits = model(packed, mask=torch.from_numpy(mask), positions=torch.from_numpy(position))[0]
+    mask, positions = map(torch.from_numpy, document_mask(packed.numpy(), end))
+    assert positions[0].tolist() == [*range(21), *range(31)]
+    logits = model(packed, mask=mask, positions=positions)[0]
     alone = torch.cat([model(document)[0] for document in documents], 1)
     assert torch.allclose(logits, alone, atol=1e-5)     # sums of other kernels, float32
 

@@ -4,7 +4,7 @@ import re
 import runpy
 
 import pytest
-from conftest import ROOT, mistake, ok, run
+from conftest import ROOT, mistake, ok, run, table
 
 from model import GPTConfig
 from extras.training import planner
@@ -25,21 +25,28 @@ def plan(capsys):
     return text
 
 
+GB = '''
+DDP shard=ddp 24.51 24.51 39.52 29.41
+ZeRO-1 7.28
+ZeRO-2 shard=zero2 4.40 1.53 16.86 6.75
+ZeRO-3 shard=fsdp 1.53 1.53 14.00 3.89'''
+
+
 def test_the_plan_of_codeparrot(plan):
     """GB of ZeRO's paper, of our 16 bytes a parameter, and with what autograd keeps of 4 sequences,
     compiled, without and with checkpoints: measured once, and copied."""
     out = plan('16xA100')
     hours = 10_136_073_600 * 50_000 * 512 * 1024 / (0.4 * 16 * 312e12) / 3600
-    for text in (f'{hours:,.2f} hours, {hours / 24:,.1f} days, at 40%',
-                 f'${hours * 16 * 1.5:,.2f}, if one costs $1.5', 'nowhere/meta.json names no tokens',
-                 '9,192,355,200 + 943,718,400 = 10,136,073,600 FLOPs',
-                 'parameters: 1,532,059,200; blocks: 48', '26,214,400,000 tokens planned, 17.1 a',
-                 '30,641,184,000 would be compute-optimal'):       # 20 a parameter
+    for text in f'''{hours:,.2f} hours, {hours / 24:,.1f} days, at 40%
+${hours * 16 * 1.5:,.2f}, if one costs $1.5
+nowhere/meta.json names no tokens
+9,192,355,200 + 943,718,400 = 10,136,073,600 FLOPs
+parameters: 1,532,059,200; blocks: 48
+26,214,400,000 tokens planned, 17.1 a
+30,641,184,000 would be compute-optimal'''.split('\n'):           # 20 a parameter
         assert text in out
     rows = re.findall(r' ((?:DDP|ZeRO-\d) .*)', out)
-    assert [row.split() for row in rows] == [row.split() for row in (
-        'DDP shard=ddp 24.51 24.51 39.52 29.41', 'ZeRO-1 7.28',
-        'ZeRO-2 shard=zero2 4.40 1.53 16.86 6.75', 'ZeRO-3 shard=fsdp 1.53 1.53 14.00 3.89')]
+    assert [row.split() for row in rows] == table(GB, None)
     assert ': 156 TFLOP/s' in plan('16xA100', dtype='float32')         # as TF32
     assert 'train with --dtype=float16' in plan('8xT4') and '$' not in plan('16x312:80')
     grouped = shape(32768, 1024, 12, 16, 2, 768)    # keys, values; 12 layers, 2 heads of 48 numbers

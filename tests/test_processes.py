@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 from accidents import SHORT_SAMPLES, accident, before, full_disk, replaced
-from conftest import (ROOT, RUN_FILES, assert_same_sums, contents, metrics, mistake, ok, read_rows,
-                      run, same, series, slow, state, table)
+from conftest import (ROOT, RUN_FILES, assert_same_sums, contents, mistake, ok, read_rows, run,
+                      series, slow, state, table)
 from pytest import approx
 
 # Norms are about 0.8, so clipping acts: done before the processes' gradients are added, the runs
@@ -94,20 +94,11 @@ def test_in_bfloat16_other_micro_batches_and_processes_change_a_loss_by_rounding
     assert 2e-6 <= abs(losses[0] - losses[1]).max() < 5e-3
 
 
-def test_two_processes_that_were_killed_are_the_straight_ones_bit_for_bit(made, train, tmp_path):
-    """As ddp: test_resume.py. zero2 goes on in the next test."""
-    again = functools.partial(train, tmp_path, CASES['muon'], '--shard=fsdp --init_from=auto',
-                              processes=2)
-    assert again(before=accident('kill', 5)).returncode == -9
-    ok(again())
-    straight = made('muon', 2, 'fsdp')
-    assert metrics(tmp_path) == metrics(straight) and same(state(tmp_path), state(straight))
-
-
 def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(made, train, tmp_path):
-    """Each way to share loads the moments that another one saved, and is killed after it saved."""
+    """Each way to share loads the moments that another one saved, and is killed after it saved.
+    As ddp, bit for bit: test_resume.py."""
     for n, shard, code in (1, 'ddp', -9), (2, 'fsdp', -9), (2, 'zero2', -9), (1, 'ddp', 0):
-        result = train(tmp_path, CASES['muon'], '--save_interval=2 --init_from=auto',
+        result = train(tmp_path, CASES['muon'], '--save_interval=2 --init_from=auto '
                        f'--shard={shard} --grad_checkpoint={n == 2}', processes=n,
                        before=accident('kill', 3))
         assert result.returncode == code, result.stderr
@@ -120,8 +111,7 @@ def test_processes_stop_together_when_one_of_them_is_asked_to(train, tmp_path):
     one = before('clip', """
         if n == 4 and os.environ['RANK'] == '1':
             os.kill(os.getpid(), signal.SIGTERM)""")
-    # else one waits
-    printed = ok(train(tmp_path, processes=2, before=one, timeout=60))
+    printed = ok(train(tmp_path, processes=2, before=one))      # else one waits
     assert 'stopped at step 5; resume: ' in printed and '--init_from=resume' in printed
     assert state(tmp_path)['step'] == 5
 
@@ -129,7 +119,7 @@ def test_processes_stop_together_when_one_of_them_is_asked_to(train, tmp_path):
 def test_what_cannot_be_shared_is_refused(train, tmp_path):
     for flags, words in ('--batch_size=7', '2 processes'), ('--shard=fsdp --dtype=float16', 'bfloat16'):
         result = train(tmp_path / 'run', flags, processes=2)
-        assert result.returncode == 2 and 'error: ' in result.stderr and words in result.stderr
+        assert result.returncode == 2 and re.search(f'error: .*{words}', result.stderr)
     assert not (tmp_path / 'run').exists()
 
 
@@ -162,29 +152,18 @@ def test_processes_that_cannot_meet_are_refused_and_others_meet_also_without_loc
     assert 'processes: 2 (cpu, ' in printed
 
 
-def test_of_two_runs_that_begin_in_one_folder_one_writes_and_after_kill_9_it_is_resumed(
-        numbers, train, out):
-    """Two commands at once, as a user types them."""
-    command = [sys.executable, ROOT / 'train.py', f'--data_dir={numbers}', f'--out_dir={out}',
-               *FLAGS.split(), '--max_steps=1000000']
-    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            for _ in range(2)]
-    try:
-        deadline = time.time() + 200
-        while time.time() < deadline and not ({process.poll() for process in both} - {None}
-                                              and (out / 'last.pt').exists()):
-            time.sleep(0.05)
-        loser, winner = sorted(both, key=lambda process: process.poll() is None)
-        assert (loser.poll(), winner.poll()) == (2, None)
-        assert f"can't write to {out}: another run does" in loser.stderr.read()
-    finally:
-        for process in both:
-            process.kill()
-            process.communicate()
-    resumed = subprocess.run([*command, '--init_from=resume', f'--max_steps={state(out)["step"] + 1}'],
-                             capture_output=True, text=True)
+def test_of_two_runs_in_one_folder_one_writes_and_after_kill_9_it_is_resumed(numbers, train, out):
+    """The second one, as a user types it, begins while the first one trains."""
+    command = [sys.executable, f'{ROOT}/train.py', f'--data_dir={numbers}', f'--out_dir={out}', *FLAGS.split()]
+    result = train(out, before=before('clip', f"""
+        if n == 5:                  # step 4 is saved
+            import subprocess
+            print(subprocess.run({command}, capture_output=True, text=True).stderr, flush=True)
+            os.kill(os.getpid(), 9)"""))
+    assert result.returncode == -9 and f"can't write to {out}: another run does" in result.stdout
+    resumed = subprocess.run([*command, '--init_from=resume'], capture_output=True, text=True)
     assert (resumed.returncode, resumed.stderr) == (0, '')      # nothing is said when Python ends
-    assert {path.name for path in out.iterdir()} <= RUN_FILES
+    assert contents(out).keys() <= RUN_FILES
 
 
 # What happens in one process. The second one meets it; only the first one saves, step 4 after 0.
@@ -199,7 +178,7 @@ ddp | save | {full_disk(2000)} | 1 | File too large"""
 def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(
         train, out, shard, place, deed, code, words):
     """In the fourth update, or the third save. Nobody kills the other process, which must end by
-    itself within ten seconds. What was saved before serves."""
+    itself; a busy machine has a minute for that. What was saved before serves."""
     who = "n == 3 and os.environ['RANK'] == '1'" if place == 'clip' else 'n == 2'
     planted = before(place, f"""
         if {who}:
@@ -207,7 +186,7 @@ def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(
             print('planted at', time.time(), flush=True)
             {deed}""")
     result = train(out, f'--shard={shard}', processes=2, before=planted, grace=100)
-    assert time.time() - float(re.search('planted at (.*)', result.stdout)[1]) < 10
+    assert time.time() - float(re.search('planted at (.*)', result.stdout)[1]) < 60
     assert words.strip() in result.stderr
     assert result.returncode == int(code) and state(out)['step'] == 0
     assert not (out / '.nanoparrot').exists()           # nothing of the lock stays

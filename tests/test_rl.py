@@ -3,19 +3,16 @@ with answers or tests, a reward model. What it promises like sft.py and dpo.py i
 that rows are drawn alone is in test_model.py."""
 import contextlib
 import re
-import shutil
 
 import numpy as np
 import pytest
 import torch
-from accidents import accident
-from conftest import PAID, ROOT, expect_same_run, fill, lift, make_sft, mistake, ok, read_rows, refused
-from conftest import run, series, write
+from conftest import PAID, ROOT, fill, lift, make_sft, mistake, ok, read_rows, refused, run, series, state
+from conftest import table, write
 from pytest import approx
 from test_streaming import BYTES
 
-from extras.tasks import sandbox
-from extras.tasks.rewards import open_scores, open_tests
+from extras.tasks import rewards, sandbox
 from tokenizer import Tokenizer
 
 advantages, policy_loss = lift('rl.py', 'advantages', 'policy_loss')
@@ -38,8 +35,8 @@ def test_the_loss_and_its_gradient_are_the_formulas_in_float64():
     found = policy_loss(q, old, A, 0.28, ref, 0.1)
     for its in loss, found[0]:
         its.sum().backward()
-    for got, wanted in zip((*found, q.grad), (loss, ratio, kl, p.grad)):
-        torch.testing.assert_close(got.double(), wanted, rtol=2e-5, atol=1e-5)
+    torch.testing.assert_close((*found, q.grad), (loss, ratio, kl, p.grad), rtol=2e-5, atol=1e-5,
+                               check_dtype=False)
     assert not policy_loss(log_p, old, A)[2].any()          # without a reference, no KL
 
 
@@ -86,36 +83,23 @@ def test_no_answer_has_a_token_that_only_prompts_have(rl, out, tmp_path):
     assert not any(series(out, 'clip_fraction'))
 
 
-def test_a_reward_that_was_edited_is_said_and_the_pull_stays(rl, out, tmp_path):
+def test_a_reward_that_was_edited_is_said(rl, out, tmp_path):
     ok(rl('--max_steps=2'))
     again = f'--out_dir={out} --init_from=resume --reward={tmp_path}/paid.py --max_steps='
     assert 'reward edited' not in ok(run('rl.py', f'{again}3'))
     with open(tmp_path / 'paid.py', 'a') as f:
         f.write('# an edit\n')
     assert re.search('reward edited: .* -> ', ok(run('rl.py', f'{again}4')))
-    mistake(run('rl.py', f'{again}5 --kl_coef=0.1'), 'kl_coef cannot change on resume')
-
-
-def test_the_model_of_the_pull_is_in_the_checkpoint(rl, sft_model, out, tmp_path):
-    """So its folder may be moved. best.pt, which is for use, has it not."""
-    start = shutil.copytree(sft_model, tmp_path / 'start')
-    begin = lambda *more: ok(rl(f'--init_from={start} --kl_coef=1 --log_interval=1', *more))
-    begin('--out_dir=' + str(tmp_path / 'straight'), '--max_steps=4 --save_interval=2')
-    killed = rl(f'--init_from={start} --kl_coef=1 --log_interval=1 --max_steps=4 --save_interval=2',
-                before=accident('kill', 3))
-    assert killed.returncode == -9
-    start.rename(tmp_path / 'moved')
-    ok(run('rl.py', f'--out_dir={out} --init_from=resume --reward={tmp_path}/paid.py'))
-    expect_same_run(out, tmp_path / 'straight')
-    assert 'reference' not in torch.load(out / 'best.pt', weights_only=True)
 
 
 def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
+    """best.pt, which is for use, has no reference."""
     model = make_sft(tmp_path / 'sft', dropout=0.3)
     for coef in '1e-6', '3':        # the reference has no dropout, or the first KL would not be 0
         ok(rl(f'--kl_coef={coef} --init_from={model} --out_dir={tmp_path}/{coef}'))
     free, held = series(tmp_path / '1e-6', 'kl'), series(tmp_path / '3', 'kl')
     assert abs(free[0]) < 1e-6 and free[-1] > 3 * held[-1] > 0
+    assert 'reference' in state(tmp_path / '3') and 'reference' not in state(tmp_path / '3', 'best.pt')
 
 
 def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, out, tmp_path):
@@ -123,7 +107,7 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
     folder = tmp_path / 'reward'
     ok(run('dpo.py', f'--init_from={sft_model} --data_dir={pairs} --out_dir={folder}',
            '--loss_type=rm --device=cpu --max_steps=24 --learning_rate=1e-2 --dtype=float32'))
-    scores = lambda tokenizer: open_scores(str(folder), tokenizer, 'cpu', contextlib.nullcontext())
+    scores = lambda tokenizer: rewards.open_scores(str(folder), tokenizer, 'cpu', contextlib.nullcontext())
     prompts, held_out, judge = scores(BYTES)
     asked, good, bad = zip(*map(dict.values, read_rows(pairs / 'val.jsonl')))
     assert (len(prompts), held_out) == (64, [*asked])
@@ -187,21 +171,22 @@ real, prompts = prompts, prompts_and_pool
     assert printed.count('parameters: ') == 1 and series(out, 'step')[-1] == 1
 
 
-WRONG_PROMPTS = """'What is 2 + 2?'
-None
-{'prompt': ['a', 'b']}
-[{'prompt': 'a', 'answer': '4'}]
-[{'role': 'user', 'content': 'a'}]
-[5]
-[('a', 'b')]"""
+WRONG_PROMPTS = """
+prompts => 'What is 2 + 2?'
+held_out => 'What is 2 + 2?'
+prompts => None
+held_out => {'prompt': ['a', 'b']}
+prompts => [{'prompt': 'a', 'answer': '4'}]
+held_out => [{'role': 'user', 'content': 'a'}]
+prompts => [5]
+held_out => [('a', 'b')]"""
 
 
 def test_prompts_are_texts_or_lists_of_messages_and_others_are_shown(rl, tmp_path):
     """Of a text, each letter would be a prompt. A generator is fine, and so are names of modules."""
-    for wrong in WRONG_PROMPTS.splitlines():
-        for name in 'prompts', 'held_out':
-            mistake(rl(paid=f'{PAID}\ndef {name}(): return {wrong}'), 'prompts() and held_out() return',
-                    'texts', 'lists of messages', wrong.strip('[]'))
+    for name, wrong in table(WRONG_PROMPTS):
+        mistake(rl(paid=f'{PAID}\ndef {name}(): return {wrong}'), 'prompts() and held_out() return',
+                'texts', 'lists of messages', wrong.strip('[]'))
     mistake(rl(paid=PAID + "\ndef prompts(): return [[{'role': 'user', 'content': 5}]]"), "'content': 5")
     asked = "def prompts(): yield from (['a', 'b', [{'role': 'user', 'content': 'c'}]])"
     (tmp_path / 'json.py').write_text(f'{PAID}\n{asked}')
@@ -209,20 +194,19 @@ def test_prompts_are_texts_or_lists_of_messages_and_others_are_shown(rl, tmp_pat
 
 
 def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
-    for value in 'float("nan")', '1e30', '-1e9', 'float("inf")':
-        mistake(rl(paid=PAID.replace('return sum', f'return {value}; sum')), 'reward=', 'below 1e9',
-                str(eval(value)))
+    for value in 'nan', '1e30', '-1e9', 'inf':
+        mistake(rl(paid=PAID.replace('return sum', f'return float("{value}"); sum')),
+                'reward=', f'below 1e9, not {float(value)}')
     mistake(rl(paid='def prompts(): return []'), 'paid.py', 'must define', 'reward()')
     result = rl('--overwrite', paid=PAID.replace('return sum', 'raise KeyError("a"); sum'))
     assert result.returncode == 1 and "KeyError: 'a'" in result.stderr
 
 
 # --- lines with answers or tests ------------------------------------------------------------------
-def lines_of(tmp_path, *lines):
+def lines_of(tmp_path, lines):
     """What rl.py gets from a file of these lines: prompts, and judge."""
-    path = tmp_path / 'mine.jsonl'
-    path.write_text('\n'.join(lines))
-    prompts, held_out, judge = open_tests(str(path), 4, True)
+    fill(tmp_path, {'mine.jsonl': lines})
+    prompts, held_out, judge = rewards.open_tests(f'{tmp_path}/mine.jsonl', 4, True)
     assert held_out == []           # rl.py takes a tenth
     return prompts, judge
 
@@ -234,18 +218,16 @@ LINES = """{"prompt": "Write f.", "tests": "assert f(2) == 4"}
 
 
 def test_what_each_kind_of_line_pays_and_which_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(rewards, 'TIMEOUT', 60)         # the machine may be busy
     prompts, judge = lines_of(tmp_path, LINES)
     right = ['def f(x): return 2 * x', 'It is 4', 'it is', 'no']
     wrong = ['def f(x): return x', 'It is 5', 'is it', 'yes']
     assert [*judge(prompts * 3, right + wrong + [''] * 4)] == [1.0] * 4 + [0.0] * 8
     refused(':1: every answer would pass', lines_of, tmp_path, '{"prompt": "a"}')
-    refused('two lines ask', lines_of, tmp_path, '{"prompt": "a", "answer": 1}',
-            '{"prompt": "a", "answer": 2}')
+    refused('two lines ask', lines_of, tmp_path, LINES.replace('Say no', 'Say it'))
     # tests that cannot run are no verdict
-    monkeypatch.setattr(sandbox, 'run_code', lambda *job: sandbox.Result('infrastructure',
-                                                                         'no space'))
-    refused("no verdict on 'Write f.': .*no space", lambda: [*judge(prompts[:1],
-                                                                    ['def f(): return 1'])])
+    monkeypatch.setattr(sandbox, 'run_code', lambda *job: sandbox.Result('infrastructure', 'no space'))
+    refused("no verdict on 'Write f.': .*no space", lambda: [*judge(prompts[:1], right)])
 
 
 def test_lines_are_a_run_and_programs_of_it_run_only_if_that_is_typed_also_on_resume(rl, out,

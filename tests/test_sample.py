@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 from accidents import before
+from common import load_model
 from conftest import ROOT, each_is_a_mistake, lift, ok, run, save_run, slow
 from test_streaming import say
 
@@ -87,11 +88,11 @@ def alone(model, tokenizer, prompt, n, draw=torch.argmax):
 
 def test_temperature_0_writes_the_most_probable_tokens_also_past_the_context(babbler, tmp_path):
     """A file to its last newline, and nothing of a text to stop at, though tokens cut it."""
-    model, tokenizer = GPT.load(babbler).eval(), Tokenizer.load(babbler / 'tokenizer.json')
+    model, tokenizer = load_model(babbler)
     for content in 'naïve 漢字 \n\n', 'def f7(a, b):\n\treturn ', 'def f7':
         (tmp_path / 'prompt.py').write_text(content)
         flags = [f'--prompt=@{tmp_path}/prompt.py', '--temperature=0', '--max_new_tokens=50']
-        expected = alone(model, tokenizer, content, 50)         # the context is 32
+        expected = alone(model.eval(), tokenizer, content, 50)          # the context is 32
         assert texts_of(sample(babbler, '', *flags, '--seed=2')) == [content + expected]
     stop = expected[21:26]
     result = sample(babbler, '', *flags, f'--stop_at={stop}')
@@ -99,16 +100,12 @@ def test_temperature_0_writes_the_most_probable_tokens_also_past_the_context(bab
 
 
 def test_samples_are_as_many_as_asked_and_follow_from_the_seed(babbler):
-    flags = ['--prompt=def f7', '--temperature=2', '--top_k=0', '--max_new_tokens=30']
-    write = lambda *more: texts_of(sample(babbler, '', *flags, *more))
-    texts = write('--num_samples=4')
-    assert len(texts) == 4 == len({*texts}) and write() == texts[:1] != write('--seed=2')
-
-
-def test_a_prompt_is_continued_as_it_was_typed(babbler):
-    for prompt in '~', '~/x, ~', 'a, b ':
-        [text] = texts_of(sample(babbler, '', f'--prompt={prompt}', '--max_new_tokens=3'))
-        assert text.startswith(prompt)
+    for prompt in 'a, b ', '~/x, ~':            # as it was typed
+        flags = f'--prompt={prompt} --temperature=2 --top_k=0 --max_new_tokens=30'
+        write = lambda *more: texts_of(sample(babbler, '', flags, *more))
+        texts = write('--num_samples=4')
+        assert len(texts) == 4 == len({*texts}) and write() == texts[:1] != write('--seed=2')
+        assert all(text.startswith(prompt) for text in texts)
 
 
 # --- what is shown, and where a text ends ---------------------------------------------------------
@@ -237,7 +234,7 @@ def test_what_cannot_be_is_one_sentence(folder):
     each_is_a_mistake(REFUSED, lambda name, *flags: sample(
         folder, name, *flags, cwd=folder))
     for name, is_told in ('far', True), ('chat', False):        # far: nobody says what it was taught
-        result = sample(folder, name, '--chat=True', '--prompt=a', '--max_new_tokens=9')
+        result = sample(folder, name, '--chat=True --prompt=a --max_new_tokens=9')
         assert ('prompts are in ChatML' in result.stderr) == is_told and ok(result)
     result = sample(folder, 'clm', '--prompt=' + 'ab ' * 999, '--max_new_tokens=2')
     assert 'the model reads only the last' in result.stderr and ok(result)

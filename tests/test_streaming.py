@@ -33,16 +33,16 @@ def mixed_with_thumbs(pairs, folder):
     for side in ('train', 'val'):
         rows = read_rows(pairs / f'{side}.jsonl')
         for i in range(1, len(rows), 2):
-            which = ('chosen', 'rejected')[i // 2 % 2]
-            rows[i] = {'prompt': rows[i]['prompt'], 'completion': rows[i][which],
-                       'label': which == 'chosen'}
+            is_better = i % 4 == 1
+            rows[i] = {'prompt': rows[i]['prompt'], 'label': is_better,
+                       'completion': rows[i]['chosen' if is_better else 'rejected']}
         write(folder / f'{side}.jsonl', rows)
 
 
 # --- streams --------------------------------------------------------------------------------------
 def taken(path, n_tokens, held_out_to=None):
     """The first documents of a stream, up to so many bytes."""
-    stream = Stream(str(path), 0, 1, BYTES, held_out_to)
+    stream = Stream(str(path), 0, 1, BYTES, {'held_out_to': held_out_to})
     ids = stream.take(1, n_tokens)[0].tolist()
     return BYTES.decode(ids).split('<|endoftext|>')[:-1]
 
@@ -55,6 +55,13 @@ def test_a_document_is_held_out_if_its_hash_is_at_most_that_of_the_split(tmp_pat
     for held_out_to in border - 1, None:
         assert {*taken(path, 99, held_out_to)} == {text.replace('\ud800', '\ufffd')}
     refused('all are held out', taken, path, 9, border)
+
+
+def test_weights_of_a_mixture_are_refused_because_a_stream_reads_each_source_once(tmp_path):
+    path = write(tmp_path / 'a.jsonl', [{'text': 'a'}])
+    meta = lambda passes: {'sources': {'a': {'weight': 50, 'passes': 1.0}, 'b': {'weight': 7, 'passes': passes}}}
+    Stream(str(path), 0, 1, BYTES, meta(1.0))
+    refused("weights={'b': 7} of the data .* leave --streaming out", Stream, str(path), 0, 1, BYTES, meta(0.5))
 
 
 def test_a_line_without_a_text_is_skipped_and_a_damaged_shard_is_named(tmp_path):

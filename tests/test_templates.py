@@ -1,21 +1,21 @@
 """Chats of other people's models: the ids of their own templates, their ends, what is trained."""
 import json
+import operator
 import re
 import shlex
 
 import pytest
+import tokenizers
 import torch
 from attacks import sections
 from common import load_model
 from conftest import mistake, ok, refused, run, series, table, write
-from test_hf_model import BASES, LLAMA, published
+from test_hf_model import BASES, LLAMA, published, theirs_in
+from transformers import AutoTokenizer
 
 from extras.models import hf_tokenizer
 from extras.tasks import answers
 from tokenizer import Tokenizer
-
-tokenizers = pytest.importorskip('tokenizers')
-transformers = pytest.importorskip('transformers')
 
 # Templates that do what published ones do, in our words. Qwen3: a thought stays in the turns behind
 # the last question, empty if there is none, and goes from others. Phi: roles become tokens, which
@@ -152,7 +152,15 @@ def made(folder, name, **more):
     special, plain, ends, _, template = MODELS[name]
     special, begins = special.split(), name in BEGIN
     ids = {token: id for id, token in enumerate(Tokenizer.byte().to_json()['vocab'])}
-    form = hf_tokenizer.byte_level(ids, [], [], special, plain.split(), special[0] if begins else '')
+    hf = tokenizers.Tokenizer(tokenizers.models.BPE(ids, []))
+    hf.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    hf.decoder = tokenizers.decoders.ByteLevel()
+    hf.add_special_tokens([tokenizers.AddedToken(token, normalized=False) for token in special])
+    hf.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in plain.split()])
+    if begins:
+        hf.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f'{special[0]} $A', special_tokens=[(special[0], hf.token_to_id(special[0]))])
+    form = json.loads(hf.to_str())
     for token in form['added_tokens']:
         token['rstrip'] = name == 'Phi'
     names = {'bos_token': special[0] if begins else None, 'eos_token': special[begins]}
@@ -162,7 +170,7 @@ def made(folder, name, **more):
     folder.mkdir(exist_ok=True)
     for file, content in files.items():
         (folder / f'{file}.json').write_text(json.dumps(content))
-    return transformers.AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope='module', params=MODELS)
@@ -182,10 +190,10 @@ def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives_and_its_ends(f
     name, theirs, ours = folder
     ours.save(tmp_path / 'copy.json')
     copy = Tokenizer.load(tmp_path / 'copy.json')
-    same = 'hash', 'stop', 'begin', 'special', 'chat'
-    assert all(getattr(copy, key) == getattr(ours, key) for key in same)
+    the_same = operator.attrgetter('hash', 'stop', 'begin', 'special', 'chat')
+    assert the_same(copy) == the_same(ours)
     hf_tokenizer.write(out, copy, 64)
-    exported = transformers.AutoTokenizer.from_pretrained(out)
+    exported = AutoTokenizer.from_pretrained(out)
     for chat in ASKED + SHOWN:
         asks = chat in ASKED
         if name in ('Gemma', 'R1') and (chat[0] in SYSTEM or chat[-1] in TOOL):
@@ -209,13 +217,13 @@ def test_what_an_answer_is_with_its_end_is_trained_and_nothing_else(folder):
         return
     learned = lambda ids, mask: ours.decode([id for id, bit in zip(ids, mask) if bit])
     ids, mask = ours.render(TALK)
-    one, two = MODELS[name][3], MODELS[name][3]
+    answer, thought = MODELS[name][3], ''
     if name == 'Qwen3':
-        two = f'<think>\n\n</think>\n\n{one}'       # as it is asked
+        thought = '<think>\n\n</think>\n\n'         # as it is asked
         # the thought of the earlier turn is gone, that of the last is learned
         chat = said('hi', THOUGHT, 'so?', THOUGHT)
-        assert learned(*ours.render(chat)) == f'{one}{THOUGHT}<|im_end|>'
-    assert learned(ids, mask) == one + two and len(bytes(mask).replace(b'\0', b' ').split()) == 2
+        assert learned(*ours.render(chat)) == f'{answer}{THOUGHT}<|im_end|>'
+    assert learned(ids, mask) == answer + thought + answer and len(bytes(mask).replace(b'\0', b' ').split()) == 2
     asked, _ = ours.render(TALK[:3], True)          # how the whole chat begins
     assert ids[:len(asked)] == asked and mask[len(asked):][:3] == [1, 1, 1]
     if name == 'marked':
@@ -272,7 +280,7 @@ def test_messages_that_a_template_refuses_are_one_sentence(tmp_path):
     for script, *flags in [('sample.py', '--chat=True', '--system=x', '--prompt=hi'),
                            ('eval.py', '--tasks=own', '--data=own.jsonl')]:
         write(tmp_path / 'own.jsonl', [{'prompt': SYSTEM + TALK[:1], 'regex': 'a'}])
-        mistake(run(script, '--ckpt=.', '--device=cpu', *flags, cwd=tmp_path), 'System role not supported')
+        mistake(run(script, '--ckpt=. --device=cpu', *flags, cwd=tmp_path), 'System role not supported')
 
 
 # --- a model with such a template, from the first question to an export ---------------------------
@@ -319,6 +327,6 @@ def test_a_llama_3_is_asked_trained_and_exported_with_its_own_template(tmp_path)
     assert command('sample.py --ckpt=c --chat=True --temperature=0 --prompt="say red"').endswith(
         '\nred!\n')
     ok(run('extras.models.export', '--ckpt=c --to=hf', cwd=tmp_path))
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'c/hf')
-    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'c/hf')
+    theirs = AutoTokenizer.from_pretrained(tmp_path / 'c/hf')
+    model = theirs_in(tmp_path / 'c/hf')
     assert theirs.decode(greedy(model, ids_of(theirs, said('say red'), True))) == 'red!<|eot_id|>'

@@ -4,9 +4,9 @@ Models and tokenizers of others, and files for other programs. A line a file: wh
 hf_model            --init_from, --ckpt=FOLDER of Hugging Face: read and written
 hf_tokenizer        tokenizer.json files of Hugging Face and their chat templates: read and written
 graph               GPT.stream on a GPU: the forward pass of one token as a CUDA graph
+gguf                of export: writes a file for llama.cpp, ollama and LM Studio
 
 Commands, python -m extras.models.NAME --help:
-gguf                files of llama.cpp, ollama and LM Studio: read, and written by export
 export              --to=hf, gguf, html: a folder to publish, a file for llama.cpp, a page
 page.html           of export: what the page shows
 demo.js             of export: the model once more, in JavaScript, which answers there

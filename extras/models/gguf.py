@@ -1,20 +1,19 @@
 """
-Read and write GGUF, the file format of llama.cpp, ollama and LM Studio.
+Write GGUF, the file format of llama.cpp, ollama and LM Studio, for export.
 
-    python -m extras.models.gguf model.gguf --out=FOLDER           # for --init_from and --ckpt
     python -m extras.models.export --ckpt=out/sft --to=gguf        # out/sft/model-f32.gguf
 
-A Llama, Qwen2 or Qwen3 of any precision becomes a Hugging Face folder in float32. We also write
-float32; llama-quantize model-f32.gguf q8_0 makes the file smaller. GGUF differs in two ways:
+The weights are float32; llama-quantize model-f32.gguf q8_0 makes the file smaller. GGUF files are
+not read: to start from a published model, download the Hugging Face folder that its GGUF file was
+made from. GGUF differs from our checkpoints in two ways:
 - llama.cpp's RoPE rotates the pairs (x_2i, x_2i+1) of a Llama, ours the pairs (x_i, x_i+D/2), so
   the rows of w_q and w_k are permuted.
 - llama.cpp splits text by built-in patterns, and a file names one of them. For our pattern we name
   the most similar one, and mark tokens with a newline as added, so that they are matched first.
 """
-import json, os, pathlib, shlex, sys
-import numpy as np
+import os, pathlib, shlex
 import torch
-from configurator import UserError, report_error, require, require_writable
+from configurator import require, require_writable
 from extras.models import hf_model, hf_tokenizer
 from extras.training import tokenizer_report
 from model import stretch
@@ -47,97 +46,14 @@ def tensor_names(arch, config):
             if name != 'lm_head.weight' or not config['tie_embeddings']}
 
 
-def permute_rope(arch, key, array, D, n):
-    """Return a weight. In a Llama's w_q and w_k, permute the D rows of each head: n = 2 turns rows
-    0 1 2 3 into llama.cpp's order, 0 2 1 3, and n = D / 2 is the inverse."""
+def permute_rope(arch, key, array, D):
+    """Return a weight. In a Llama's w_q and w_k, permute the D rows of each head into llama.cpp's
+    order: with D = 4, rows 0 1 2 3 become 0 2 1 3."""
     if arch != 'llama' or not key.endswith(('attn_q.weight', 'attn_k.weight')):
         return array
-    return array.reshape(-1, n, D // n, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+    return array.reshape(-1, 2, D // 2, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
 
 
-def frequency_divisors(config):
-    """Return the divisor of each frequency under Llama 3.1's rope_scaling, float32 (D/2,)."""
-    D = config['head_dim']
-    plain = config['rope_theta'] ** (-torch.arange(0, D, 2).double() / D)
-    return (plain / stretch(plain, *config['rope_scaling'])).float().numpy()
-
-
-# --- read -----------------------------------------------------------------------------------------
-def read(path):
-    """Read a GGUF file. Return the arguments of hf_model.write() after the folder."""
-    try:
-        hf_model.check_pointer(path)
-        file = gguf.GGUFReader(path)
-        values = {key: field.contents() for key, field in file.fields.items()}
-        tensors = {tensor.name: tensor for tensor in file.tensors}
-        parts, kind = values.get('split.count', 1), values.get('general.type', 'model')
-        require(parts < 2, f'it is one of {parts} parts; join them: llama-gguf-split --merge')
-        require(kind == 'model', f'it is not a model, but of the type {kind}')
-        arch = values['general.architecture']
-        require(arch in hf_model.KINDS, f'{arch} is none of {", ".join(hf_model.KINDS)}')
-        get = lambda key, default=None: values.get(f'{arch}.{key}', default)
-        config = config_of(arch, get, tensors)
-        weights, D = {}, config['head_dim']
-        for name, key in tensor_names(arch, config).items():
-            tensor = tensors.pop(key)
-            array = gguf.dequantize(tensor.data, tensor.tensor_type)
-            array = permute_rope(arch, key, array, D, n=D // 2)
-            weights[name] = torch.tensor(array)
-        require(not tensors, f'model.py has no {min(tensors, default="")}')
-        tokenizer = tokenizer_of(values)
-    except Exception as e:              # another format, a missing key, a truncated file
-        why = e if isinstance(e, UserError) else f'{type(e).__name__}: {e}'
-        raise UserError(f'{path} cannot be read: {why}') from e
-    return hf_model.config_of(config), weights, tokenizer
-
-
-def config_of(arch, get, tensors):
-    """Return the config of a file under our names, and remove rope_freqs.weight from tensors."""
-    config = {ours: get(key) for ours, key in KEYS.items()}
-    D = config['head_dim'] = config['head_dim'] or config['n_embd'] // config['n_head']
-    config['norm_eps'] = float(f'{config["norm_eps"]:.7g}')     # float32 has 9.999999747e-06
-    config['rope_theta'] = float(config['rope_theta'] or 10000)
-    config['vocab_size'] = len(tensors['token_embd.weight'].data)
-    config['tie_embeddings'] = 'output.weight' not in tensors
-    config['qkv_bias'], config['qk_norm'] = hf_model.KINDS[arch]
-    kind, rotated = get('rope.scaling.type', 'none'), get('rope.dimension_count', D)
-    require(kind in ('none', 'linear') and rotated == D, f'RoPE of the kind {kind} that turns '
-            f'{rotated} of {D} numbers is not supported')
-    config['rope_scaling'] = (get('rope.scaling.factor'),) if kind == 'linear' else ()
-    if 'rope_freqs.weight' in tensors:          # computed from Llama 3.1's scaling
-        divisors = tensors.pop('rope_freqs.weight').data
-        T_old = float(get('rope.scaling.original_context_length', 8192))
-        config['rope_scaling'] = float(divisors.max()), 1.0, 4.0, T_old
-        require(np.allclose(frequency_divisors(config), divisors, rtol=1e-4),
-                'rope_freqs.weight is not that of Llama 3.1')
-    return config
-
-
-def tokenizer_of(values):
-    """Return the HFTokenizer of a file, with its chat template."""
-    get = lambda key, default=None: values.get(f'tokenizer.ggml.{key}', default)
-    pre, tokens = get('pre'), get('tokens')
-    require(get('model') == 'gpt2', f'its tokenizer is {get("model")}, not byte-level BPE (gpt2)')
-    require(pre in PATTERNS, f'its pre-tokenizer {pre} is none of {", ".join(PATTERNS)}')
-    types = dict(zip(tokens, get('token_type')))
-    ids = {token: i for i, token in enumerate(tokens) if types[token] != UNUSED}
-    special, unsplit = ([token for token in ids if types[token] == kind]
-                      for kind in (CONTROL, USER_DEFINED))
-    # A merge whose result is not a token is never applied.
-    merges = [(a, b) for a, b in map(str.split, get('merges', [])) if a + b in ids]
-    begin = tokens[get('bos_token_id')] if get('add_bos_token', pre == 'llama-bpe') else ''
-    spec = hf_tokenizer.byte_level(ids, merges, PATTERNS[pre], special, unsplit, begin)
-    spec['model']['ignore_merges'] = pre == 'llama-bpe'      # first look up the whole chunk
-    spec['normalizer'] = {'type': 'NFC'} if pre == 'qwen2' else None     # é is one character
-    ids = {kind: get(f'{kind}_token_id') for kind in ('bos', 'eos', 'eot', 'eom')}
-    chat = {'template': values.get('tokenizer.chat_template'), 'never': get('suppress_tokens'),
-            'stop': [ids[kind] for kind in ('eos', 'eot', 'eom') if ids[kind] is not None],
-            'names': {f'{kind}_token': tokens[ids[kind]] for kind in ('bos', 'eos')
-                      if ids[kind] is not None}}
-    return hf_tokenizer.HFTokenizer(json.dumps(spec), {key: chat[key] for key in chat if chat[key]})
-
-
-# --- write ----------------------------------------------------------------------------------------
 def write(path, model, tokenizer):
     """Write a GPT and its tokenizer as a GGUF file. Return the text to print."""
     require_writable(path)
@@ -158,10 +74,12 @@ def write(path, model, tokenizer):
     elif scaling:
         require(arch == 'llama', f'llama.cpp has no {arch} with the rope_scaling of Llama 3.1')
         writer.add_rope_scaling_orig_ctx_len(int(scaling[3]))
-        writer.add_tensor('rope_freqs.weight', frequency_divisors(config))
+        frequencies = config['rope_theta'] ** (-torch.arange(0, D, 2).double() / D)
+        divisors = frequencies / stretch(frequencies, *scaling)         # (D/2,)
+        writer.add_tensor('rope_freqs.weight', divisors.float().numpy())
     for name, key in tensor_names(arch, config).items():
         array = tensors[name].float().cpu().numpy()
-        writer.add_tensor(key, permute_rope(arch, key, array, D, n=2))
+        writer.add_tensor(key, permute_rope(arch, key, array, D))
     writer.write_header_to_file(pathlib.Path(f'{path}.tmp'))
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -227,16 +145,3 @@ def patterns_of(spec):
         elif part.get('use_regex', True):
             patterns.append(GPT2 if part['type'] == 'ByteLevel' else part['type'])
     return patterns
-
-
-if __name__ == '__main__':
-    sys.excepthook = report_error
-    if {'-h', '--help'} & {*sys.argv}:
-        sys.exit(print(__doc__, "out = ''     # folder to write, which must not exist", sep='\n'))
-    path, out = [*sys.argv[1:], '', ''][:2]
-    require(out.startswith('--out='), 'type: python -m extras.models.gguf FILE.gguf --out=FOLDER')
-    out = os.path.expanduser(out.removeprefix('--out='))        # bash leaves --out=~/a as it is
-    require(not os.path.exists(out), f'--out={out} is there already; choose another or move it')
-    require_writable(out)
-    hf_model.write(out, *read(path))
-    print(f'next: python sample.py --ckpt={shlex.quote(out)} --chat=True')

@@ -76,7 +76,8 @@ def stage(name):
     split = tasks['problems']['by_split']
     passed = [row for row in read_rows(f'{folder}/samples.jsonl')
               if row['split'] == 'example' and row['outcome'] == 'passed']
-    # A trainer writes tokenizer.json first and last.pt last, unless it is resumed when it is done.
+    # A trainer writes tokenizer.json as it begins or resumes, and last.pt as it ends. One that was
+    # resumed after its last step writes no other last.pt.
     began, ended = (os.path.getmtime(f'{folder}/{file}') for file in ('tokenizer.json', 'last.pt'))
     return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
             'minutes': max(0, ended - began) / 60, 'expect': as_expected(folder),

@@ -6,8 +6,8 @@ clean.py and chats.py open this file unless --pii=False.
     found                                               # Counter({'email': 1, 'phone': 1})
 
 What stays: names, which take a model to find, streets, passwords, card numbers, `ann at uni`, and
-phone numbers without + in other forms than (212) 555-0123 and 010-1234-5678. Example domains,
-versions, dates, amounts and hashes stay, too.
+phone numbers without + in other forms than (212) 555-0123, 010-1234-5678 and, in text that is no
+code, 0171 1234567. Example domains, versions, dates, amounts and hashes stay, too.
 """
 import pathlib, re
 
@@ -80,6 +80,12 @@ PHONES = '|'.join([
     rf'[2-9２-９]\d\d[{DASH}]\d{{4}}',                                      # (212) 555-0123
     r'[2-9]\d\d\.[2-9]\d\d\.\d{4}',                                         # 212.555.0123
     rf'[0０]\d{{1,3}}[{DASH}]\d{{3,4}}[{DASH}]\d{{4}}'])                    # 010-1234-5678
+# Without + a number begins with a 0: 0171 1234567, (0)44 123 45 67, 020 7946 0958, 01 42 34 56 78.
+# Code has bytes like these, so they stay there, as do 3f 01 42 34 56 78 and 012 / 345678 = 0.04.
+NATIONAL = (rf'(?<!\d[{BLANK}])(?<!\d[a-f][{BLANK}])'
+            rf'(?:[(（]0[)）][{BLANK}]?\d{{1,4}}|[(（]0[1-9]\d{{0,3}}[)）]|0[1-9]\d{{0,4}})'
+            rf'(?:(?:[{BLANK}{DASH}/]|[{BLANK}]/[{BLANK}])\d{{5,8}}(?:[{DASH}]\d{{1,3}})?|(?:\.\d\d){{4}}|'
+            rf'(?P<sign>[{BLANK}{DASH}])\d{{2,4}}(?:(?P=sign)\d{{2,4}}){{1,3}})(?![{BLANK}]?[\d=])')
 NUMBER_END = rf'{END}(?!=|[{DASH}.]\d)'
 UNIT = rf'(?![{BLANK}]?(?:[€$£¥₽₩₹%]|EUR|USD|[Ee]uro|[Dd]ollar|units?\b))'
 # +12 345 678 is an amount, +48 601 234 567 a phone number; 300-400-5000 are three amounts
@@ -90,15 +96,19 @@ DATE = re.compile(rf'(?<!\d)(?:19|20)\d\d[{DASH}./]\d\d?[{DASH}./]\d\d?')
 
 def is_amount(number):
     return (AMOUNT.fullmatch(number) or DATE.search(number)
-            or not 8 <= sum(map(str.isdigit, number)) <= 15)
+            or not 8 + (number[0] in '(（0') <= sum(map(str.isdigit, number)) <= 15)
 
 
-# kind: the pattern; what stays
-PERSONAL = {kind: (re.compile(pattern), stays) for kind, pattern, stays in (
+# what it is: the pattern; what stays
+PERSONAL = {what: (re.compile(pattern), stays) for what, pattern, stays in (
     ('key', rf'{PRIVATE_KEY}|(?=[AaghxnpsreE]){BEGIN}(?:{KEYS}){END}(?!-[A-Za-z0-9])', None),
     ('email', EMAIL, is_nobody),
     ('ssn', NUMBER + SSN + NUMBER_END, None),
-    ('phone', rf'{NUMBER}(?:{PHONES}){NUMBER_END}{UNIT}', is_amount))}
+    ('phone', rf'{NUMBER}(?:{PHONES}){NUMBER_END}{UNIT}', is_amount),
+    ('national phone', rf'{NUMBER}{NATIONAL}{NUMBER_END}{UNIT}', is_amount))}
+# what else could be a phone number: a report counts it, but it may be an amount, an ISBN or a code
+LIKE_PHONE = re.compile(rf'(?<![\w.,])(?!\d{{9}}|(?:19|20)\d\d[{DASH}/])[+(（]?\d'
+                        rf'(?:[()（）]?[{BLANK}{DASH}/]?\d){{8,14}}(?![\w,:])')
 # Most texts have none of these, and such tests are faster than the patterns.
 KEY_SIGNS = ('AKIA ASIA ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ xox AIza hf_ sk- k_live_ eyJ glpat- '
              'npm_ pypi- -----BEGIN').split()
@@ -108,21 +118,23 @@ NUMBER_SIGN = re.compile(rf'[+＋\d](?:(?<=\D)\d[\d{BLANK}{DASH}()（）./]{{6}}
 
 def hide(text, found, is_code=False):
     """Return a text with <EMAIL>, <PHONE>, <SSN>, <KEY> in place of such data. found, {kind: n},
-    counts them. is_code: it is a program in R or Python."""
+    counts them, and numbers that look like phones and stay. is_code: it is a program in R or
+    Python."""
     number = NUMBER_SIGN.search(text)
     has = {'key': any(sign in text for sign in KEY_SIGNS), 'ssn': number, 'phone': number,
-           'email': any(sign in text for sign in AT_SIGNS)}
-    for kind, (pattern, stays) in PERSONAL.items():
-        if not has[kind]:
+           'email': any(sign in text for sign in AT_SIGNS), 'national phone': not is_code}
+    for what, (pattern, stays) in PERSONAL.items():
+        if not has[what]:
             continue
-        label = f'<{kind.upper()}>'
+        label = f'<{what.split()[-1].upper()}>'
         mask = lambda m: m[0] if stays and stays(m[0]) else label
-        if kind == 'email':         # a slow pattern: it gets the few parts that have an @
+        if what == 'email':         # a slow pattern: it gets the few parts that have an @
             hidden = lambda part: (pattern.sub(mask, part[0])
                                    if any(sign in part[0] for sign in AT_SIGNS) else part[0])
             new = re.sub(QUOTED if is_code else '.+', hidden, text)
         else:
             new = pattern.sub(mask, text)
-        found.update({kind: new.count(label) - text.count(label)})
+        found.update({label[1:-1].lower(): new.count(label) - text.count(label)})
         text = new
+    found.update({'number like a phone, kept': 0 if is_code else len(LIKE_PHONE.findall(text))})
     return text

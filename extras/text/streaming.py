@@ -5,13 +5,14 @@ Streaming: train.py tokenizes text on the fly, for corpora whose tokens don't fi
     python prepare.py --source=data/text --out_dir=data/code --vocab_size=32768 --write=val
     python train.py config/codeparrot.py --data_dir=data/code --streaming=data/text/shards
 
-    stream = Stream('data/text/shards', rank, world, tokenizer, held_out_to)
+    stream = Stream('data/text/shards', rank, world, tokenizer, meta)   # meta.json of data_dir
     texts = stream.take(8, 256)             # the next 8 sequences, int64 (8, 257)
     positions = stream.positions()          # for a checkpoint: the position of each process
 
 Each process cycles through its own shards: .jsonl or .jsonl.gz files of {"text": ...} lines, as
 clean.py writes them. The first pass yields the same tokens as a bin of the same documents, in the
-order of the files. The tokenizer and val.bin are in data_dir; documents of val.bin are skipped, by
+order of the files: documents are not shuffled, and each source of a mixture is read once, so
+weights are refused. The tokenizer and val.bin are in data_dir; documents of val.bin are skipped, by
 the hash with which prepare.py splits.
 """
 import glob, gzip, hashlib, itertools, json, os, zlib
@@ -32,7 +33,11 @@ class Stream:
     """The documents of this process's shards as token sequences. position is a list: the index of
     the shard, the next line, and the buffered ids, which are tokenized but not yet returned."""
 
-    def __init__(self, streaming, rank, world, tokenizer, held_out_to=None):
+    def __init__(self, streaming, rank, world, tokenizer, meta):
+        weights = {name: source['weight'] for name, source in meta.get('sources', {}).items()
+                   if source.get('passes', 1) != 1}
+        require(not weights, f'{weights=} of the data are for train.bin; a stream reads each '
+                'source once: leave --streaming out, or clean and prepare without weights')
         paths = sorted({path for pattern in find_paths(streaming)         # files and folders
                         for path in [pattern, *glob.glob(f'{glob.escape(pattern)}/*')]
                         if path.endswith(('.jsonl', '.jsonl.gz'))})
@@ -43,7 +48,7 @@ class Stream:
         self.identity = json.dumps(names).encode()
         self.paths = paths[rank::world]
         self.rank, self.world = rank, world
-        self.tokenizer, self.held_out_to = tokenizer, held_out_to
+        self.tokenizer, self.held_out_to = tokenizer, meta.get('held_out_to')
         self.seek([[0, 0, []]] * world)
 
     def seek(self, positions):

@@ -140,7 +140,7 @@ class Base:
         text = paths[0].read_bytes()
         meta = json.loads(text)
         require(meta.get('tokenizer_hash') == tokenizer.hash, f'{base_dir} was prepared with '
-                "another tokenizer than the model's; run prepare.py with the model's tokenizer.json")
+                'another tokenizer than the model; run prepare.py with the tokenizer of the model')
         sources = meta['sources']
         self.train, val = (np.memmap(path, meta['dtype'], 'r') for path in paths[1:])
         require(len(self.train) > T and len(val) > context, f'{base_dir} needs more than {T} '
