@@ -378,7 +378,7 @@ class Tokenizer:
 
     @property
     def hash(self):
-        """16 hex digits that identify the mapping text -> ids. Data and checkpoints store it."""
+        """16 hex digits that identify the mapping text -> ids, stored in data and checkpoints."""
         identity = {k: v for k, v in self.to_json().items() if k != 'bytes_per_token'}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -394,8 +394,8 @@ class Tokenizer:
 
 # --- an answer ------------------------------------------------------------------------------------
 class Answer:
-    """Encode a prompt (a str or messages), and decode the answer, at most n tokens, as they are
-    sampled.
+    """Encode a prompt (a str or messages), and decode the answer of at most n tokens, token by
+    token.
 
     A prompt may end with `):`. If `):`, a newline and spaces are one token, the model has hardly
     ever seen `):` as a token of its own. So the last token of a str is removed from the prompt, and

@@ -115,8 +115,8 @@ if plan:
     sys.exit(planner.show(config))
 
 # --- a new or resumed run, and the device ---------------------------------------------------------
-# Settings in `fixed` cannot change on resume. eval_tokens is one of them, because best.pt
-# is chosen by comparing losses over the same tokens.
+# Settings in `fixed` cannot change on resume. eval_tokens is one of them, because best.pt is chosen
+# by comparing losses over the same tokens.
 source, state, changed = resume_or_start(
     config, explicit,
     fixed='optimizer objective document_mask batch_size block_size seed eval_tokens')
@@ -134,7 +134,7 @@ scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
 # --- data -----------------------------------------------------------------------------------------
 meta_text = b''.join(path.read_bytes() for path in pathlib.Path(data_dir).glob('meta.json'))
 require(b'"tokenizer_hash"' in meta_text and os.path.exists(f'{data_dir}/val.bin'),
-        f'{data_dir} lacks val.bin or meta.json of prepare.py; run the commands of your config or '
+        f'{data_dir} has no val.bin or meta.json of prepare.py; run the commands of your config or '
         'python clean.py --source=TEXT && python prepare.py --out_dir=NEW, then set --data_dir=NEW')
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
@@ -205,7 +205,7 @@ if source == 'scratch':
 else:
     model = GPT.load(source, dropout=dropout, causal=wanted.causal)
     tokenizer_path = folder_of(source) / 'tokenizer.json'
-    require(Tokenizer.load(tokenizer_path).hash == tokenizer.hash, f'{data_dir} has '
+    require(Tokenizer.load(tokenizer_path).hash == tokenizer.hash, f'{data_dir} was made with '
             f'another tokenizer than {source}; run prepare.py --tokenizer={tokenizer_path}')
 if block_size > model.config.block_size:        # a longer context: see scale_frequencies()
     require('block_size' in explicit, f'{block_size=} is above the context length of {source}; '

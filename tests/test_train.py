@@ -140,7 +140,7 @@ def test_the_cat_sat_on_the_mat():
     """The lesson's own example: six words in, six targets out, the last of them the end of the
     text. That no word sees those after it, and the loss, are test_model.py's."""
     get_batch = lift('train.py', 'get_batch')
-    get_batch.__globals__.update(T=6, batch_size=1, stream=None, task=None, on_gpu=False,
+    get_batch.__globals__.update(T=6, batch_size=1, stream=None, batch_transform=None, on_gpu=False,
                                  device='cpu', epoch_starts=epoch_starts, seed=0)
     words = np.array('The cat sat on the mat <EOS>'.split())
     x, y = get_batch(np.arange(7), np.arange(1), 0)
