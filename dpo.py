@@ -26,9 +26,9 @@ give the same loss. So a larger beta keeps the policy closer to the reference.
 At step 0, policy and reference are equal, so the margin is 0 and val_loss is ln 2 = 0.693 (with ipo
 1 / (2 beta)^2, with kto 0.5; orpo and simpo have no reference). Then accuracy and margin rise.
 Often BOTH rewards fall, because the loss depends on their difference only: it is the same whether
-log p(r) falls by 5 and log p(c) by 2, or log p(c) rises by 3. The probability that both answers
-lose goes to answers that are in no pair. --nll_weight=1 adds SFT's loss on the chosen answers,
-which keeps them likely (arXiv:2404.19733).
+log p(r) falls by 5 and log p(c) by 2, or log p(c) rises by 3. The probability mass that both
+answers lose goes to answers that are in no pair. --nll_weight=1 adds SFT's loss on the chosen
+answers, which keeps them likely (arXiv:2404.19733).
 """
 import hashlib, json, math, os, pathlib, shlex, time
 from typing import Literal
@@ -42,17 +42,17 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/sft'           # a run's folder or a .pt, or resume; auto: resume or this
+init_from = 'out/sft'           # resume, a folder or .pt file; auto: resume if possible, else this
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from chats.py --source=FILE
 out_dir = 'out/dpo'             # folder for checkpoints, metrics and samples
 overwrite = False               # True: delete the run that out_dir holds
 loss_type: Literal['dpo', 'ipo', 'kto', 'orpo', 'simpo', 'rm'] = 'dpo'  # rm trains a reward model
 beta: float | None = None       # scale of the rewards; None = 0.1, or 2 with simpo
-gamma = 1.0                     # with simpo: margin that the rewards should exceed
+gamma = 1.0                     # with simpo: target margin between the two rewards
 nll_weight = 0.0                # weight of SFT's loss on chosen answers; not with orpo or rm
 # optimization
 epochs = 1.0                    # passes over the pairs; 1 to 3 are usual
-max_steps = 0                   # optimizer updates; 0 = as epochs says
+max_steps = 0                   # optimizer updates; 0 = computed from epochs
 batch_size = 32                 # pairs per step, over all devices
 micro_batch_size = 0            # maximum pairs per device and forward pass; 0 = all
 learning_rate = 3e-5            # peak; above 100 million parameters, 5e-7 to 5e-6
@@ -60,7 +60,7 @@ warmup_steps: int | float = 0.1  # steps of linear warmup; below 1: a fraction o
 grad_clip = 1.0                 # maximum norm of the gradient; 0 = no clipping
 # watching
 log_interval = 10               # steps between log lines
-eval_interval = 0               # steps between evaluations, also before the first; 0 = an epoch
+eval_interval = 0               # steps between evaluations; also before training; 0 = an epoch
 save_interval = 250             # steps between checkpoints
 # machine
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest available
@@ -88,7 +88,7 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         rm      -10, -12    -log sigmoid(2) = 0.127
 
     policy_*, ref_*: log p of the answers, in nats, summed over tokens (with rm: scores). *_len:
-    their numbers of tokens. kl: kto's reference point, explained at its loss."""
+    their numbers of tokens. kl: the reference point of kto, explained in its branch below."""
     policy = torch.stack([policy_chosen, policy_rejected])                              # (2, B)
     ratios = policy - torch.stack([ref_chosen, ref_rejected])           # log (p / p_ref)
     means = policy / torch.stack([chosen_len, rejected_len])            # log p per token
@@ -104,9 +104,10 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         losses = (ratios[0] - ratios[1] - 1 / (2 * beta)) ** 2
     elif loss_type == 'kto':
         # A chosen reward should be above a reference point, and a rejected one below. Without the
-        # reference point, a policy that makes all answers more likely would seem to learn. It is
-        # the mean reward in the previous step (in the paper: of answers to other prompts), at least
-        # 0, without gradient: if log p - log p_ref was 0.3 and beta is 0.1, kl is 0.03.
+        # reference point, a policy that makes all answers more likely would seem to learn. The
+        # reference point, kl, is the mean reward in the previous step (in the paper: of answers to
+        # other prompts), at least 0, without gradient: if log p - log p_ref was 0.3 and beta is
+        # 0.1, kl is 0.03.
         # Ethayarajh et al. 2024, 2402.01306, eq. 8
         losses = ((kl - chosen).sigmoid() + (rejected - kl).sigmoid()) / 2
     elif loss_type == 'orpo':
@@ -129,8 +130,8 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
 # --- batches of pairs of all lengths --------------------------------------------------------------
 def collate(pairs):
     """Return inputs and targets, int64 (2 B, T): B rows with chosen answers, then B with rejected
-    ones. A pair is ((prompt, chosen), (prompt, rejected)). For ((5 6, 7 8 9), (5 6, 7 4)), where _
-    is IGNORE (a reward model reads a score at the last input of a row, before the padding):
+    ones. A pair is ((prompt, chosen), (prompt, rejected)). A reward model reads the score of a row
+    at its last input before the padding. For ((5 6, 7 8 9), (5 6, 7 4)), where _ is IGNORE:
 
         x    5 6 7 8 9      y    _ 7 8 9 _
              5 6 7 4 0           _ 7 4 _ _"""
@@ -154,27 +155,28 @@ def batch_indices(step, lengths, batch_size, seed):
     per_epoch = math.ceil(len(lengths) / batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
-    # Each group of 32 batches is sorted by length. The steps visit the batches in random order.
+    # Each group of 32 batches is sorted by length. The steps visit the batches in random order: the
+    # batch of this step is b.
     b = shuffled(per_epoch)[i]
-    batches = np.array_split(shuffled(len(lengths)), per_epoch)[b - b % 32:][:32]     # group of b
+    batches = np.array_split(shuffled(len(lengths)), per_epoch)[b - b % 32:][:32]     # b's group
     group = np.concatenate(batches)
     order = np.argsort(lengths[group], kind='stable')
     return np.array_split(group[order], len(batches))[b % 32]
 
 
-explicit = dict()           # {setting that config files and flags set: the value it replaced}
+explicit = dict()           # {setting in a config file or flag: its previous value}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
-config |= {'stage': 'dpo', 'steps': 0}      # for eval.py, which then prompts in messages
+config |= {'stage': 'dpo', 'steps': 0}      # with a stage, eval.py uses chat templates
 
 # --- a new or resumed run, its model, and the device ----------------------------------------------
 source, state, changed = resume_or_start(config, explicit,
                                          fixed='loss_type beta gamma batch_size seed')
 globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
-for name, losses in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
-                     'nll_weight': 'dpo ipo kto simpo'}.items():
-    require(name not in explicit or not config[name] or loss_type in losses.split(),
-            f'{name} has no effect with {loss_type=}, only with {losses}; remove it')
+for name, loss_types in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
+                         'nll_weight': 'dpo ipo kto simpo'}.items():
+    require(name not in explicit or not config[name] or loss_type in loss_types.split(),
+            f'{name} has no effect with {loss_type=}, only with {loss_types}; remove it')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
 # with dropout, policy and reference would differ
@@ -214,14 +216,14 @@ def read_pairs(path):
             answers = [[*tokenizer.encode(record[name]), end_of_turn] for name in names]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f'{path}, line {number}, is not a pair ({error!r:.200}; sft.py reads '
-                            f'conversations, kto labels): {line[:60]}; see --help') from None
+                            f'conversations, kto labels): {line[:60]}; see dpo.py --help') from None
         if len(prompt) + max(map(len, answers)) <= T:
             for name, answer in zip(names, answers):    # arrays take a tenth of the memory of lists
                 rows[name].append((np.array(prompt, np.int32), np.array(answer, np.int32)))
     chosen, rejected = rows.values()
     found = (f'{path} has {len(lines)} lines, with {len(chosen)} chosen and {len(rejected)} '
              f'rejected answers that fit into {T} tokens with their prompts')
-    require(chosen and rejected, f'{found}; it needs both kinds: move lines here from the other '
+    require(chosen and rejected, f'{found}; dpo.py needs both: move lines here from the other '
             'file of the folder, or run chats.py again with a larger --val_fraction')
     if rank == 0:
         print(found, flush=True)
@@ -255,7 +257,7 @@ for p, part in zip(params, gradient.split([p.numel() for p in params])):
 opt = torch.optim.AdamW(params, learning_rate, betas=(0.9, 0.95), weight_decay=0.0,
                         fused=device_type != 'mps')
 step, best_val, kto_kl = 0, math.inf, 0.0               # kto_kl: the reference point of kto
-ref_log_p = torch.zeros(len(pairs), 2, device=device)   # of the reference
+ref_log_p = torch.zeros(len(pairs), 2, device=device)   # of chosen and rejected
 if state:
     require(state['data'] == data_hash.hexdigest(), f'{data_dir=} must hold the data of {source}')
     opt.load_state_dict(state['optimizer'])
@@ -265,9 +267,9 @@ state, model.saved = {}, {}             # frees their memory
 
 
 def micro_batches(indices):
-    """Yield this process's part of the pairs, B at a time: their indices, log p of their answers
-    (with rm: scores) and their numbers of tokens, (2, B) each, first chosen, then rejected.
-    Process r of n computes the indices r, r + n, r + 2n and so on, which may be none."""
+    """Yield micro-batches of B pairs: their indices, log p of their answers (with rm: scores), and
+    the answers' numbers of tokens, (2, B) each, first chosen, then rejected. Process r of n
+    computes indices r, r + n, r + 2n and so on. A process may have no pairs."""
     my_indices = indices[rank::world]
     for i in range(0, len(my_indices), micro_batch_size):
         batch = my_indices[i:i + micro_batch_size]
@@ -279,7 +281,7 @@ def micro_batches(indices):
 
 if step == 0 and has_reference:         # the policy still is the reference
     with torch.no_grad():
-        # The longest pairs come first, so that a lack of memory shows at once.
+        # The longest pairs come first, so an out-of-memory error would occur at once.
         for batch, policy, _ in micro_batches(np.argsort(-lengths)):
             ref_log_p[batch] = policy.T                                                   # (B, 2)
     if world > 1:               # the rows of other processes are 0
@@ -291,8 +293,8 @@ if rank == 0:
 
 
 def save(name):
-    """Write a checkpoint for GPT.load, with the head of a reward model apart from the weights.
-    last.pt also has the state for resuming."""
+    """Write a checkpoint for GPT.load. The head of a reward model is stored separately from the
+    weights. last.pt also has the state for resuming."""
     if rank == 0:
         weights = dict(model.state_dict())
         more = {'reward_head': weights.pop('reward_head')} if loss_type == 'rm' else {}
@@ -303,23 +305,24 @@ def save(name):
                    best_val=best_val, tokenizer_hash=tokenizer.hash, **more)
 
 
-def log_metrics(row):
+def log_metrics(metrics):
     """Print metrics and append them to metrics.jsonl, where a resumed run may repeat a step."""
-    words = [f'{name}: {value:.4g}' for name, value in row.items()]
+    words = [f'{name}: {value:.4g}' for name, value in metrics.items()]
     print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
-    row = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    row = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     with open(out / 'metrics.jsonl', 'a') as f:
         print(json.dumps({'step': step} | row), file=f)
 
 
 @torch.no_grad()
 def evaluate():
-    """Compute the metrics of the validation pairs, and answer the first 8 prompts. Save best.pt if
-    val_loss is the lowest so far. So that losses are comparable, kto's reference point is 0."""
+    """Compute the metrics of the validation pairs, and write the answers to the first 8 prompts to
+    samples.txt. Save best.pt if val_loss is the lowest so far. kto's reference point is 0 here, so
+    that the losses of different steps are comparable."""
     global best_val
-    metrics = forward_backward(range(len(train), len(pairs)), forward_only=True)
-    row = {f'val_{name}': value for name, value in metrics.items()}
-    row['val_loss'] = row.pop('val_preference_loss')            # without the SFT term of nll_weight
+    means = forward_backward(range(len(train), len(pairs)), forward_only=True)
+    metrics = {f'val_{name}': value for name, value in means.items()}
+    metrics['val_loss'] = metrics.pop('val_preference_loss')    # without the SFT term of nll_weight
     if rank == 0 and loss_type != 'rm':
         answer_lengths = []
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
@@ -328,25 +331,25 @@ def evaluate():
                 [ids] = model.generate(ids, 100, 0, stop=tokenizer.stop, suppress=suppress)
                 answer_lengths.append(len(ids) - len(prompt))
                 print(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n', file=f)
-        row['val_length'] = np.mean(answer_lengths)
+        metrics['val_length'] = np.mean(answer_lengths)
     if rank == 0:
-        log_metrics(row)
-    if row['val_loss'] < best_val and step > 0:         # never the untrained model
-        best_val = row['val_loss']
+        log_metrics(metrics)
+    if metrics['val_loss'] < best_val and step > 0:     # never the untrained model
+        best_val = metrics['val_loss']
         save('best.pt')
 
 
 def forward_backward(indices, reference_point=0.0, forward_only=False):
-    """Return metrics, as means over these pairs. Unless forward_only, also add this process's part
-    of the gradient of the mean loss to p.grad. reference_point: of kto."""
+    """Return the mean metrics over these pairs. Unless forward_only, also add this process's part
+    of the gradient of the mean loss to p.grad. reference_point: kl of kto's loss."""
     names = ['loss', 'preference_loss', 'accuracy', 'chosen_reward', 'rejected_reward',
              'chosen_logp', 'rejected_logp', 'log_ratio']
     sums = torch.zeros(len(names), device=device)       # a process may get no pair
-    for batch, policy, n in micro_batches(indices):
+    for batch, policy, n_tokens in micro_batches(indices):
         reference = ref_log_p[batch].T                                                    # (2, B)
         losses, chosen, rejected = preference_loss(                                     # (B,) each
-            *policy, *reference, *n, loss_type, beta, gamma, reference_point)
-        loss = losses - nll_weight * policy[0] / n[0]
+            *policy, *reference, *n_tokens, loss_type, beta, gamma, reference_point)
+        loss = losses - nll_weight * policy[0] / n_tokens[0]
         if not forward_only:
             (loss.sum() / len(indices)).backward()
         # A tie counts as half right. Rewards that differ by rounding only are a tie.
@@ -358,13 +361,13 @@ def forward_backward(indices, reference_point=0.0, forward_only=False):
         sums += torch.stack(values).detach().sum(1)
     if world > 1:
         dist.all_reduce(sums)
-    row = dict(zip(names, (sums / len(indices)).tolist()))
-    row['margin'] = row['chosen_reward'] - row['rejected_reward']
+    means = dict(zip(names, (sums / len(indices)).tolist()))
+    means['margin'] = means['chosen_reward'] - means['rejected_reward']
     if not has_reference:
-        del row['log_ratio']
-    if loss_type == 'rm':       # they repeat the rewards
-        del row['chosen_logp'], row['rejected_logp']
-    return row
+        del means['log_ratio']
+    if loss_type == 'rm':       # the rewards are the scores
+        del means['chosen_logp'], means['rejected_logp']
+    return means
 
 
 # --- the loop -------------------------------------------------------------------------------------
@@ -385,20 +388,20 @@ while step < max_steps:
 
     gradient.zero_()            # a process without pairs contributes zeros
     batch = batch_indices(step, lengths[:len(train)], batch_size, seed)
-    row = forward_backward(batch, kto_kl)
-    kto_kl = max(0.0, beta * row.get('log_ratio', 0.0))     # for the next step
+    metrics = forward_backward(batch, kto_kl)
+    kto_kl = max(0.0, beta * metrics.get('log_ratio', 0.0))     # for the next step
     if world > 1:
         dist.all_reduce(gradient)
     norm = clip_grad_norm_(params, grad_clip or math.inf).item()
-    require(math.isfinite(row['loss'] + norm), f'step {step + 1}: the loss is {row["loss"]}, the '
-            f'gradient norm {norm}; resume with a lower --learning_rate')
+    require(math.isfinite(metrics['loss'] + norm), f'step {step + 1}: the loss is '
+            f'{metrics["loss"]}, the gradient norm {norm}; resume with a lower --learning_rate')
     opt.step()
     step += 1
     if rank == 0 and (step in (1, max_steps) or step % log_interval == 0):
         dt = time.perf_counter() - began
         n_tokens = sum(len(ids) for i in batch for part in pairs[i] for ids in part)
-        log_metrics(row | {'lr': lr, 'grad_norm': norm, 'dt': dt, 'tok_s': n_tokens / dt,
-                           'minutes_left': dt * (max_steps - step) / 60})
+        log_metrics(metrics | {'lr': lr, 'grad_norm': norm, 'dt': dt, 'tok_s': n_tokens / dt,
+                               'minutes_left': dt * (max_steps - step) / 60})
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     if step % save_interval == 0 or step == max_steps:

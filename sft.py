@@ -11,8 +11,8 @@ lines of {"messages": [{"role": "user", "content": ...}, {"role": "assistant", .
 
 The training loop is a shorter version of train.py's. The new part is the loss mask: only the tokens
 of the assistant and the <|im_end|> after them are trained. A model that is also trained on the
-questions learns to ask. Without training on <|im_end|>, it never stops. The conversations decide
-the form of the answers: the model copies their length and tone.
+questions learns to ask. Without training on <|im_end|>, it never stops. The model copies the length
+and tone of the answers in your conversations.
 
 You should see one conversation and its trained part, a first loss well above that of the base
 model, and a falling loss and val_loss within the first hundred steps. If val_loss rises while the
@@ -29,7 +29,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/base'          # a run's folder or a .pt, or resume; auto: resume or this
+init_from = 'out/base'          # resume, a folder or .pt file; auto: resume if possible, else this
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from chats.py
 out_dir = 'out/sft'             # folder for checkpoints, metrics and samples
 overwrite = False               # True: delete the run that out_dir holds
@@ -37,7 +37,7 @@ epochs = 3.0                    # passes over the conversations; 1 to 3 are usua
 batch_size = 32                 # conversations per step, over all devices
 learning_rate = 3e-4            # peak; above 100 million parameters, 1e-5 to 5e-5
 # optimization
-max_steps = 0                   # optimizer updates; 0 = as epochs says
+max_steps = 0                   # optimizer updates; 0 = computed from epochs
 block_size = 0                  # maximum tokens; longer conversations lose old turns; 0 = context
 micro_batch_size = 0            # maximum conversations per device and forward pass; 0 = all
 warmup_steps: int | float = 0.03  # steps of linear warmup; below 1: a fraction of max_steps
@@ -45,7 +45,7 @@ grad_clip = 1.0                 # maximum norm of the gradient; 0 = no clipping
 dropout = 0.0                   # dropout probability
 # watching
 log_interval = 10               # steps between log lines
-eval_interval = 0               # steps between evaluations, also before the first; 0 = an epoch
+eval_interval = 0               # steps between evaluations; also before training; 0 = an epoch
 save_interval = 250             # steps between checkpoints
 # machine
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest available
@@ -73,7 +73,8 @@ def render_truncated(messages, render, T):
     If the last turn is too long, ids and mask are empty, because a model that is trained on
     truncated answers does not learn to stop. They are also empty if the conversation has no answer.
     Messages after the last answer are dropped."""
-    end_of = lambda mask: max((i for i, bit in enumerate(mask, 1) if bit), default=0)   # the last 1
+    # the length up to the last trained token, 0 if no token is trained
+    end_of = lambda mask: max((i for i, bit in enumerate(mask, 1) if bit), default=0)
     ids, mask = render(messages)
     roles = [message['role'] for message in messages]
     n_system = next((i for i, role in enumerate(roles) if role != 'system'), 0)
@@ -106,17 +107,18 @@ def batch_indices(step, lengths, batch_size, seed):
     per_epoch = math.ceil(len(lengths) / batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
-    # Each group of 32 batches is sorted by length. The steps visit the batches in random order.
+    # Each group of 32 batches is sorted by length. The steps visit the batches in random order: the
+    # batch of this step is b.
     b = shuffled(per_epoch)[i]
-    batches = np.array_split(shuffled(len(lengths)), per_epoch)[b - b % 32:][:32]     # group of b
+    batches = np.array_split(shuffled(len(lengths)), per_epoch)[b - b % 32:][:32]     # b's group
     group = np.concatenate(batches)
     order = np.argsort(lengths[group], kind='stable')
     return np.array_split(group[order], len(batches))[b % 32]
 
 
-explicit = dict()           # {setting that config files and flags set: the value it replaced}
+explicit = dict()           # {setting in a config file or flag: its previous value}
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
-config |= {'stage': 'sft', 'steps': 0}      # for eval.py, which then prompts in messages
+config |= {'stage': 'sft', 'steps': 0}      # with a stage, eval.py uses chat templates
 
 # --- a new or resumed run, its model, and the device ----------------------------------------------
 source, state, changed = resume_or_start(
@@ -125,9 +127,9 @@ globals().update(config)                # on resume, the settings of the checkpo
 out = pathlib.Path(out_dir)
 model, tokenizer = load_model(source, dropout=dropout)
 tokenizer.render([])                    # an error if the tokenizer has no chat tokens
-T = block_size or model.config.block_size       # maximum inputs of a conversation
-require(T <= model.config.block_size, f'{block_size=} is above the context length of '
-        f'{source}, {model.config.block_size}; extend it: train.py --init_from --block_size')
+T = block_size or model.config.block_size       # maximum input tokens of a conversation
+require(T <= model.config.block_size, f'{block_size=} is above the context length of {source}, '
+        f'{model.config.block_size}; extend it: train.py --init_from={source} --block_size={T}')
 
 device_type, device, dtype, rank, world = init_device(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
@@ -138,9 +140,9 @@ data_hash = hashlib.sha256()            # of the data, which cannot change on re
 
 
 def read_conversations(path):
-    """Return the conversations of a file, (ids, mask) each. The mask is true for trained ids."""
+    """Return the conversations of a file, (ids, mask) each. The mask is true for trained tokens."""
     require(os.path.exists(path), f'{path} is missing: sft.py needs conversations; see your config '
-            'or run: python chats.py --source=FILE --out_dir=NEW, then set --data_dir=NEW')
+            'file, or run: python chats.py --source=FILE --out_dir=NEW, then set --data_dir=NEW')
     rows, content = [], pathlib.Path(path).read_bytes()
     data_hash.update(content)
     lines = content.strip().splitlines()
@@ -205,48 +207,49 @@ def save(name):
     """Write a checkpoint for GPT.load. last.pt also has the state for resuming."""
     if rank == 0:
         more = {'model': merged(model.state_dict())} if lora else {}
-        if name == 'last.pt':           # 'weights': unlike 'model', with unmerged adapters
+        if name == 'last.pt':           # LoRA is merged in 'model', not in 'weights'
             more |= {'weights': model.state_dict(), 'optimizer': opt.state_dict()}
         model.save(out / name, config=config, step=step, best_val=best_val,
                    data=data_hash.hexdigest(), tokenizer_hash=tokenizer.hash, **more)
 
 
-def log_metrics(row):
+def log_metrics(metrics):
     """Print metrics and append them to metrics.jsonl, where a resumed run may repeat a step."""
-    words = [f'{name}: {value:.4g}' for name, value in row.items()]
+    words = [f'{name}: {value:.4g}' for name, value in metrics.items()]
     print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
-    row = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    row = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     with open(out / 'metrics.jsonl', 'a') as f:
         print(json.dumps({'step': step} | row), file=f)
 
 
 @torch.no_grad()
 def evaluate():
-    """Compute the validation loss and, with base_dir, that of the base model's data. Write the
-    answer to the first validation prompt. Save best.pt if val_loss is the lowest so far."""
+    """Compute the validation loss and, with base_dir, the bits per byte on the base model's data.
+    Write the answer to the first validation prompt to samples.txt. Save best.pt if val_loss is the
+    lowest so far."""
     global best_val
     model.eval()                # no dropout
-    row = {'val_loss': forward_backward(val, forward_only=True)}
+    metrics = {'val_loss': forward_backward(val, forward_only=True)}
     if base_dir:
-        row['base_bpb'] = base.bits_per_byte(forward_backward(base.val, forward_only=True))
+        metrics['base_bpb'] = base.bits_per_byte(forward_backward(base.val, forward_only=True))
     if rank == 0:
-        log_metrics(row)
-        ids, mask = val[0]              # up to its first answer, (1, T)
-        question = torch.tensor(ids[None, :mask.argmax()], device=device).long()
-        [answer] = model.generate(question, 100, temperature=0, stop=tokenizer.stop,
-                                    suppress=tokenizer.suppressed_tokens(model.config.vocab_size))
+        log_metrics(metrics)
+        ids, mask = val[0]              # the prompt ends before the first trained token
+        prompt = torch.tensor(ids[None, :mask.argmax()], device=device).long()          # (1, T)
+        [answer] = model.generate(prompt, 100, temperature=0, stop=tokenizer.stop,
+                                  suppress=tokenizer.suppressed_tokens(model.config.vocab_size))
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
             print(f'--- step {step}\n{tokenizer.decode(answer.tolist())}\n', file=f)
     model.train()
-    if row['val_loss'] < best_val and step > 0:         # never the untrained model
-        best_val = row['val_loss']
+    if metrics['val_loss'] < best_val and step > 0:     # never the untrained model
+        best_val = metrics['val_loss']
         save('best.pt')
 
 
 def forward_backward(*groups, forward_only=False):
-    """Return the mean loss over all targets of these groups of rows. Unless forward_only, also add
-    this process's part of the gradient to p.grad. Process r of n computes the rows r, r + n, r + 2n
-    and so on of each group, which may be none."""
+    """Return the mean loss over all targets of these groups of rows, (ids, mask) each. Unless
+    forward_only, also add this process's part of the gradient to p.grad. Process r of n computes
+    rows r, r + n, r + 2n and so on of each group. A process may have no rows."""
     n_targets = sum(int(mask[1:].sum()) for rows in groups for ids, mask in rows)
     loss = torch.zeros((), device=device)
     for rows in groups:

@@ -326,7 +326,7 @@ SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --device=cuda => device='cuda' & --device=auto
 --data_dir=nowhere => nowhere/train.jsonl & run: python chats.py --source=FILE --out_dir=NEW
 --block_size=1 => fits into 1 tokens
---block_size=97 => train.py --init_from --block_size
+--block_size=97 => train.py --init_from= & --block_size=97
 --replay=2 => --base_dir
 --base_dir=nowhere => meta.json
 --dropout=1 => dropout

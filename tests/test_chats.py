@@ -450,7 +450,7 @@ def test_both_splits_have_good_and_bad_answers_if_there_are_two_questions_of_eac
         for name in 'train.jsonl', 'val.jsonl':
             assert {row['label'] for row in read_rows(out / name)} == {True, False}, (len(rows), name)
     chats(tmp_path / 'no', write(tmp_path / 'x.jsonl', labels(2, 1)), check=lambda result: mistake(
-        result, '2 records of', 'two questions are needed (two of each label)'))
+        result, '2 records of', 'need two questions (of each label)'))
     assert not [*tmp_path.glob('no/[!.]*')]
 
 
@@ -510,7 +510,7 @@ def test_a_column_is_never_named_in_vain(tmp_path):
     source = write(tmp_path / 'x.jsonl', [beside({'question': ['b?']}, i) | {'question': f'and {i}?'}
                                           for i in range(9)])
     for flag in 'questions', 'question,messages.x', 'Id,all,x':
-        words = f'--unused={flag} names more than the columns that are not read: '
+        words = f'--unused={flag} must name columns that are not read: '
         chats(tmp_path / 'no', source, f'--unused={flag}', check=lambda result: mistake(
             result, words))
     chats(tmp_path / 'out', source, '--unused=Instruction')
@@ -835,7 +835,7 @@ def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none(out, 
 MISTAKES = """
 --source=nowhere => nowhere does not exist
 --source=one.jsonl,nowhere => nowhere does not exist
---source=one.jsonl => 1 records of one.jsonl can be used, and two questions & left out, no list & or input with output & 1, first one.jsonl:2 (prompt)
+--source=one.jsonl => 1 records of one.jsonl can be used & need two questions & left out, no list & or input with output & 1, first one.jsonl:2 (prompt)
 --source=samples.jsonl => an answer that eval.py judged: 2 & samples.jsonl:1 & --prefer
 --source=samples.jsonl --prefer=passed => none of 2 judged answers
 --source=one.jsonl --val_fraction=1 => val_fraction=1 must be

@@ -90,7 +90,7 @@ def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, nu
     each_is_a_mistake(REFUSED, lambda *flags: train(numbers, out, BASE, '--overwrite=True', *flags,
                                                     cwd=tmp_path))
     restarts = train(numbers, out, SHORT, env={'TORCHELASTIC_MAX_RESTARTS': '3'})
-    mistake(restarts, 'leave --overwrite out')
+    mistake(restarts, 'remove --overwrite')
     assert contents(out) == contents(base)
     write(tmp_path / 'alone/last-1.pt', [])
     mistake(train(numbers, tmp_path / 'alone', BASE), 'alone', '--init_from=resume', '--overwrite')
