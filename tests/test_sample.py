@@ -218,7 +218,7 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
 
 # --- mistakes -------------------------------------------------------------------------------------
 REFUSED = """
-clm --prompt=@dataclass => put a text that begins with @ into one
+clm --prompt=@dataclass => save it in a file, and pass --prompt=@FILE
 clm --prompt=@latin.txt => @latin.txt must name a file of UTF-8 text
 clm --system=x --prompt=a => --system needs --chat=True
 span --prompt=a => python -m extras.models.fill
