@@ -199,7 +199,7 @@ if 'loss' in all_tasks and not folders:
 
 losses = {}         # {model and text: {'nats': ...}}
 samples = []        # scored answers of all checkpoints and tasks
-scores = {task: [] for task in generation_tasks}      # {task: [(info, summary), ...]}
+scores = {task: [] for task in generation_tasks}        # {task: [(info, summary), ...]}
 report = {'settings': config, 'tasks': {'loss': losses} if 'loss' in all_tasks else {}}
 
 # --- 5. load the questions and the validation data ------------------------------------------------

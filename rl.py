@@ -183,7 +183,7 @@ def encode_prompts(prompts):
     prompt_of = {}
     for prompt in prompts:
         require(isinstance(prompt, str | list), f'{reward}: prompts() and held_out() must return '
-                f'a list of texts or of lists of messages, without {prompt!r:.200}')
+                f'a list of texts or of lists of messages; found {prompt!r:.200}')
         messages = prompt if isinstance(prompt, list) else [{'role': 'user', 'content': prompt}]
         ids, _ = tokenizer.render(messages, add_generation_prompt=True)
         if len(ids) <= max_prompt_len:

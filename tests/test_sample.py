@@ -235,6 +235,6 @@ def test_what_cannot_be_is_one_sentence(folder):
         folder, name, *flags, cwd=folder))
     for name, is_told in ('far', True), ('chat', False):        # far: nobody says what it was taught
         result = sample(folder, name, '--chat=True --prompt=a --max_new_tokens=9')
-        assert ('prompts are in ChatML' in result.stderr) == is_told and ok(result)
+        assert ('prompts use ChatML' in result.stderr) == is_told and ok(result)
     result = sample(folder, 'clm', '--prompt=' + 'ab ' * 999, '--max_new_tokens=2')
     assert 'the model reads only the last' in result.stderr and ok(result)
