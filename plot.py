@@ -32,7 +32,7 @@ MODEL = [
     ('accuracy', 100, '% of the pairs: rises from 50', 'val_accuracy', 'accuracy'),
     ('margin', 1, 'chosen minus rejected reward: rises', 'val_margin', 'margin'),
     ('reward', 1, 'mean of the answers: rises', 'val_reward', 'reward'),
-    ('informative', 100, '% of prompts with advantages: above 0', 'informative'),
+    ('informative', 100, '% with non-zero advantages: above 0', 'informative'),
     ('length', 1, 'tokens per answer: constant', 'val_length', 'length'),
     ('entropy', 1, 'nats per token: not 0', 'entropy'),
     ('KL', 1, 'nats from the reference model: near 0', 'kl'),
