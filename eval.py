@@ -7,13 +7,13 @@ Evaluate checkpoints: the loss on held-out text, and pass@k on problems with 95%
     python eval.py --ckpt='out/sft/*.pt' --tasks=gsm8k,own --data=gsm8k_test.jsonl,own.jsonl
 
 loss            nats, perplexity and bits per byte on val.bin, and on each source of a mixture
-problems        write Python functions that must pass tests; n_problems of each of these splits. No
-                stage has trained on these problems, but on some of their tasks or steps:
+problems        write Python functions that pass tests: n_problems of each of these splits. None of
+                the problems is in the training data, but some of their tasks or steps are:
                 example     tasks of the SFT data, with other names and numbers
-                practice    combinations of known steps that DPO and RL practiced, without answers
-                unseen      combinations of known steps that no stage has seen
-                other       tasks that no stage has seen
-humaneval, mbpp write functions, from a file in the format of HumanEval or MBPP
+                practice    tasks of DPO and RL, which combine steps of the SFT data
+                unseen      other combinations of these steps, which no stage trains on
+                other       tasks that no stage trains on
+humaneval, mbpp write the functions of --data, a file in the format of HumanEval or MBPP
 gsm8k           the last number of an answer must equal the number after #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 
@@ -37,7 +37,7 @@ from model import GPT
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'               # checkpoint: a folder or a .pt file; several: A,B or A/*.pt
 tasks = 'loss'                  # names from the list above, separated by commas
-data_dir = ''                   # text for the loss; several: A,B; '' = the data of the base model
+data_dir = ''                   # prepare.py's output, for the loss; A,B; '' = the base model's data
 data = ''                       # questions: a .jsonl or .jsonl.gz file; for several tasks: A,B
 allow_code_execution = False    # True: run a model's programs; first read extras/tasks/sandbox.py
 out = ''                        # file for the results; '' = eval.json, see above
@@ -46,14 +46,14 @@ overwrite = False               # True: replace the answers of another evaluatio
 random_init = True              # also evaluate an untrained model
 loss_tokens = 0                 # tokens to evaluate, from the beginning; 0 = all
 # questions
-n_problems = 0                  # number of questions; 0 = 100 of each split, or a whole file
+n_problems = 0                  # questions per split or file; 0 = 100 per split, or the whole file
 splits = 'example,practice,unseen,other'    # splits of problems; problems.py has more
 # answers
 num_samples = 1                 # answers per question
 k = '1'                         # k of pass@k, at most num_samples; several: 1,10,100
 temperature: float | None = None    # 0 = greedy; None = 0 for num_samples=1, else 0.8
 top_k = 0                       # sample from the k most probable tokens; 0 = all
-top_p = 1.0                     # sample from the fewest tokens that sum to this; 1 = all
+top_p = 1.0                     # sample from the fewest tokens with this total probability; 1 = all
 max_new_tokens = 256            # maximum number of tokens of an answer
 chat: bool | None = None        # ask in chat format; None = if the checkpoint is a chat model
 timeout = 3.0                   # seconds for a program
@@ -61,7 +61,7 @@ timeout = 3.0                   # seconds for a program
 batch_size = 16                 # sequences per forward pass
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'  # auto: the fastest available device
 seed = 1337                     # random seed of the untrained model and of answers
-# minimum and maximum value; any other number must be at least 0
+# {setting: (minimum, maximum)}; all other numeric settings must be at least 0
 BOUNDS = {'num_samples': (1, 10000), 'max_new_tokens': (1, 1e6), 'batch_size': (1, 1e6),
           'top_p': (1e-9, 1), 'timeout': (0.01, 86400)}
 
@@ -120,10 +120,10 @@ def interval(scores):
     interval([1] * 8 + [0] * 2) -> [0.49, 0.94]: ten problems say little. If half of 200 problems
     pass, it is [0.43, 0.57], and for 800 [0.47, 0.53]: four times the problems halve the width."""
     p = mean(scores)
-    # Wilson 1927: the interval has all q with |p - q| <= 1.96 sqrt(q (1 - q) / n), as the measured
-    # rate p is within 1.96 standard errors of the true rate q 95% of the time. Its bounds solve
+    # Wilson 1927: 95% of the time, the measured rate p is within 1.96 standard errors of the true
+    # rate q. So the interval is all q with |p - q| <= 1.96 sqrt(q (1 - q) / n). Its bounds solve
     # (p - q)^2 = w q (1 - q) with w = 1.96^2 / n. Ten of ten problems give [0.72, 1]; the standard
-    # error at p would give [1, 1]. It is a bit too wide for scores such as 0.25, which vary less.
+    # error at p would give [1, 1]. Scores such as 0.25 vary less, so their interval is too wide.
     w = 1.96 ** 2 / len(scores)
     half = math.sqrt(w * (p * (1 - p) + w / 4))
     return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
@@ -138,7 +138,7 @@ def base_data_dir(path):
 
 
 def open_data(folder):
-    """Return meta.json and {'val': token ids}, for a mixture also 'val_SOURCE' of each source."""
+    """Return the metadata (meta.json) and {'val': token ids, and 'val_SOURCE' per source}."""
     path = pathlib.Path(folder, 'meta.json')
     require(path.exists() and path.with_name('val.bin').exists(), f'{folder} has no prepared text '
             '(meta.json and val.bin); run: python prepare.py --source=FILE --out_dir=NEW, and set '
@@ -170,52 +170,52 @@ def print_table(title, rows):
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 
-# --- 4. what is measured, and where the results go ------------------------------------------------
+# --- 4. tasks, checkpoints and output files -------------------------------------------------------
 TASKS = 'loss', 'problems', 'humaneval', 'mbpp', 'gsm8k', 'own'
-parts_of = lambda names: names.split(',')
-all_tasks = [*dict.fromkeys(parts_of(tasks))]              # without repeats
+split_list = lambda names: names.split(',')
+all_tasks = [*dict.fromkeys(split_list(tasks))]            # without duplicates
 generation_tasks = [task for task in all_tasks if task != 'loss']
 require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for '
         'multiple choice and IFEval use lm_eval, see docs/measuring.md')
 require(re.fullmatch('[1-9][0-9]*(,[1-9][0-9]*)*', k),
         f'--k={k} must be whole numbers from 1, separated by commas, such as 1,10')
-ks = sorted({1, *map(int, parts_of(k))})                   # with 1: the interval is of pass@1
+ks = sorted({1, *map(int, split_list(k))})                 # 1 for the interval of pass@1
 require(not generation_tasks or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs at least {ks[-1]} answers per question: --num_samples={ks[-1]}')
 paths, folders = [*map(os.path.normpath, find_paths(ckpt))], find_paths(data_dir)
 out = pathlib.Path(out or folder_of(paths[0]) / 'eval.json')
 samples_path = out.with_name('samples.jsonl')
 require(out.suffix == '.json', f'--out={out} must end with .json')
-written = {*map(os.path.abspath, [out, samples_path])}
-require(written.isdisjoint(map(os.path.abspath, find_paths(data))),
+outputs = {*map(os.path.abspath, [out, samples_path])}
+require(outputs.isdisjoint(map(os.path.abspath, find_paths(data))),
         f'--out={out} would replace a file of --data; choose another --out')
 if 'loss' in all_tasks and not folders:
     found_dirs = sorted({*map(base_data_dir, paths)} - {''})
     folders = found_dirs or ['data/quickstart']
     config['data_dir'] = ','.join(folders)
-    why = '' if found_dirs else f', because {ckpt} has no data.json that names its base\'s data_dir'
+    why = '' if found_dirs else f', because {ckpt} has no data.json that names its training data'
     print(f'the loss is measured on {config["data_dir"]}{why}; choose other text with '
           '--data_dir=FOLDER')
 
-losses = {}         # {name of the model and text: {'nats': ...}}
+losses = {}         # {model and text: {'nats': ...}}
 samples = []        # scored answers of all checkpoints and tasks
-scores = {task: [] for task in generation_tasks}      # [(who, summary), ...] of each
+scores = {task: [] for task in generation_tasks}        # {task: [(info, summary), ...]}
 report = {'settings': config, 'tasks': {'loss': losses} if 'loss' in all_tasks else {}}
 
-# --- 5. the questions, and the text for the loss --------------------------------------------------
-# A question is a dict: messages for a chat model; prompt for a base model; ends, the stop pattern
-# of answers, the same for all questions of a task; and either tests, a program such as
-# 'assert add(1, 2) == 3', or rules, pairs such as ('answer', '13').
-questions_of = {}
+# --- 5. load the questions and the validation data ------------------------------------------------
+# A question is a dict: `messages` for a chat model, `prompt` for a base model, `ends`, a regex at
+# which answers stop (one for each task), and either `tests`, a program such as
+# 'assert add(1, 2) == 3', or `rules`, pairs such as ('answer', '13').
+questions_of = {}       # {task: questions}
 if generation_tasks:
     from extras.tasks import answers, grading, questions, sandbox
-    # None: tasks that run programs are refused
+    # With None, tasks that need to run programs are refused.
     run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
-    questions_of = questions.of_tasks(generation_tasks, data, n_problems, parts_of(splits))
+    questions_of = questions.of_tasks(generation_tasks, data, n_problems, split_list(splits))
     report['decontaminated'] = questions.contamination(folder_of(paths[0]))
-    # Check the test harness: if an empty function passes its tests, refuse to score. Then run the
-    # reference solutions, and remove questions whose own solution fails.
-    report |= grading.check_tasks(questions_of, run)        # adds 'left_out': their task_ids
+    # Check the test harness: refuse to score if an empty function passes the tests of a question.
+    # Then run the reference solutions, and remove the questions whose solution fails.
+    report |= grading.check_tasks(questions_of, run)        # 'left_out': the removed task_ids
 for path in paths:
     require(os.path.exists(path), f'{path} does not exist; --ckpt must be a run\'s folder or a .pt '
             'file; for a first run: python clean.py && python prepare.py && python train.py')
@@ -226,7 +226,7 @@ if generation_tasks:
                              for row in answers.read_rows(samples_path)),
             answers.REFUSED % samples_path)
 
-# --- 6. functions for one model -------------------------------------------------------------------
+# --- 6. evaluate one model ------------------------------------------------------------------------
 device_type, device, dtype, *_ = init_device(device, 'auto')
 torch.set_float32_matmul_precision('highest')       # no TF32: exact losses
 use_bfloat16 = device_type == 'cuda' and dtype == 'bfloat16'
@@ -235,14 +235,14 @@ autocast = torch.autocast(device_type, torch.bfloat16, enabled=use_bfloat16)    
 
 def measure_loss(name, model, tokenizer):
     """Measure a model's loss on each text: losses['trained'] = {'nats': 2.1, ...}. With several
-    folders or sources, their names follow the model's: losses['trained data/mix web']."""
+    folders or sources, the key names them, too: losses['trained data/mix web']."""
     text_bytes = np.array(tokenizer.text_bytes)                 # per token; 0 for special tokens
     for folder, (_, bins) in val_data.items():
-        for text, ids in bins.items():
+        for split, ids in bins.items():
             ids = ids[:loss_tokens + 1] if loss_tokens else ids
             nats, n = exact_loss(model, ids, batch_size)
             n_bytes = int(text_bytes[ids[1:]].sum())
-            names = [name, folder if len(val_data) > 1 else '', text[len('val_'):]]
+            names = [name, folder if len(val_data) > 1 else '', split[len('val_'):]]
             losses[' '.join(filter(None, names))] = {
                 'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)),
                 'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
@@ -250,7 +250,7 @@ def measure_loss(name, model, tokenizer):
 
 def score(task, rows, info):
     """Score rows, a model's answers to a task. info: {'ckpt', 'step', 'chat', ...} of the model."""
-    samples.extend(rows)        # the same dicts, into which grading writes outcomes
+    samples.extend(rows)        # not copies: grading adds an outcome to each dict
     try:
         grading.grade(questions_of[task], rows, run)
         scores[task].append((info, grading.summarise(rows, ks, pass_at_k, interval)))
@@ -282,7 +282,7 @@ for path in paths:
     is_chat = 'stage' in model.saved.get('config', {})  # set by sft.py, dpo.py and rl.py
     info = {'ckpt': path, 'step': model.saved.get('step'), 'tokenizer_hash': tokenizer.hash,
            'chat': is_chat if chat is None else chat}
-    report = info | report               # the first checkpoint's info wins
+    report = info | report               # keeps the info of the first checkpoint
     measure_loss(path if len(paths) > 1 else 'trained', model, tokenizer)
     save()
     for task, inputs in questions_of.items():

@@ -5,33 +5,33 @@ Reinforcement learning: a model and a reward function -> a model that gets highe
     python rl.py --init_from=resume --out_dir=out/rl --reward=mine.py       # bit-identical on a CPU
     torchrun --nproc_per_node=8 rl.py --init_from=out/sft --reward=mine.py  # the same steps
 
-init_from is a folder that sft.py or dpo.py wrote. The training loop is that of sft.py, but the
-model generates the batch. You define the reward, for example in mine.py. The model learns to get
-this reward, whatever you meant by it:
+init_from is a folder that sft.py or dpo.py wrote. The training loop is sft.py's, but the model
+samples the answers that it is trained on. You define the reward, for example in mine.py below. The
+model maximizes this reward, even if it is not what you meant.
 
     def prompts(): return ['What is 2 + 2?', 'What is 3 + 4?']          # texts or messages
     def reward(prompt, completion): return float(completion.strip().isdigit())
     def held_out(): return ['What is 5 + 6?']           # optional; default: a tenth of prompts()
 
-extras/tasks/rewards.py has rewards from tests, from known answers and from reward models:
---reward=problems, FILE.jsonl or FOLDER.
+extras/tasks/rewards.py implements --reward=problems (generated problems and their tests),
+FILE.jsonl (prompts with tests or reference answers) and FOLDER (a reward model).
 
 The policy gradient. The model p samples an answer a to a prompt and gets the reward R(a). As grad p
 is p grad log p, the gradient of the mean reward is also a mean over sampled answers:
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]
-(REINFORCE, Williams 1992). So an answer is trained on like an example of SFT, weighted by its
-reward. Subtracting a baseline b reduces the variance of the gradient: R - b is the advantage. If b
-does not depend on a, the expected gradient stays the same, because b times the sum over a of
-grad p(a) is 0: all p(a) add up to 1. The baseline here is the mean reward of the G = num_samples
-answers to a prompt (GRPO, 2402.03300). As a is one of these G answers, the expected gradient is
-multiplied by 1 - 1 / G, and its direction stays the same.
+(REINFORCE, Williams 1992). So the loss of an answer is its SFT loss, weighted by its reward.
+Subtracting a baseline b reduces the variance of the gradient: R - b is the advantage. If b does not
+depend on a, the expected gradient stays the same, because b times the sum over a of grad p(a) is 0:
+all p(a) add up to 1. The baseline here is the mean reward of the G = num_samples answers to a
+prompt (GRPO, arXiv:2402.03300). This mean includes R(a), which only scales the expected gradient,
+by 1 - 1 / G.
 
 You should see reward and val_reward rise over hundreds of steps. In the 60 steps of the quickstart,
 noise hides the gain, and only eval.py shows it. `entropy` is the mean of -log p over the sampled
-tokens. `informative` is the fraction of prompts whose answers differ in reward, so that their
-advantages are not 0. If both fall to 0 before the reward rises, lower the learning rate. If the
-reward rises but samples.txt gets worse, the model hacks the reward: fix the reward, or raise
-kl_coef. Compare with the control bench/random_reward.py, which teaches nothing.
+tokens. `informative` is the fraction of prompts with non-zero advantages, because the rewards of
+their answers differ. If both metrics fall to 0 before the reward rises, lower the learning rate. If
+the reward rises but samples.txt gets worse, the model hacks the reward: fix the reward, or raise
+kl_coef. As a control, train on the random rewards of bench/random_reward.py.
 """
 import hashlib, json, math, os, pathlib, random, shlex, sys, time, types
 from typing import Literal
@@ -55,7 +55,7 @@ max_steps = 100                 # batches of answers to sample and train on
 batch_size = 32                 # prompts per step, over all devices
 num_samples = 8                 # answers per prompt
 max_new_tokens = 64             # maximum tokens per answer
-temperature = 1.0               # divides the logits, in sampling and in training
+temperature = 1.0               # divides the logits, both when sampling and when training
 # optimization
 optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
 updates = 1                     # optimizer updates per step, on the same answers
@@ -74,38 +74,38 @@ device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest 
 dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'      # auto: bfloat16 if it is native
 grad_checkpoint = False         # recompute blocks in the backward pass: less memory, more time
 seed = 1337                     # for the order of prompts and for sampling
-# (minimum, maximum) of some settings. All other numbers must be at least 0.
+# {setting: (minimum, maximum)}; all other numeric settings must be at least 0
 BOUNDS = {'batch_size': (1, 1e6), 'num_samples': (2, 1e4), 'max_new_tokens': (1, 1e6),
           'temperature': (0.01, 100), 'updates': (1, 1e4), 'log_interval': (1, 1e9),
           'eval_interval': (1, 1e9), 'save_interval': (1, 1e9), 'eval_prompts': (2, 1e6)}
 
 
-# --- the new parts: advantages, and a loss for sampled answers ------------------------------------
+# --- advantages and the policy loss ---------------------------------------------------------------
 def advantages(rewards):
     """Return the advantages, float32 (P, G), from rewards (P, G) of G answers to each of P prompts:
     each reward minus the mean of its group. For four answers to one prompt, one of them right:
     rewards 1 0 0 0, mean 0.25, advantages 0.75 -0.25 -0.25 -0.25. So the right answer becomes more
-    likely, and the wrong answers less. If all rewards of a prompt are equal, its advantages are
-    exactly 0, and it teaches nothing. (GRPO also divides by the group's standard deviation, which
-    gives easy and hard prompts more weight: 2503.20783.)"""
+    likely, and the wrong answers less. If all rewards of a prompt are equal, its advantages, and so
+    its policy gradient, are exactly 0. (GRPO also divides by the group's standard deviation, which
+    gives easy and hard prompts more weight: arXiv:2503.20783.)"""
     rewards = rewards.double()
     equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)              # (P, 1)
     return (rewards - rewards.mean(1, keepdim=True)).masked_fill(equal, 0.0).float()
 
 
 def policy_loss(log_p, old_log_p, A, clip=0.2, ref_log_p=None, kl_coef=0.0):
-    """Return the loss, the ratio and the KL of each of n tokens, float32 (n,). log_p, old_log_p,
-    ref_log_p (n,): log p of each token under the current weights, the weights that sampled it, and
-    the initial weights. A (n,): the advantage of its answer. With ratio = p / p_old, the loss is
-        -min(ratio A, clip(ratio, 1 - clip, 1 + clip) A)                (PPO, 1707.06347, eq. 7)
+    """Return the loss, the ratio and the KL of each of n tokens, float32 (n,). The inputs are (n,),
+    too: log_p under the current weights, old_log_p under the weights that sampled the token,
+    ref_log_p under the initial weights, and A, the advantage. With ratio = p / p_old, the loss is
+        -min(ratio A, clip(ratio, 1 - clip, 1 + clip) A)          (PPO, arXiv:1707.06347, eq. 7)
     At the first update the ratio is 1 (in bfloat16, nearly), and the gradient is REINFORCE's,
-    -A grad log p. With updates > 1, the weights move away from those that sampled the answers. For
-    two tokens with the ratio 1.5:
+    -A grad log p. With updates > 1, the later updates are off-policy, and the ratio differs from 1.
+    For two tokens with the ratio 1.5:
         A     ratio A    clipped    loss    d loss / d log p
-        1     1.5        1.2        -1.2    0: the token has become likely enough
+        1     1.5        1.2        -1.2    0: clipped, so the token gets no more likely
         -1    -1.5       -1.2       1.5     1.5: descent makes the token less likely again
 
-    kl_coef adds r - 1 - log r, r = p_ref / p (k3, Schulman 2020): 0.13 for p = 0.5, p_ref = 0.8."""
+    The KL is r - 1 - log r, r = p_ref / p (k3, Schulman 2020): 0.13 for p = 0.5, p_ref = 0.8."""
     ratio = (log_p - old_log_p).exp()
     loss = -torch.minimum(ratio * A, ratio.clamp(1 - clip, 1 + clip) * A)
     log_r = (log_p if ref_log_p is None else ref_log_p) - log_p
@@ -114,9 +114,9 @@ def policy_loss(log_p, old_log_p, A, clip=0.2, ref_log_p=None, kl_coef=0.0):
 
 
 def collate(answers):
-    """Return inputs and targets of N answers, int64 (N, T), and for each of the n targets log p
-    when it was sampled and the advantage, float32 (n,). For the prompt 5 6 7 and the answer 8 9,
-    sampled with the probabilities 0.5 and 0.1 (_ is IGNORE):
+    """Return inputs x and targets y of N answers, int64 (N, T), and float32 (n,) for the n targets
+    that are not IGNORE (_ below): old_log_p and the advantage A. For the prompt 5 6 7 and the
+    answer 8 9, sampled with the probabilities 0.5 and 0.1:
         x    5    6    7    8    9          old_log_p    -0.69    -2.3
         y    _    _    8    9    _          A            0.75     0.75"""
     x = [torch.tensor([*a['prompt'], *a['ids']]) for a in answers]
@@ -127,20 +127,20 @@ def collate(answers):
             torch.tensor([a['advantage'] for a in answers for _ in a['ids']]))
 
 
-explicit = dict()           # {setting that config files and flags set: the value it replaced}
+explicit = dict()           # {setting: previous value} of those set by config files and flags
 config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
 content = pathlib.Path(reward).read_bytes() if os.path.isfile(reward) else b''
-# stage: for eval.py, which then prompts in messages. reward_hash: to report an edited reward file.
+# eval.py uses the chat format if a checkpoint has a stage. reward_hash detects an edited FILE.py.
 config |= {'stage': 'rl', 'reward_hash': hashlib.sha256(content).hexdigest()[:16]}
 
 # --- a new or resumed run, its model, and the device ----------------------------------------------
-# Settings in `again` enable code execution and are never restored: pass them every time.
+# Settings in not_restored enable code execution and are never restored: pass them every time.
 source, state, changed = resume_or_start(
     config, explicit, fixed='optimizer batch_size num_samples kl_coef seed',
     not_restored='reward reward_hash allow_code_execution')
 globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
-model, tokenizer = load_model(source, 'sft.py', dropout=0.0)    # as in sampling
+model, tokenizer = load_model(source, 'sft.py', dropout=0.0)    # also in training
 
 device_type, device, dtype, rank, world = init_device(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
@@ -156,8 +156,8 @@ def all_reduce_sum(*values):
 
 # --- data: prompts, and reward_fn(prompts, texts), which yields the reward of each text -----------
 if reward.endswith('.py'):
-    # The file may import modules next to it. It may also start processes, which find its functions
-    # by module name. Processes that are not forks would run rl.py again, unless it has no __file__.
+    # FILE.py may import modules next to it, and start processes that unpickle its functions by
+    # module name. A spawned process would run rl.py again if rl.py had a __file__.
     sys.path.append(os.path.dirname(os.path.abspath(reward)))
     program = types.ModuleType(pathlib.Path(reward).stem)
     program.__file__ = reward
@@ -166,15 +166,15 @@ if reward.endswith('.py'):
     exec(compile(content, reward, 'exec'), vars(program))
     require({'prompts', 'reward'} <= vars(program).keys(),
             f'{reward} does not exist, or it must define prompts() and reward()')
-    # A str would become a list of its letters. In a tuple, encode_prompts() refuses it.
+    # [*'text'] would be a list of letters, so encode_prompts() gets the invalid value in a tuple.
     prompts, val_prompts = ([(value,)] if isinstance(value, str | dict | None) else [*value] for
                             value in (program.prompts(), getattr(program, 'held_out', list)()))
     reward_fn = lambda prompts, texts: map(program.reward, prompts, texts)
-else:           # tests of programs, lines with answers, a reward model
+else:           # problems, FILE.jsonl or FOLDER
     from extras.tasks.rewards import open_reward
     prompts, val_prompts, reward_fn = open_reward(
         reward, eval_prompts, allow_code_execution, tokenizer, device, autocast)
-max_length = model.config.block_size - max_new_tokens   # of a prompt, tokens
+max_prompt_len = model.config.block_size - max_new_tokens       # tokens
 suppress = tokenizer.suppressed_tokens(model.config.vocab_size)     # token ids
 
 
@@ -182,11 +182,11 @@ def encode_prompts(prompts):
     """Return {token ids: prompt}, without duplicates and without prompts that are too long."""
     prompt_of = {}
     for prompt in prompts:
-        require(isinstance(prompt, str | list), f'{reward}: prompts() and held_out() return a list '
-                f'of texts or of lists of messages, which must not contain {prompt!r:.200}')
+        require(isinstance(prompt, str | list), f'{reward}: prompts() and held_out() must return '
+                f'a list of texts or of lists of messages; found {prompt!r:.200}')
         messages = prompt if isinstance(prompt, list) else [{'role': 'user', 'content': prompt}]
         ids, _ = tokenizer.render(messages, add_generation_prompt=True)
-        if len(ids) <= max_length:
+        if len(ids) <= max_prompt_len:
             prompt_of[tuple(ids)] = prompt
     return prompt_of
 
@@ -198,9 +198,9 @@ train = [ids for ids in train if ids not in val]
 val = [*val][:eval_prompts]
 data_hash = hashlib.sha256(repr(train).encode()).hexdigest()
 require(train and val, f'{reward=} has {len(train)} training and {len(val)} validation prompts of '
-        f'at most {max_length} tokens; add prompts, or lower --max_new_tokens')
-order = [train[i] for epoch in range(1 + max_steps * batch_size // len(train))
-         for i in np.random.default_rng([seed, epoch]).permutation(len(train))]
+        f'at most {max_prompt_len} tokens; add prompts, or lower --max_new_tokens')
+shuffled = [train[i] for epoch in range(1 + max_steps * batch_size // len(train))
+            for i in np.random.default_rng([seed, epoch]).permutation(len(train))]
 max_rows = (micro_batch_size or batch_size) * num_samples       # answers per forward pass
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
 
@@ -214,7 +214,7 @@ model.grad_checkpoint = grad_checkpoint
 params = [*model.parameters()]
 gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
-    p.grad = part.view_as(p)    # so one all_reduce sums all gradients; p.grad must stay this view
+    p.grad = part.view_as(p)    # one all_reduce sums all gradients; never replace p.grad
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': device_type != 'mps'}
 opt = torch.optim.AdamW(params, learning_rate, **options)
 if optimizer == 'muon':
@@ -241,13 +241,13 @@ def save(name):
 
 
 def generate_answers(prompt_ids, temperature, seeds=()):
-    """Return an answer to each prompt: its ids, including the stop token, and log p of each id when
-    it was sampled. Each answer has its own seed. Other answers change it by rounding only."""
+    """Return a dict for each prompt: the `prompt`, the `ids` of its answer with the stop token, and
+    their `log_p`. Each answer has its own seed, so the other answers change it by rounding only."""
     answers = []
     for i in range(0, len(prompt_ids), max_rows):
         prompts = prompt_ids[i:i + max_rows]
         idx = rnn.pad_sequence([torch.tensor(ids) for ids in prompts], True, IGNORE, 'left')
-        with autocast:          # (B, T), padded with IGNORE on the left -> (B, T + n), and (B, n)
+        with autocast:          # left-padded idx (B, T) -> idx (B, T + n), log_p (B, n)
             idx, log_p = model.generate(
                 idx.to(device), max_new_tokens, temperature, stop=tokenizer.stop,
                 seeds=seeds[i:i + max_rows], with_log_p=True, suppress=suppress)
@@ -259,8 +259,9 @@ def generate_answers(prompt_ids, temperature, seeds=()):
 
 
 def compute_rewards(answers):
-    """Add the reward to each answer. Return metrics, as means over all processes, and the number of
-    tokens. An answer passes if its reward is at least 1. Without a stop token, it is truncated."""
+    """Set the reward of each answer. Return metrics and the number of tokens, over the answers of
+    all processes. Answers with a reward of at least 1 pass; those without a stop token are
+    truncated."""
     texts = [tokenizer.decode([id for id in a['ids'] if id not in tokenizer.stop]) for a in answers]
     rewards = reward_fn([prompt_of[a['prompt']] for a in answers], texts)
     for a, value in zip(answers, map(float, rewards)):
@@ -284,12 +285,12 @@ def log_metrics(row, n_shown=None):
 
 
 def evaluate():
-    """Compute the reward of greedy answers to the validation prompts. Save best.pt if it is the
-    highest so far."""
+    """Compute the mean reward of greedy answers to the validation prompts. Save best.pt if this
+    mean is the highest so far."""
     global best_val
     answers = generate_answers(val[rank::world], temperature=0.0)
     means, _ = compute_rewards(answers)
-    # For greedy answers, the mean of -log p does not estimate the entropy.
+    # The mean of -log p estimates the entropy of sampled answers, but not of greedy ones.
     means['surprisal'] = means.pop('entropy')
     if rank == 0:
         log_metrics({f'val_{name}': mean for name, mean in means.items()})
@@ -303,10 +304,10 @@ def evaluate():
 
 
 def forward_backward(answers, n_tokens):
-    """Add this process's part of the gradient of the clipped loss to p.grad. The loss is a mean
-    over the n_tokens of all answers (DAPO, eq. 8). Return this process's parts of the loss, of the
-    sum of the KL, and of the number of tokens whose ratio was clipped."""
-    sums = torch.zeros(3, device=device)        # a process may have no answers to learn from
+    """Accumulate the gradient of the loss on this process's answers in p.grad. The loss is the mean
+    over the n_tokens of all processes (DAPO, arXiv:2503.14476, eq. 8). Return three sums (3,) over
+    the tokens of this process: loss / n_tokens, KL, and clipped ratios."""
+    sums = torch.zeros(3, device=device)        # a process may have no answers
     for i in range(0, len(answers), max_rows):
         x, y, old_log_p, A = (t.to(device) for t in collate(answers[i:i + max_rows]))
         with autocast:
@@ -323,32 +324,32 @@ def forward_backward(answers, n_tokens):
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
     print(*changed, f'{model.config}\nparameters: {len(gradient):,}, processes: {world} ({device}, '
-          f'{dtype})\nprompts: {len(train):,} train, {len(val):,} validation; duplicates or above '
-          f'{max_length} tokens: {len(prompts + val_prompts) - len(prompt_of):,}', sep='\n')
+          f'{dtype})\nprompts: {len(train):,} train, {len(val):,} validation; skipped (duplicates, '
+          f'> {max_prompt_len} tokens): {len(prompts + val_prompts) - len(prompt_of):,}', sep='\n')
 if step == 0:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now
 while step < max_steps:
-    # 1. Sample G answers to each prompt, and compute their rewards. Processes share the prompts.
-    began = time.perf_counter()
+    # 1. Sample G answers to each of this process's P prompts, and compute their rewards.
+    started_at = time.perf_counter()
     indices = range(step * batch_size + rank, (step + 1) * batch_size, world)               # P
-    prompt_ids = [order[i] for i in indices for _ in range(num_samples)]                    # P G
+    prompt_ids = [shuffled[i] for i in indices for _ in range(num_samples)]                    # P G
     seeds = [f'{seed} {i} {k}' for i in indices for k in range(num_samples)]
     answers = generate_answers(prompt_ids, temperature, seeds)
-    sampled = time.perf_counter()
+    sampled_at = time.perf_counter()
     means, n_tokens = compute_rewards(answers)
-    scored = time.perf_counter()
+    scored_at = time.perf_counter()
 
-    # 2. How much better is each answer than the mean of its group? Answers with the advantage 0 are
-    # trained on only for the KL penalty.
+    # 2. How much better is each answer than the mean of its group? Without a KL penalty, answers
+    # with advantage 0 have no gradient, so they are skipped.
     rewards = torch.tensor([a['reward'] for a in answers], dtype=torch.float64)
     A = advantages(rewards.view(-1, num_samples))                                           # (P, G)
     for a, advantage in zip(answers, A.flatten().tolist()):
         a['advantage'] = advantage
-    n_used = sum(len(a['ids']) for a in answers if a['advantage'])
-    n_informative, n_used = all_reduce_sum(A.any(1).sum(), n_used)
-    used = [a for a in answers if a['advantage'] or reference]
-    used.sort(key=lambda a: len(a['prompt']) + len(a['ids']))       # less padding
+    n_used_tokens = sum(len(a['ids']) for a in answers if a['advantage'])
+    n_informative, n_used_tokens = all_reduce_sum(A.any(1).sum(), n_used_tokens)
+    batch = [a for a in answers if a['advantage'] or reference]
+    batch.sort(key=lambda a: len(a['prompt']) + len(a['ids']))       # less padding
 
     # Learning rate: linear warmup, then cosine decay to a tenth.
     progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
@@ -359,7 +360,7 @@ while step < max_steps:
     # 3. Answers with positive advantages become more likely, and those with negative ones less.
     for _ in range(updates):
         gradient.zero_()
-        sums = forward_backward(used, n_tokens)
+        sums = forward_backward(batch, n_tokens)
         if world > 1:
             dist.all_reduce(gradient)
         norm = clip_grad_norm_(params, grad_clip or math.inf).item()
@@ -371,10 +372,10 @@ while step < max_steps:
     if rank == 0 and (step in (1, max_steps) or step % log_interval == 0):
         now = time.perf_counter()
         row = {'informative': n_informative / batch_size, 'loss': loss, 'lr': lr, 'grad_norm': norm,
-               'used': n_used / n_tokens, 'clip_fraction': n_clipped / n_tokens,
-               'kl': kl_sum / n_tokens if reference else math.nan, 'dt': now - began,
-               'sample_s': sampled - began, 'score_s': scored - sampled,
-               'train_s': now - scored, 'tok_s': n_tokens / (now - began)}
+               'used': n_used_tokens / n_tokens, 'clip_fraction': n_clipped / n_tokens,
+               'kl': kl_sum / n_tokens if reference else math.nan, 'dt': now - started_at,
+               'sample_s': sampled_at - started_at, 'score_s': scored_at - sampled_at,
+               'train_s': now - scored_at, 'tok_s': n_tokens / (now - started_at)}
         log_metrics(means | row, n_shown=6)
     if step % eval_interval == 0 or step == max_steps:
         evaluate()

@@ -3,27 +3,28 @@ Sample from a model: continue a text, or chat.
 
     python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\n    ' --stop_at=function
     python sample.py --ckpt=out/quickstart --prompt=@half_written.py --num_samples=4
-    python sample.py --ckpt=out/sft --chat=True     # type or paste; an empty line ends it
+    python sample.py --ckpt=out/sft --chat=True     # an empty line ends the chat
 
 --ckpt is a run's folder, a .pt file in it, or a Hugging Face folder. You should see the text appear
 token by token. Generation has four steps:
 
-    encode      The prompt becomes token ids. If the prompt may end inside a token, the first new
-                token completes it (Answer in tokenizer.py). A chat is rendered as one text:
+    encode      The prompt becomes token ids. Its last token may be the start of a longer one, so
+                the first new token replaces it (token healing, Answer in tokenizer.py). A chat
+                becomes one text:
                 <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n
     forward     The model runs on the whole prompt once, then on each new token alone, because the
                 keys and values of earlier tokens are in a cache (GPT.stream in model.py).
     sample      A token is sampled from softmax(logits / temperature). Temperature 0.5 turns the
                 probabilities 0.5 0.3 0.15 0.05 into 0.68 0.25 0.06 0.01, the squares divided by
-                their sum. Then top_k=2 keeps the two most probable tokens, and top_p=0.9 the fewest
-                that sum to 0.9: also two here, 0.68 + 0.25, but three at temperature 1, 0.5 + 0.3 +
-                0.15. See sample() in model.py.
+                their sum. Then top_k=2 keeps the two most probable tokens. top_p=0.9 keeps the
+                fewest tokens whose probabilities sum to 0.9: two here, 0.68 + 0.25, but three at
+                temperature 1, 0.5 + 0.3 + 0.15. See sample() in model.py.
     stop        An answer ends at <|endoftext|>, at <|im_end|>, before the text stop_at, after
                 max_new_tokens, or, in a chat, at Ctrl-C.
 
-python -m extras.models.export writes a web page or files for other programs, and extras.models.fill
-fills gaps. To compare temperatures or prompts, run sample.py twice: the same seed gives the same
-random numbers.
+python -m extras.models.export exports a model as a web page, to Hugging Face or to GGUF, and
+python -m extras.models.fill samples from masked language models. To compare temperatures or
+prompts, run sample.py twice: the same seed gives the same random numbers.
 """
 import contextlib, os, pathlib, random, re, select, shlex, sys
 from typing import Literal
@@ -46,19 +47,19 @@ max_new_tokens = 200        # maximum number of tokens of an answer
 temperature = 0.8           # 0 = greedy; higher is more varied
 top_k = 50                  # sample from the k most probable tokens; 0 = off
 top_p = 1.0                 # sample from the fewest tokens whose probabilities sum to p; 1 = off
-stop_at = ''                # stop before this text; function = stop after an indented body
+stop_at = ''                # stop before this text; function = before the next unindented line
 seed = 1337                 # random seed of sampling
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest available device
 dtype: Literal['float32', 'bfloat16'] = 'float32'       # dtype of the weights
-# minimum and maximum value; any other number must be at least 0
+# {setting: (minimum, maximum)}; all other numeric settings must be at least 0
 BOUNDS = {'max_new_tokens': (1, 1e6), 'top_p': (1e-9, 1), 'num_samples': (1, 10000),
           'seed': (0, 2 ** 32 - 1)}
 
 
 def shorten(tokenizer, messages, block_size):
-    """Drop the oldest questions with their answers, until a quarter of the context is free for the
-    next answer. Keep the system message, which comes first, and the last message."""
+    """Return messages without the oldest turns, so that a quarter of the context is free for the
+    next answer. The system message, which comes first, and the last message are never removed."""
     n_tokens = lambda: len(tokenizer.render(messages, add_generation_prompt=True)[0])
     begin = 1 if messages[0]['role'] == 'system' else 0
     messages = [*messages]
@@ -70,14 +71,14 @@ def shorten(tokenizer, messages, block_size):
 
 
 def read_message():
-    """Read a message from the terminal, or '' at an empty line, which ends the chat. If more lines
-    are in the input buffer, also empty ones, the text was pasted and is one message. After an empty
-    line we wait longer for more, because the shell would execute the rest of a slow paste."""
+    """Read a message from the terminal. An empty one, '', ends the chat. If more lines are in the
+    input buffer, the message was pasted, and may contain empty lines. After an empty line, wait
+    longer for more lines, because the shell would execute the rest of a slow paste."""
     lines = [input('you> ')]
     while os.name == 'posix' and sys.stdin.isatty() and select.select(
             [sys.stdin], [], [], 0.2 if lines[-1] else 1.0)[0]:         # seconds
         lines.append(input())
-    while not lines[-1] and not sys.stdin.isatty():     # in a file or pipe, only EOF ends the chat
+    while not lines[-1] and not sys.stdin.isatty():     # from a file or pipe: skip empty lines
         lines.append(input())
     return '\n'.join(lines).strip()
 
@@ -85,11 +86,11 @@ def read_message():
 configure(globals(), BOUNDS)                    # config files and flags override settings
 require(chat or not system, '--system needs --chat=True')
 if prompt.startswith('@'):
-    try:            # the text is not stripped: a last newline counts
+    try:            # not stripped, because a final newline matters
         prompt = pathlib.Path(prompt[1:]).expanduser().read_bytes().decode('utf-8-sig')
     except (OSError, ValueError):
-        raise UserError(f'--prompt={prompt} must name a file of UTF-8 text; put a text that begins '
-                        'with @ into one, and pass that file') from None
+        raise UserError(f'--prompt={prompt} must name a file of UTF-8 text; if your text itself '
+                        'begins with @, save it in a file, and pass --prompt=@FILE') from None
 
 # --- the model ------------------------------------------------------------------------------------
 torch.manual_seed(seed)         # for untrained weights; generate() has its own generator
@@ -98,7 +99,7 @@ run_config = model.saved.get('config', {})         # the settings of the run
 require(not chat or 'objective' not in run_config, f'{ckpt} is a base model, not trained on chats; '
         f'omit --chat, or fine-tune it: python sft.py --init_from={shlex.quote(ckpt)}')
 if chat and 'stage' not in run_config:
-    print(f'note: {ckpt} may not be a chat model; its prompts are in ChatML', file=sys.stderr)
+    print(f'note: {ckpt} may not be a chat model; prompts use ChatML', file=sys.stderr)
 if random_init:
     model = GPT(model.config)
 _, device, *_ = init_device(device, dtype)          # 'auto' becomes 'cuda:0'
@@ -110,7 +111,7 @@ stop_pattern = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else re.escape(
 def generate(answer, seed):
     """Yield the text of an answer token by token. Each answer has its own random generator, so an
     answer does not depend on earlier ones. To change how tokens are sampled, edit sample_next."""
-    rng = random.Random(seed)          # one number in [0, 1) selects a token
+    rng = random.Random(seed)          # a uniform number in [0, 1) for each token
 
     def sample_next(logits, rows, t):          # logits (1, V), because stream() gets one prompt
         # Suppress special tokens that occur only in prompts, such as <|im_start|>.

@@ -129,7 +129,7 @@ def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
     for own in '', "def held_out(): return ['2', '2']":
         printed = ok(rl('--max_steps=1 --overwrite', paid=f'{thrice}\n{own}'))
         assert 'prompts: 2 train, 1 validation' in printed
-        assert f'or above 88 tokens: {39 if own else 37}\n' in printed
+        assert f'skipped (duplicates, > 88 tokens): {39 if own else 37}\n' in printed
 
 
 # --- programs that give rewards -------------------------------------------------------------------
@@ -185,7 +185,7 @@ held_out => [('a', 'b')]"""
 def test_prompts_are_texts_or_lists_of_messages_and_others_are_shown(rl, tmp_path):
     """Of a text, each letter would be a prompt. A generator is fine, and so are names of modules."""
     for name, wrong in table(WRONG_PROMPTS):
-        mistake(rl(paid=f'{PAID}\ndef {name}(): return {wrong}'), 'prompts() and held_out() return',
+        mistake(rl(paid=f'{PAID}\ndef {name}(): return {wrong}'), 'prompts() and held_out() must return',
                 'texts', 'lists of messages', wrong.strip('[]'))
     mistake(rl(paid=PAID + "\ndef prompts(): return [[{'role': 'user', 'content': 5}]]"), "'content': 5")
     asked = "def prompts(): yield from (['a', 'b', [{'role': 'user', 'content': 'c'}]])"

@@ -218,7 +218,7 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
 
 # --- mistakes -------------------------------------------------------------------------------------
 REFUSED = """
-clm --prompt=@dataclass => put a text that begins with @ into one
+clm --prompt=@dataclass => save it in a file, and pass --prompt=@FILE
 clm --prompt=@latin.txt => @latin.txt must name a file of UTF-8 text
 clm --system=x --prompt=a => --system needs --chat=True
 span --prompt=a => python -m extras.models.fill
@@ -235,6 +235,6 @@ def test_what_cannot_be_is_one_sentence(folder):
         folder, name, *flags, cwd=folder))
     for name, is_told in ('far', True), ('chat', False):        # far: nobody says what it was taught
         result = sample(folder, name, '--chat=True --prompt=a --max_new_tokens=9')
-        assert ('prompts are in ChatML' in result.stderr) == is_told and ok(result)
+        assert ('prompts use ChatML' in result.stderr) == is_told and ok(result)
     result = sample(folder, 'clm', '--prompt=' + 'ab ' * 999, '--max_new_tokens=2')
     assert 'the model reads only the last' in result.stderr and ok(result)
