@@ -453,7 +453,7 @@ if __name__ == '__main__':
     def text_of(document):
         """Return a document's text, or ''. Count the reasons; print the first path of each."""
         text, _ = replace_invalid_bytes(document['text'])
-        reason = document['why'] or text is None and NOT_UTF8
+        reason = document['error'] or text is None and NOT_UTF8
         if reason:
             left_out[reason] += 1
             if left_out[reason] == 1:
