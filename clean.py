@@ -39,7 +39,7 @@ overwrite = False               # True: replace the data of another source in ou
 mode: Literal['auto', 'code', 'prose', 'raw'] = 'auto'      # auto: by the file extension
 encoding = ''                   # encoding of text files, such as cp1250; '' = UTF-8, or by the BOM
 text_field = ''                 # name of the text field in records; '' = text, content, code, ...
-min_words = 20                  # prose: minimum number of words; 0 = no limit, also in the rest
+min_words = 20                  # prose: minimum number of words; 0 disables a rule, here and below
 max_symbols = 0.3               # prose: maximum fraction of visible characters that are symbols
 max_repetition = 0.7            # prose: maximum fraction of repeated lines or words
 max_gibberish = 0.2             # prose: maximum fraction of words such as x4k9f2
@@ -82,7 +82,7 @@ UNSPACED = re.compile('[\u0e01-\U0010ffff]')       # scripts without spaces: Tha
 
 def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gibberish=0.2):
     """Return the reason to drop a text of prose, or None. A threshold of 0 disables its rule."""
-    head = text[:100_000]           # the first 100,000 characters
+    head = text[:100_000]           # enough characters to decide
     words = head.lower().split()
     # in a script without spaces, a word has about two characters
     if len(words) < min_words and len(UNSPACED.findall(text)) < 2 * min_words:

@@ -417,11 +417,12 @@ ANYWHERE = '\udcff => Decode', '{ => JSON'       # no UTF-8
 def test_a_line_that_cannot_be_used_is_named_by_its_number(trainer, tmp_path):
     good, *bad = BAD[trainer.name].split('\n')
     file = 'lines.jsonl' if trainer.name == 'rl' else 'train.jsonl'
+    place = f'{file}:2' if trainer.name == 'rl' else f'{file}, line 2'
     (tmp_path / 'val.jsonl').write_text(good)
     data = trainer.given(tmp_path).replace('paid.py', file)
     for row in [*bad, *ANYWHERE]:
         line, word, *flags = row.split(' => ')
         (tmp_path / file).write_text(f'{good}\n{line}', encoding='utf-8', errors='surrogateescape')
         result = trainer.begin(tmp_path / 'run', data, *flags)
-        mistake(result, f'{file}, line 2', word)
+        mistake(result, place, word)
     assert not (tmp_path / 'run').exists()
