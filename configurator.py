@@ -8,8 +8,8 @@ one wins.
     config = configure(globals(), {'batch_size': (1, 1e6)})     # (minimum, maximum)
 
 A config file is Python. An unknown name is an error, because with a misspelled setting a run would
-silently use the default. Helper variables must begin with _, unless they
-are functions, classes or modules.
+silently use the default. The names of helper variables must begin with _. Functions, classes and
+modules need no prefix.
 
     find_paths('out/a, out/b*')         # ['out/a', 'out/b1', 'out/b2']: comma-separated, with globs
 """
@@ -98,14 +98,14 @@ def convert(script, bounds, prefix, name, given):
         # out and out_dir are a single path, which may not exist yet and may contain commas
         value = os.path.expanduser(value) if name[:3] == 'out' else ','.join(split_paths(value))
     if type(value) in (int, float):
-        low, high = dict(bounds).get(name, (0, 1e18))           # a comparison with nan is false
+        low, high = dict(bounds).get(name, (0, 1e18))           # refuses nan: nan >= 0 is false
         require(low <= value <= high, f'{prefix}{name}={value} must be from {low:g} to {high:g}')
         # an int setting accepts 1e3 as 1000, a float setting accepts 1 as 1.0
         exact = [each for each in (int, float) if each in types and each(value) == value]
         value = exact[0](value) if exact else value
     allowed = ' or '.join(str(getattr(each, '__name__', each)) or "''" for each in types)
     problem = ' needs a value:' if (prefix, given) == ('--', True) else f'={given!r:.80} must be'
-    is_empty = value == '' and (script[name] or given)      # or ', '
+    is_empty = value == '' and (script[name] or given)      # --ckpt=', ', too
     require(value in types or type(value) in types and not is_empty,
             f'{prefix}{name}{problem} {allowed}, such as {script[name]!r}')
     return value
@@ -140,7 +140,7 @@ def require_writable(path):
 def report_error(error_type, error, trace):
     """Report an uncaught exception, as sys.excepthook: a UserError in one line, with exit code 2;
     any other exception, a bug or a failure of the machine, with its traceback and exit code 1."""
-    sys.stderr = sys.__stderr__     # undo a redirection by torch.distributed
+    sys.stderr = sys.__stderr__     # torch.distributed replaces and buffers it
     if os.environ.get('RANK', '0') != '0':
         time.sleep(3)               # rank 0 may report the same error and end this process first
     # by name, because model.py and tokenizer.py define their own UserError to be standalone
@@ -152,7 +152,7 @@ def report_error(error_type, error, trace):
         line = traceback.extract_tb(trace)[-1].line             # from extras.training import muon
         is_user_error, error = True, f'{error}; copy extras/, needed by: {line}'
     if is_user_error:
-        print('error:', *str(error).split(), file=sys.stderr)   # joins lines
+        print('error:', *str(error).split(), file=sys.stderr)   # on one line
     else:
         sys.__excepthook__(error_type, error, trace)
         if re.search('out of memory|allocate|MemoryError', f'{error_type.__name__}: {error}'):
@@ -160,6 +160,6 @@ def report_error(error_type, error, trace):
                   'other processes using the memory?', file=sys.stderr)
     sys.stdout.flush()
     at_exit.close()
-    if is_user_error or 'RANK' in os.environ:   # os._exit ends torch.distributed's threads
+    if is_user_error or 'RANK' in os.environ:   # don't wait for torch.distributed's threads
         os._exit(2 if is_user_error else 1)
 
