@@ -404,13 +404,13 @@ BAD = {
 {"prompt": "q", "chosen": null, "rejected": "b"} => TypeError
 {"prompt": null, "chosen": "a", "rejected": "b"} => NoneType''',
     'rl': r"""{"prompt": "a", "answer": 1}
-[1] => AttributeError
+[1] => no JSON record
 {"a": 1} => no prompt
 {"prompt": "a"} => answer
 {"prompt": null, "answer": 1} => no prompt
 {"prompt": "a", "answer": null} => None
 {"prompt": "a", "answer": "####"} => ####"""}
-ANYWHERE = '\udcff => Decode', '{ => JSON'       # no UTF-8
+ANYWHERE = '\udcff => line', '{ => JSON'       # no UTF-8
 
 
 @post_trainers
