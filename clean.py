@@ -1,5 +1,5 @@
 """
-Point clean.py at text and you get shards of clean text, and a table of drop reasons with counts.
+Point clean.py at text and you get shards of clean text, and a table of filter statistics.
 
     python clean.py                                 # Python's standard library, no network needed
     python clean.py --source=FOLDER --out_dir=data/mine
@@ -10,14 +10,15 @@ Point clean.py at text and you get shards of clean text, and a table of drop rea
     per document, in parallel:      read -> normalization -> rules -> personal data
     across documents:               duplicates -> shards -> report
 
-A document is a text file, or a record of a .jsonl file. clean.py writes the documents that it keeps
-to out_dir/shards/00000.jsonl.gz, ... as lines {"text": ..., "path": ..., "source": ...}, filter
-statistics to report.md and report.json, and meta.json. If a run was interrupted, the same command
-resumes it. You should see 12 MB of Python become 9.6 in a few seconds. This stage decides what the
-model learns from, and a model learns the defects of its text, so read report.md before training.
+A document is a text file, or a record of a .jsonl file. clean.py writes the remaining documents to
+out_dir/shards/00000.jsonl.gz, ... as lines {"text": ..., "path": ..., "source": ...}. It writes the
+number of documents dropped for each reason to report.md and report.json, and metadata to meta.json.
+To resume an interrupted run, repeat its command. You should see 12 MB of Python become 9.6 in a few
+seconds. This stage decides what the model learns from, and a model learns the defects of its text,
+so read report.md before training.
 
 The rules are at the top, because you will edit them; the code that runs them is at the bottom.
-Without extras/, this file needs files.py, dedup.py and configurator.py, and --pii=False.
+Without the folder extras/, set --pii=False. files.py, dedup.py and configurator.py are required.
 """
 import collections, concurrent.futures, contextlib, functools, gzip, hashlib, itertools, json
 import multiprocessing, os, pathlib, re, shlex, signal, sys, tempfile, types, unicodedata, warnings
@@ -25,47 +26,47 @@ from typing import Literal
 from configurator import UserError, configure, require
 import numpy as np
 from dedup import exact_duplicates, hash64, near_duplicates, shingles, signature
-from files import (FACTS, HTML, LINES, NOT_UTF8, PROSE, SURROGATE, TABLES, ends_with, find_files,
-                   lines_of, open_results, publish, read, replace_invalid_bytes, shown,
-                   without_controls)
+from files import (HTML, LINES, METADATA, NOT_UTF8, PROSE, SURROGATE, TABLES, ends_with,
+                   find_files, lines_of, open_results, publish, read, replace_invalid_bytes,
+                   shown, without_controls)
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
 source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME, file, folder, glob
-sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
+sources: dict | None = None     # replaces source: {'name': ('path', weight), ...}
 out_dir = 'data/clean'          # output folder
 overwrite = False               # True: replace the data of another source in out_dir
 mode: Literal['auto', 'code', 'prose', 'raw'] = 'auto'      # auto: by the file extension
-encoding = ''                   # of text files, such as cp1250; '' = UTF-8, or UTF-16 with a BOM
-text_field = ''                 # field of records with the text; '' = text, content, code, ...
+encoding = ''                   # encoding of text files, such as cp1250; '' = UTF-8, or by the BOM
+text_field = ''                 # name of the text field in records; '' = text, content, code, ...
 min_words = 20                  # prose: minimum number of words; 0 disables a rule, here and below
-max_symbols = 0.3               # prose: fraction of visible characters that are symbols, such as #
-max_repetition = 0.7            # prose: fraction of repeated lines or words
-max_gibberish = 0.2             # prose: fraction of words with spellings of hardly any language
-dedup: Literal['none', 'exact', 'minhash', 'simhash'] = 'minhash'  # the last two: near-duplicates
-bands = 32                      # minhash: texts that agree in a band are compared
-rows = 8                        # minhash: hashes per band; more hashes mean fewer comparisons
+max_symbols = 0.3               # prose: maximum fraction of visible characters that are symbols
+max_repetition = 0.7            # prose: maximum fraction of repeated lines or words
+max_gibberish = 0.2             # prose: maximum fraction of words such as x4k9f2
+dedup: Literal['none', 'exact', 'minhash', 'simhash'] = 'minhash'  # last two: also near-duplicates
+bands = 32                      # minhash: number of bands; texts with an equal band are compared
+rows = 8                        # minhash: hashes per band; more rows mean fewer comparisons
 min_similarity = 0.85           # minhash: minimum Jaccard similarity of near-duplicates
-max_files = 0                   # files of each source; 0 = all
+max_files = 0                   # maximum number of files per source; 0 = all
 num_workers = 0                 # number of processes; 0 = one per core
 # optional features: implemented in extras/ and imported only when switched on
 pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
-markup: Literal['auto', 'none', 'html', 'latex'] = 'auto'   # to strip; auto: by .html and .tex
-cluster = ''                    # address of a Dask scheduler whose machines share this disk
-url_block = ''                  # file of domains to drop, one a line
-url_allow = ''                  # file of domains to keep, overrides url_block
+markup: Literal['auto', 'none', 'html', 'latex'] = 'auto'   # stripped markup; auto: by extension
+cluster = ''                    # address of a Dask scheduler; its workers must share this disk
+url_block = ''                  # file of domains to drop, one per line
+url_allow = ''                  # file of domains to keep; overrides url_block
 licenses = ''                   # the only licenses to keep: mit,apache-2.0,unknown; '' = all
 languages = ''                  # such as en,de: drop prose that is clearly in another language
-perplexity_reference = ''       # good text, to train an n-gram model for perplexity
+perplexity_reference = ''       # good text to train the n-gram model of the perplexity filter
 min_bits = 0.5                  # perplexity: minimum bits per byte; lower is boilerplate
 max_bits = 5.0                  # perplexity: maximum bits per byte; higher is noise
-quality_good = ''               # good texts, to train a quality classifier
-quality_bad = ''                # bad texts, for the same classifier
-decontaminate = ''              # benchmark files, a,b,...: drop texts that share 13 words in a row
-audit = 0                       # examples in audit.md of each drop reason; above 0: a data card
-# settings that are paths
+quality_good = ''               # good texts to train a quality classifier
+quality_bad = ''                # bad texts to train the quality classifier
+decontaminate = ''              # benchmark files a,b,...: drop texts that share 13 words in a row
+audit = 0                       # examples per drop reason in audit.md; above 0 adds a data card
+# settings whose values are paths
 PATHS = 'url_block url_allow perplexity_reference quality_good quality_bad decontaminate'.split()
-FILTERS = [*PATHS, 'licenses', 'languages', 'audit']        # these need extras/text/filters.py
+FILTERS = [*PATHS, 'licenses', 'languages', 'audit']        # need extras/text/filters.py
 # minimum and maximum value; any other number must be at least 0
 BOUNDS = {'bands': (1, 1024), 'rows': (1, 64), 'num_workers': (0, 1024), **dict.fromkeys(
     'max_symbols max_repetition max_gibberish min_similarity'.split(), (0, 1))}
@@ -73,15 +74,15 @@ BOUNDS = {'bands': (1, 1024), 'rows': (1, 64), 'num_workers': (0, 1024), **dict.
 
 # --- rules: reasons to drop a document ------------------------------------------------------------
 # To add a rule, add two lines to a function here, or a stage to make_stages.
-# Every rule also drops good documents, so each rule reports its reason. Rules run in parallel, one
-# document at a time, and before deduplication: a later rule could drop the only document that
-# deduplication has kept of a cluster.
+# Every rule also drops good documents, so the report counts the documents per reason. Rules come
+# before deduplication: if they came after it, a rule could drop the one document of a cluster that
+# deduplication has kept, and the other documents of the cluster would be gone, too.
 UNSPACED = re.compile('[\u0e01-\U0010ffff]')       # scripts without spaces: Thai, Chinese
 
 
 def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gibberish=0.2):
     """Return the reason to drop a text of prose, or None. A threshold of 0 disables its rule."""
-    head = text[:100_000]           # characters; enough to decide
+    head = text[:100_000]           # enough characters to decide
     words = head.lower().split()
     # in a script without spaces, a word has about two characters
     if len(words) < min_words and len(UNSPACED.findall(text)) < 2 * min_words:
@@ -102,11 +103,11 @@ CONFIG_OR_TEST = re.compile('unit tests?|test file|configuration file', re.I)
 def code_reason(text, is_python=True):
     """Return the reason to drop a program, or None: CodeParrot's rules with its thresholds.
 
-    Two rules, 'config or test' and 'no keywords', match too many good programs, so CodeParrot drops
-    a match only with probability 0.7. Our random number in [0, 1) is a hash of the text, so every
-    run drops the same programs: those below 0.7. prepare.py must split by another hash: it puts
-    hashes below 0.1 into validation, so with the same hash these two rules would drop all of their
-    matches in the validation split, but only two thirds of their matches in the training split."""
+    Two rules, 'config or test' and 'no keywords', also match many good programs, so CodeParrot
+    drops a match with probability 0.7. Here a match is dropped if a hash of its text, scaled to
+    [0, 1), is below 0.7, so every run drops the same programs. The hash must differ from the one
+    that prepare.py splits by: texts with a hash below 0.1 are validation texts, so with the same
+    hash all matches in the validation split would be dropped."""
     lines = text.split('\n')
     data = text.encode('utf-8', 'surrogatepass')
     head = '\n'.join(lines[:5])
@@ -119,12 +120,12 @@ def code_reason(text, is_python=True):
         return 'few letters'                                            # [[], [], [[], []]]
     if GENERATED.search(head):
         return 'autogenerated'                                          # do not edit
-    is_frequent = max(text.count('config'), text.count('test')) > 0.05 * len(lines)
-    if uniform < 0.7 and (is_frequent or CONFIG_OR_TEST.search(head)):
+    many_mentions = max(text.count('config'), text.count('test')) > 0.05 * len(lines)
+    if uniform < 0.7 and (many_mentions or CONFIG_OR_TEST.search(head)):
         return 'config or test'                                         # Unit tests of f
     if not is_python:
         return None
-    # the bits after the first ten, so that the two rules decide independently
+    # skip the first ten bits of the hash, so that this decision is independent of the last one
     if uniform * 1024 % 1 < 0.7 and not re.search(r'\b(?:def|class|for|while)\b', text):
         return 'no keywords'                                            # print(1)
     if text.count('=') < 5:
@@ -138,7 +139,8 @@ RULER = re.compile(r'\n[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M
 
 
 def symbol_fraction(text, words):
-    """Return the fraction of visible characters that are not letters, digits, marks or rulers."""
+    """Return the fraction of visible characters that are symbols: not letters, digits or combining
+    marks. Rulers, such as ---- and |---|---|, are ignored."""
     text = RULER.sub('', f'\n{text}')
     symbols = [c for c in {*text} if not c.isalnum() and not c.isspace()
                and unicodedata.category(c)[0] != 'M']
@@ -146,8 +148,9 @@ def symbol_fraction(text, words):
 
 
 def repeated_fraction(text, words, window=200):
-    """Return the fraction of repeated lines, or, if larger, of repeated words in windows of 200
-    words. Without windows the fraction would grow with the length: 0.88 in Tiny Shakespeare."""
+    """Return the fraction of repeated lines or the fraction of repeated words, whichever is larger.
+    The latter is a mean over windows of 200 words, because over a whole text it would grow with the
+    length: it would be 0.88 for Tiny Shakespeare."""
     repeats = lambda items: 1 - len(set(items)) / max(1, len(items))
     windows = [words[i:i + window] for i in range(0, max(1, len(words) - window // 2), window)]
     lines = [*filter(None, map(str.strip, text.split('\n')))]
@@ -160,19 +163,19 @@ GIBBERISH_WORD = re.compile(r'[bcdfghjklmnpqrstvwxzßçðñþ]{6}|'     # qwrtzp
 
 
 def gibberish_fraction(words):
-    """Return the fraction of distinct words with a spelling that hardly any language has."""
+    """Return the fraction of distinct words that look like random characters."""
     words = {*words}
     return sum(map(bool, map(GIBBERISH_WORD.search, words))) / max(1, len(words))
 
 
-# --- normalization: the same text from two sources becomes the same characters --------------------
-# Otherwise the tokenizer spends vocabulary on variants of a text, and the model learns all of them.
+# --- normalization of newlines, spaces and Unicode ------------------------------------------------
+# Without it, the tokenizer would spend vocabulary on variants of the same text.
 # A code block in Markdown: between fences, or indented after an empty line.
 CODE_BLOCK = re.compile(r'''(
-    ^(?: (?<!\S\n) | (?![ \t>]*~) )                     # ~~~ right below text underlines a heading
+    ^(?: (?<!\S\n) | (?![ \t>]*~) )                     # directly below text, ~~~ marks a heading
     (?: [ \t>*+-] | \d+[.)] )*                          # the fence may be in a list or a quote
     (?P<fence> `{3,}(?=[^`\n]*$) | ~{3,} ) [^\n]*
-    (?: \n.*?^ (?: [ \t>*+-] | \d+[.)] )* (?P=fence) [`~]* [ \t]*$ | .* )     # or unclosed
+    (?: \n.*?^ (?: [ \t>*+-] | \d+[.)] )* (?P=fence) [`~]* [ \t]*$ | .* )     # or no end
     | (?<=\n\n)(?=[ \t]+\S) (?: \s*^(?:[ ]{3}|\t)[ \t]*\S[^\n]* )+ )''', re.M | re.S | re.X)
 
 
@@ -190,7 +193,7 @@ def normalise(text, mode):
         text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
         text = unicodedata.normalize('NFC', text)
     text = re.sub(r'\A\s*\n', '', text)
-    # prose, code, its fence, prose, code, ...; most texts have no code block: skip the slow regex
+    # [prose, code, fence, prose, code, ...]; the slow regex is skipped if there is no code block
     pieces = CODE_BLOCK.split(text) if re.search('```|~~~|\n\n(?:   |\t)', text) else [text]
     pieces = itertools.zip_longest(map(collapse_spaces, pieces[::3]), pieces[1::3], fillvalue='')
     return ''.join(itertools.chain(*pieces)).rstrip()
@@ -198,22 +201,23 @@ def normalise(text, mode):
 
 def collapse_spaces(text):
     """Collapse runs of spaces and of empty lines, but keep the indentation of lines."""
-    # (?<=\S.) excludes the beginning of a line, and (?<! ) a single space.
+    # (?<=\S.) skips the indentation of a line, (?<! ) skips single spaces
     text = re.sub(r'[^\S\n](?<=\S.)(?:[^\S\n]+|(?<! ))', ' ', text)
     return re.sub(r'\n\s*\n', '\n\n', text.replace(' \n', '\n'))
 
 
-# The text begins like a sentence and not like a program, so mode_of need not compile it.
+# the beginning of a sentence, such as `The cat`; mode_of then need not compile the text
 SENTENCE = re.compile(r'\s*[A-Z]\w*[ \t]+(?!(?:is|in|and|or|if|not)\b)[^\W\d]')
-# a line with an effect: x = 1, f(x), import abc
+# an assignment, a call or an import: x = 1, f(x), import abc
 STATEMENT = re.compile(r'^[^#"\'\n]*[=(]|^[ \t]*(?:from|import)\b', re.M)
 
 
 def mode_of(text, path):
     """Return the mode of a text by its file extension: 'code' for Python, 'prose' for text formats,
-    whose code blocks are kept, 'other code' for any other extension, such as a.zig. Without an
-    extension, a text is Python if it parses and does something: `yes` and `a: b` do nothing."""
-    # a.zig.gz has .zig; a.jsonl:7 and a repository, ann/discord.py/, have no extension
+    'other code' for any other extension, such as .zig. A text without an extension is Python if it
+    compiles and contains an assignment, a call or an import: `yes` and `a: b` are prose."""
+    # The extension of a.zig.gz is .zig. A record, a.jsonl:7, has none, and neither has a
+    # repository, ann/discord.py/.
     if re.search(r'\.(?!(gz|zst|bz2|xz)$)[A-Za-z][\w+]*(\.(gz|zst|bz2|xz))?$', path):
         prose = ends_with(path, PROSE)
         return 'code' if ends_with(path, '.py') else 'prose' if prose else 'other code'
@@ -225,7 +229,7 @@ def compiles(program):
     """Return whether a text is a valid Python program."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')         # about invalid escapes in strings
+            warnings.simplefilter('ignore')         # of invalid escape sequences
             return bool(compile(program, 'program', 'exec', dont_inherit=True))
     except Exception:                               # deep nesting: MemoryError, RecursionError
         return False
@@ -233,20 +237,21 @@ def compiles(program):
 
 # --- stages: functions of one document ------------------------------------------------------------
 # A document is {'text': 'import abc\n...', 'path': 'lib/abc.py', 'source': 'stdlib', ...}. A stage
-# is called with a document, which it may change, and with stats. It returns the reason to drop the
-# document, or None. stats is a dict of counters, which are summed over all shards:
-#     documents           {stage: number of documents that passed it}
+# is a function stage(document, stats) that may change the document. It returns the reason to drop
+# the document, or None. stats is a dict of counters, which are summed over all shards:
+#     documents           {stage: number of documents that passed the stage}
 #     bytes               {stage: bytes of these documents}
-#     dropped by STAGE    {reason: documents}
-#     dropped, changed, dropped bytes, changed bytes        {reason or change: documents, or bytes}
-#     and any counter of a stage, for example               documents taken as: {'prose': 12}
+#     dropped by STAGE    {reason: number of documents}
+#     dropped             {reason: number of documents}     dropped bytes   {reason: bytes}
+#     changed             {change: number of documents}     changed bytes   {change: bytes}
+# A stage may add counters, for example                      documents taken as: {'prose': 12}
 
 
 def check_text(document, stats):
-    """Drop documents that can't be read or decoded, and empty ones. In all others, replace invalid
-    bytes, at most one in a thousand, by \ufffd."""
+    """Drop unreadable, undecodable and empty documents. A document with more than one invalid byte
+    per 1,000 characters is undecodable. In the others, replace invalid bytes by \ufffd."""
     text, n_invalid = replace_invalid_bytes(document['text'])
-    reason = document['why'] or text is None and NOT_UTF8 or not text.strip() and 'empty'
+    reason = document['error'] or text is None and NOT_UTF8 or not text.strip() and 'empty'
     if n_invalid and not reason:
         document['text'] = text
         stats['changed']['undecodable bytes'] += 1
@@ -254,18 +259,18 @@ def check_text(document, stats):
     return reason
 
 
-def normalization(config):
-    """Return the stage that strips markup and normalizes the text. The file extension says which
-    markup a text has, unless --markup does."""
+def make_normalization(config):
+    """Return the stage that strips markup and normalizes the text. With --markup=auto, the file
+    extension determines the markup."""
     try:
         from extras.text import markup
     except ImportError:
         markup = None
-        print('extras/text/markup.py is missing: HTML and LaTeX stay, mojibake is not repaired')
+        print('extras/text/markup.py is missing: HTML, LaTeX and mojibake are left unchanged')
 
     n_bytes = lambda text: len(text.encode('utf-8', 'replace'))
 
-    def normalize(document, stats):
+    def normalize_document(document, stats):
         text, path = document['text'], document['path']
         mode = mode_of(text, path)
         if config.mode != 'auto' and (config.mode, mode) != ('code', 'other code'):
@@ -286,7 +291,7 @@ def normalization(config):
         stats['documents taken as'][mode] += 1
         return check_text(document, stats)
 
-    return normalize
+    return normalize_document
 
 
 def check_rules(config, document, stats):
@@ -299,7 +304,7 @@ def check_rules(config, document, stats):
 
 
 def hide_personal_data(hide, document, stats):
-    """Replace personal data by placeholders with `hide` of extras/text/pii.py."""
+    """Replace personal data by placeholders. hide: the function of extras/text/pii.py."""
     counts = collections.Counter()
     is_code = document.get('mode') == 'code' or ends_with(document['path'], '.r')
     document['text'] = hide(document['text'], counts, is_code)
@@ -308,11 +313,11 @@ def hide_personal_data(hide, document, stats):
 
 @functools.lru_cache(1)
 def make_stages(settings):
-    """Return the settings and the stages {name: function}, in execution order. settings: JSON,
-    because a process that isn't forked builds its own stages."""
+    """Return the config and the stages {name: function}, in execution order. settings: the config
+    as JSON, so that each worker process can build its own stages."""
     config = types.SimpleNamespace(**json.loads(settings))
     stages = {'found': lambda document, stats: None,        # counts the input and drops nothing
-              'read': check_text, 'normalization': normalization(config),
+              'read': check_text, 'normalization': make_normalization(config),
               'rules': functools.partial(check_rules, config)}
     if config.pii:
         from extras.text.pii import hide
@@ -324,18 +329,18 @@ def make_stages(settings):
 
 
 # --- one shard: the unit of parallel work ---------------------------------------------------------
-SAVED_FIELDS = ['text', 'path', 'source', *FACTS]       # fields of a document
+SAVED_FIELDS = ['text', 'path', 'source', *METADATA]       # written to the shards
 
 
 def clean_shard(source, paths, folder, settings):
-    """Run the stages on the documents of a shard, unless an earlier run has written FOLDER. Return
-    the stats, and examples, {reason: path of its first document}. FOLDER contains:
+    """Run the stages on the documents of a shard and write FOLDER, or reuse FOLDER if it exists.
+    Return stats, and examples, {reason: path of its first document}. FOLDER contains:
 
         documents.jsonl     the documents that passed all stages, one a line
         numbers             uint64 (documents, 3): the offset of each document's line, its size in
                             bytes, and a hash of its text without white space
         signatures          uint8: the MinHash or SimHash signature of each document
-        stats.json          the return value"""
+        stats.json          the return value, as JSON"""
     folder = pathlib.Path(folder)
     if folder.exists():
         return json.loads((folder / 'stats.json').read_bytes())
@@ -354,10 +359,10 @@ def clean_shard(source, paths, folder, settings):
                     stats['dropped'][reason] += 1
                     stats['dropped bytes'][reason] += size
                     break
-                if document['text'] is not text:        # most stages change no text
+                if document['text'] is not text:        # skip if unchanged
                     text = document['text']
                     data = text.encode('utf-8', 'replace')
-                    size = len(data) or document['lost']
+                    size = len(data) or document['raw_bytes']
                 stats['documents'][name] += 1
                 stats['bytes'][name] += size
             for name in (stats['changed'].keys() | stats['dropped'].keys()) - examples.keys():
@@ -378,7 +383,7 @@ def clean_shard(source, paths, folder, settings):
 def write_shard(folder, path, kept):
     """Write the lines of a shard where `kept`, bool (n,), is True. Return their hash."""
     digest = hashlib.sha256()
-    # level 1: the shard is read only a few times, so fast compression pays
+    # level 1 compresses fast, and a shard is read only a few times
     with open(f'{folder}/documents.jsonl', 'rb') as f, gzip.GzipFile(path, 'wb', 1, mtime=0) as new:
         for line in itertools.compress(f, kept):
             new.write(line)
@@ -390,8 +395,8 @@ def write_shard(folder, path, kept):
 # MinHash is the default. SimHash, the other classic method, is included for comparison: it is
 # faster and finds fewer near-duplicates.
 def find_duplicates(exact_hashes, folders, document, config, stats):
-    """Return {reason: indices of the documents to drop}, and parent, (n,): for each document the
-    index of the one that is kept in its place. document(i) reads document i."""
+    """Return {reason: indices of the documents to drop}, and parent, (n,): for each document, the
+    index of the document that its cluster keeps. document(i) reads document i."""
     parent = exact_duplicates(exact_hashes)
     if config.dedup == 'none':
         return {}, parent
@@ -424,11 +429,11 @@ def write_report(folder, title, stats, examples, sources, card):
                             for reason, n in dropped.items())
         rows.append(f'| {name} | {documents[before]:,} | {documents[name]:,} | '
                     f'{n_bytes[before]:,} | {n_bytes[name]:,} | {reasons} |')
-    tables = {title: {name: {'documents': n, 'bytes': stats[f'{title} bytes'][name] or None,
-                             'example': examples[name]} for name, n in stats[title].most_common()}
-              for title in ('changed', 'dropped')}
+    tables = {key: {name: {'documents': n, 'bytes': stats[f'{key} bytes'][name] or None,
+                           'example': examples[name]} for name, n in stats[key].most_common()}
+              for key in ('changed', 'dropped')}
     counts = {key: counter for key, counter in stats.items() if key.split()[0] not in tables}
-    rows += ['', *(f'- {title}: {name}: {shown(values)}' for title, table in tables.items()
+    rows += ['', *(f'- {key}: {name}: {shown(values)}' for key, table in tables.items()
                    for name, values in table.items())]
     print(*rows, sep='\n')
     rows += [f'- {name}: {shown(value) if isinstance(value, dict) else value}'
@@ -443,17 +448,17 @@ def write_report(folder, title, stats, examples, sources, card):
 # --- the job --------------------------------------------------------------------------------------
 FORMAT = 'nanoparrot-text-1'
 RESULTS = r'shards|(audit|report)\.md|(report|meta)\.json'
-# settings that do not change the result
+# settings that the cleaned text does not depend on
 EXECUTION_SETTINGS = {'out_dir', 'overwrite', 'num_workers', 'cluster', 'preset'}
-# Shards depend only on file sizes, each is cleaned into its own folder, and folders are read in
-# order, so the result does not depend on the number of processes.
+# The result does not depend on the number of processes, because files are grouped into shards only
+# by size, each shard is cleaned into its own folder, and the folders are read in order.
 SHARD = 16_000_000              # bytes
 
 
 def find_sources(config):
-    """Return the sources {name: {'path', 'weight', 'files', ...}}; a single source is named by its
-    path. Return also the shards [(name of the source, [path, ...]), ...]: each about 16 MB of text
-    files, or one file of records of any size."""
+    """Return the sources, {name: {'path', 'weight', 'files', ...}}, and the shards, [(name of the
+    source, [path, ...]), ...]. The name of a single source is its path. A shard is about 16 MB of
+    text files, or one file of records of any size."""
     sources = {config.source: {'path': config.source}}
     if config.sources is not None:
         from extras.training import mixture
@@ -462,7 +467,7 @@ def find_sources(config):
     for name, source in sources.items():
         paths, skipped = find_files(source['path'], max_files=config.max_files or None)
         if any(ends_with(path, TABLES) or path.endswith('.zst') for path in paths):
-            from extras.text import formats     # noqa: F401  (fail now if extras/ is missing)
+            from extras.text import formats     # noqa: F401  (fails without extras/)
         source |= {'files': len(paths), 'skipped': shown(skipped), 'documents': 0, 'bytes': 0}
         print(f'{name}: {len(paths):,} files; skipped: {shown(skipped)}')
         total = 0
@@ -473,26 +478,26 @@ def find_sources(config):
 
 
 def fingerprint(settings, paths):
-    """Return a hash of everything that the cleaned shards depend on. Their folders are named by it,
-    so after a kill the same command reuses them; with an edited file or another setting, the hash
-    differs and the shards are cleaned again."""
+    """Return a hash of everything that the cleaned shards depend on. The names of the shards'
+    folders contain the hash, so a resumed run reuses the folders of its killed predecessor, unless
+    a file or a setting has changed."""
     here = pathlib.Path(__file__).parent
     paths = [*paths, *here.glob('*.py'), *here.glob('extras/text/*.*')]
     stamps = sorted((str(path), os.path.getsize(path), os.path.getmtime(path)) for path in paths)
-    # sys.version, because the rule 'does not parse' depends on it
+    # sys.version, because the rule 'does not parse' depends on the Python version
     return f'{hash64(json.dumps([settings, sys.version, stamps]).encode()):016x}'
 
 
 def run_parallel(function, jobs, config):
     """Return [function(*arguments) for arguments in jobs], computed by num_workers processes, or by
-    the machines of a Dask cluster for data that one machine can't clean."""
+    the workers of a Dask cluster with --cluster."""
     if config.cluster:
         from dask.distributed import Client
         try:
             pool = Client(config.cluster).get_executor()
         except (OSError, ValueError) as error:
             raise UserError(f'--cluster={config.cluster}: {error}') from None
-    else:               # forked processes share the stages' models; fork is only safe on Linux
+    else:       # forked processes share the memory of the models; only on Linux is fork safe
         n = min(config.num_workers or os.cpu_count(), max(1, len(jobs)))
         context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
         pool = concurrent.futures.ProcessPoolExecutor(
@@ -503,42 +508,42 @@ def run_parallel(function, jobs, config):
 
 
 def clean(config):
-    """Clean the sources of the config into config.out_dir."""
+    """Clean the config's sources and write the result to config.out_dir."""
     out_dir = pathlib.Path(config.out_dir).resolve()
     sources, shards = find_sources(config)      # {name: {'path', 'weight', ...}}, [(name, paths)]
     settings = json.dumps({name: value for name, value in vars(config).items()
                            if name not in EXECUTION_SETTINGS})
-    # If a file or a package of an optional feature is missing, fail now, before the work begins.
+    # fails now, before the work begins, if a file or package of an optional feature is missing
     _, stages = make_stages(settings)
-    # files that the shards also depend on: domain lists, reference texts, benchmarks
-    lists = [find_files(vars(config)[name])[0] for name in PATHS if vars(config)[name]]
-    state = fingerprint(settings, itertools.chain(*lists, *(paths for _, paths in shards)))
+    # domain lists, reference texts and benchmarks, which the shards also depend on
+    references = [find_files(vars(config)[name])[0] for name in PATHS if vars(config)[name]]
+    cache_key = fingerprint(settings, itertools.chain(*references, *(paths for _, paths in shards)))
     paths_of = lambda sources: [os.path.normpath(source['path']) for source in sources.values()]
     is_same = lambda meta: paths_of(meta['sources']) == paths_of(sources)
-    work, lock = open_results(out_dir, FORMAT, RESULTS, is_same, config.overwrite, state)
-    folders = [work / f'{state}-{i:05}' for i in range(len(shards))]
+    work, lock = open_results(out_dir, FORMAT, RESULTS, is_same, config.overwrite, cache_key)
+    folders = [work / f'{cache_key}-{i:05}' for i in range(len(shards))]
 
     # 1. Per document, in parallel: read, normalize, apply the rules, mask personal data.
     stats, examples = collections.defaultdict(collections.Counter), {}
     stats['documents'].update(dict.fromkeys(stages, 0))         # fixes the order of the report
     jobs = [(*shard, str(folder), settings) for shard, folder in zip(shards, folders)]
     for shard_stats, shard_examples in run_parallel(clean_shard, jobs, config):
-        examples = shard_examples | examples    # earlier shards win
+        examples = shard_examples | examples    # earlier shards take precedence
         for title, counter in shard_stats.items():
             stats[title].update(counter)
-    place = examples.get('undecodable bytes', '')
-    if os.path.isfile(place):           # add the line number, which the place of a record has
-        matches = map(SURROGATE.search, lines_of(place, config.encoding))
-        examples['undecodable bytes'] = f'{place}:{[*map(bool, matches)].index(True) + 1}'
+    path = examples.get('undecodable bytes', '')
+    if os.path.isfile(path):    # a text file: add the line number; the path of a record has one
+        matches = map(SURROGATE.search, lines_of(path, config.encoding))
+        examples['undecodable bytes'] = f'{path}:{[*map(bool, matches)].index(True) + 1}'
 
     # 2. Across documents: keep the first document of each cluster of duplicates.
     parts = [np.fromfile(folder / 'numbers', np.uint64).reshape(-1, 3) for folder in folders]
-    begin, size, exact_hashes = np.concatenate(parts).T                         # (n,) each
+    offset, size, exact_hashes = np.concatenate(parts).T                         # (n,) each
     ends = np.cumsum([*map(len, parts)])
 
     def document(i):
         with open(folders[np.searchsorted(ends, i, 'right')] / 'documents.jsonl', 'rb') as f:
-            f.seek(begin[i])
+            f.seek(offset[i])
             return json.loads(f.readline())
 
     duplicates, parent = find_duplicates(exact_hashes, folders, document, config, stats)
@@ -567,17 +572,17 @@ def clean(config):
     digests = run_parallel(write_shard, jobs, config)
 
     # 4. The report.
-    card, more = None, {'licenses': {}}
+    card, metadata = None, {'licenses': {}}
     if any(vars(config)[name] for name in FILTERS):
         from extras.text import filters
-        card, more = filters.report(new, vars(config), stats, duplicates, parent, document,
-                                    np.flatnonzero(kept), size, mode_of)
+        card, metadata = filters.report(new, vars(config), stats, duplicates, parent, document,
+                                        np.flatnonzero(kept), size, mode_of)
     write_report(new, out_dir, stats, examples, sources, card)
     empty = [name for name, source in sources.items() if not source['documents']]
     dropped = {reason: examples[reason] for reason in stats['dropped']}
-    require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(dropped)}; give '
-            'more text, or relax the filters')
-    meta = {'format': FORMAT, 'sources': sources, 'config': json.loads(settings), **more,
+    require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(dropped)}; add '
+            'text to the source, or relax the filters')
+    meta = {'format': FORMAT, 'sources': sources, 'config': json.loads(settings), **metadata,
             'sha256': hashlib.sha256(''.join(digests).encode()).hexdigest()}
     (new / 'meta.json').write_text(json.dumps(meta, indent=1))
     publish(out_dir, RESULTS)
@@ -586,5 +591,5 @@ def clean(config):
 
 if __name__ == '__main__':      # config files and flags override settings
     config = types.SimpleNamespace(**configure(globals(), BOUNDS))
-    import clean as this        # so that other processes and machines can import its functions
+    import clean as this        # so that worker processes can import its functions
     this.clean(config)

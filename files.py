@@ -1,19 +1,19 @@
 r"""
-Read text files as documents; write folders of results atomically. clean.py, prepare.py and chats.py
-do both through these functions, so they read a file alike, and a kill leaves old results or new.
+Read text files as documents, and replace the results in a folder. clean.py, prepare.py and chats.py
+share these functions. A killed script leaves the old results, the new ones, or none.
 
     paths, skipped = find_files('web/*.jsonl.gz')       # a file, a folder or a glob, or several
     for document in read(paths[0]):
-        print(document['text'], document['path'], document['why'])
+        print(document['text'], document['path'], document['error'])
 
     work, lock = open_results(out_dir, 'my-texts-1', r'.+\.txt|meta\.json', is_same, overwrite)
-    (work / 'new/a.txt').write_text('a result')         # and meta.json, which names the format
+    (work / 'new/a.txt').write_text('a result')         # meta.json needs {'format': ...}
     publish(out_dir, r'.+\.txt|meta\.json')
 
-A document is a file of text, what lines <|endoftext|> cut it into, or a record of a .jsonl. One of
-a thousand files is damaged, so a reader never raises and never counts: it yields the reason, 'why',
-in place of the text, and each script decides what that means. Tables, notebooks, .zst and downloads
-are read by extras/text/.
+A document is a text file, a part of one that ends with <|endoftext|>, or a record of a .jsonl file.
+In a large data set some files are damaged. read() does not raise an exception for them: it yields a
+document without text, whose 'error' is the reason, and the caller skips it or stops. Tables,
+notebooks, .zst and downloads need extras/text/.
 """
 import bz2, codecs, collections, contextlib, functools, glob, gzip, io, itertools, json, lzma, math
 import os, pathlib, re, shutil, sysconfig, zlib
@@ -21,7 +21,7 @@ from configurator import UserError, require, split_paths
 import filelock, regex
 
 # --- find -----------------------------------------------------------------------------------------
-# kinds of files, by their endings
+# file types, by extension
 HTML = '.html', '.htm', '.xhtml'
 PROSE = '.txt', '.md', '.markdown', '.rst', '.tex', '.org', '.adoc', *HTML
 OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .jsx .ts .tsx .go .rs '
@@ -30,40 +30,41 @@ OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .js
 LINES = '.jsonl', '.ndjson', '.jsonlines'
 TABLES = '.json', '.parquet', '.csv', '.tsv', '.ipynb'      # extras/text/formats.py reads these
 TEXTS = (*PROSE, '.py', *OTHER_CODE, *LINES)
-# what a folder is that a command wrote, by the format in its meta.json or a file in it
-WORK = '.nanoparrot'            # in a folder of results: what is not done
+WORK = '.nanoparrot'            # subfolder of an output folder for unfinished results
+# kinds of output folders: {kind: format in meta.json, or names of files that such a folder has}
 KINDS = {'cleaned text': 'nanoparrot-text-1', 'tokens': 'nanoparrot-data-2',
          'chats': 'nanoparrot-chats-1', 'a run': 'last.pt last-1.pt best.pt',
          'a model of Hugging Face': 'tokenizer_config.json model.safetensors pytorch_model.bin',
          'unfinished results': WORK}
-PACKED = r'\.(gz|zst|bz2|xz)$'
-# folders of packages and of what is made from code
+COMPRESSED = r'\.(gz|zst|bz2|xz)$'
+# folders of installed packages and of bytecode, which find_files skips
 PACKAGES = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
 
 
 def ends_with(path, endings):
-    """Whether a file is of these kinds, packed or not: ends_with('a.jsonl.gz', LINES)."""
-    return re.sub(PACKED, '', path.lower()).endswith(endings)
+    """Return whether a path has one of these extensions, ignoring .gz, .zst, .bz2 and .xz:
+    ends_with('a.jsonl.gz', LINES) is True."""
+    return re.sub(COMPRESSED, '', path.lower()).endswith(endings)
 
 
 def meta_in(folder):
-    """Return what is in FOLDER/meta.json, or {} if there is nothing that can be read."""
+    """Return the contents of FOLDER/meta.json, or {} if it is missing or damaged."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         return dict(json.loads(pathlib.Path(folder, 'meta.json').read_bytes()))
     return {}
 
 
 def kind_of(folder):
-    """Return what one of our commands wrote into a folder, such as 'tokens', or ''."""
-    marks = {str(meta_in(folder).get('format')), *os.listdir(folder)}
-    return next((kind for kind, names in KINDS.items() if marks & {*names.split()}), '')
+    """Return the kind of an output folder, such as 'tokens', or '' for any other folder."""
+    found = {str(meta_in(folder).get('format')), *os.listdir(folder)}
+    return next((kind for kind, names in KINDS.items() if found & {*names.split()}), '')
 
 
 def find_files(source, endings=TEXTS + TABLES, max_files=None):
-    """Return the files of text in a source, sorted, so that the same files give the same text
-    everywhere, and {what is skipped: how many}. A source is a file, a folder, a glob, stdlib or a
-    download of extras/text/hub.py. Of several, 'a.txt, b', the files of one follow those of the
-    other, each file once. max_files: of each source."""
+    """Return the paths of the text files in a source, and {reason: number of files skipped}. A
+    source is a file, a folder, a glob, stdlib or a download of extras/text/hub.py, or several of
+    these, 'a.txt, b'. The paths of each are sorted, so their order is the same on every machine,
+    and duplicate paths are removed. max_files: maximum number of files per source."""
     found, skipped = [], collections.Counter()
     for part in split_paths(source):
         if re.match('hf:|shakespeare$|codeparrot$', part):
@@ -73,16 +74,16 @@ def find_files(source, endings=TEXTS + TABLES, max_files=None):
             tests = {'test', 'tests', 'idle_test'}
             paths, _ = find_text(sysconfig.get_paths()['stdlib'], ('.py',), PACKAGES | tests)
         else:
-            paths, others = find_text(part, endings)
-            skipped += others
+            paths, skipped_here = find_text(part, endings)
+            skipped += skipped_here
         found += paths[:max_files]
     return [*dict.fromkeys(found)], skipped
 
 
 def find_text(source, endings, ignored=PACKAGES):
-    """Return the files of text that a path or a glob names, sorted, and what else is there, {what:
-    how many}. A file that is named may have any ending, and so may the files of a glob that names
-    the ending: *.log, or wiki_*, files without one. Results of our commands are no text."""
+    """Return the sorted text files of a path or glob, and {reason: number of files skipped}.
+    A file may have any extension if the source names it, as in a.log or *.log; wiki_* names files
+    without an extension. Output folders of our scripts are skipped."""
     found, skipped = [], collections.Counter()
     paths = paths_at(source, ignored, skipped)
     require(paths or skipped, f'{source} does not exist; give a file, folder or glob, hf:OWNER/NAME'
@@ -90,15 +91,15 @@ def find_text(source, endings, ignored=PACKAGES):
 
     @functools.cache
     def kind_above(folder):
-        """Return whose results a folder is or is in, unless the source names that folder, or ''."""
+        """Return the kind of output folder that a folder is or is in; '' if the source names it."""
         is_named = f'{source}/'.startswith(f'{folder}/') or folder == os.path.dirname(folder)
         return '' if is_named else kind_of(folder) or kind_above(os.path.dirname(folder))
 
     is_glob = re.search(r'\w[^/]*$', source) and not os.path.exists(source)
-    ending_of = lambda path: os.path.splitext(re.sub(PACKED, '', path))[1]      # of a.log.gz: .log
+    ending_of = lambda path: os.path.splitext(re.sub(COMPRESSED, '', path))[1]  # a.log.gz: .log
     for path in sorted(paths):
         kind = kind_above(os.path.dirname(path))
-        if not os.path.isfile(path):                            # or a pipe
+        if not os.path.isfile(path):                            # a folder, link or pipe
             skipped['folders' if os.path.isdir(path) else 'links without a target'] += 1
         elif kind:
             skipped[f'files of {kind}'] += 1
@@ -107,98 +108,100 @@ def find_text(source, endings, ignored=PACKAGES):
             found.append(path)
         else:
             skipped[os.path.splitext(path)[1] or 'no ending'] += 1
-    require(found, f'no text at {source}, which has {shown(+skipped)}; text is '
-            f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
+    require(found, f'no text at {source}, which has {shown(+skipped)}; text files are '
+            f'{" ".join(PROSE + LINES + TABLES)} and source code, also compressed (.gz)')
     return found, skipped
 
 
 def paths_at(source, ignored, skipped):
-    """Return all paths that a path or a glob names; of a folder, the files in it."""
-    # of a/**/b.py, walk finds the files in a
+    """Return the files in a folder, or the paths that match a glob. Count skipped files."""
+    # for a/**/b.py, walk the folder a and match each path with b.py
     top, _, pattern = (source, '', '') if os.path.exists(source) else source.partition('**')
-    require('**' not in pattern, f'{source!r} has more than one **: give one at a time')
+    require('**' not in pattern, f'{source!r} has more than one **; use only one')
     top, pattern = top or '.', pattern.strip('/') or '*'
     if not os.path.isdir(top):
         return [top] if os.path.exists(top) else glob.glob(top)
     kind = kind_of(top)
     require(kind in ('', 'cleaned text'),
-            f'{source} has {kind}, and --source must be text; or name a file in it')
-    top = os.path.join(top, 'shards' if kind else '', '')       # the text in it
+            f'{source} has {kind}, and --source must be text; name a text file or folder')
+    top = os.path.join(top, 'shards' if kind else '', '')       # the shards of clean.py
     return [path for path in walk(top, ignored, skipped)
             if pathlib.PurePath(path).match(pattern)]
 
 
 def walk(top, ignored, skipped):
-    """Yield the files below a folder, and count in skipped what is hidden, folders with an ignored
-    name, and links to folders, which may lead in circles."""
+    """Yield the files in a folder and its subfolders. Skip and count hidden files, ignored folders,
+    and links to folders, because links may form a cycle."""
     unread = lambda error: skipped.update(["folders that can't be read"])
     for folder, inner, names in os.walk(top, onerror=unread):
         skipped['linked folders'] += sum(os.path.islink(f'{folder}/{name}') for name in inner)
         skipped['hidden files and folders'] += sum(name[0] == '.' for name in inner + names)
-        skipped.update(ignored & {*inner})                      # by their names
+        skipped.update(ignored & {*inner})                      # counted by name
         inner[:] = [name for name in inner if name[0] != '.' and name not in ignored]
         yield from (os.path.join(folder, name) for name in names if name[0] != '.')
 
 
 # --- read -----------------------------------------------------------------------------------------
-# how the content of other formats begins, also of a file with a wrong ending
+# magic numbers: the first bytes of other formats, which a file may have despite its extension
 MAGIC = {'.pdf': rb'%PDF-', '.rtf': rb'\{\\rtf', '.zip, .docx, .xlsx or .epub': rb'PK\x03\x04',
          '.gz': rb'\x1f\x8b\x08', '.bz2': rb'BZh\d1AY', '.xz': rb'\xfd7zXZ', '.warc': rb'WARC/\d',
          '.zst': rb'\x28\xb5/\xfd', '.parquet': rb'PAR1\x15', '.tar': rb'(?s).{257}ustar',
          '.jsonl or .json': rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"[^"\n]{0,99}"\s*:'}
-# A record's text has one of these names, whatever else is there; three are CodeSearchNet's.
+# usual names of a record's text field, in order of preference; three are from CodeSearchNet
 TEXT_NAMES = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
-# where a record is from: only a path has an ending, and ann/discord.py is a repository
+# fields with the repository and the path of a record
 REPOS = 'repo_name', 'max_stars_repo_name', 'repository_name', 'repo'
 PATHS = 'path', 'max_stars_repo_path', 'func_path_in_repository'
-# what is kept of a record beside its text
-FACTS = 'url license licence max_stars_repo_licenses'.split()
-LONG = 4_000_000                # characters; a longer text is cut into pieces, so short that
-PIECE = 100_000                 # prepare.py can hold out about a tenth of it
+# fields of a record that a document keeps
+METADATA = 'url license licence max_stars_repo_licenses'.split()
+# A text of more than LONG characters is cut into documents of about PIECE characters, so that
+# prepare.py can put about a tenth of them into validation.
+LONG = 4_000_000
+PIECE = 100_000
 DAMAGE = OSError, EOFError, ValueError, zlib.error, lzma.LZMAError
-NO_RECORD = 'no JSON record (a list is a .json)'
-NOT_UTF8 = ('not UTF-8, nor what clean.py --encoding=NAME says (cp1252: Western, cp1251: Cyrillic, '
-            'shift_jis, gb18030, utf-16-le ...)')
+NO_RECORD = 'not a JSON object (a list must be a .json file)'
+NOT_UTF8 = ('not UTF-8; name the encoding with clean.py --encoding=NAME (cp1252: Western, cp1251: '
+            'Cyrillic, shift_jis, gb18030, utf-16-le ...)')
 
 
 def read(path, text_field='', encoding='', longest=LONG):
-    """Yield a document for each text or record of a file: {'text', 'path', 'record', 'why', 'lost',
-    ...}. 'why' says why a document has no text, or is None; 'lost' is its size in bytes then. The
-    'path' of a record is the file, the number of its line, and the path that the record names,
-    whose ending says whether the text is code: 'a.jsonl:7 ann/discord.py/src/main.py'. A repository
-    without a path ends with a /, because its name has no ending: 'a.jsonl:7 ann/discord.py/'."""
+    """Yield a document for each text or record of a file: {'text', 'path', 'record', 'error',
+    'raw_bytes', ...}. error: the reason why there is no text, or None. raw_bytes: size of the
+    record's line or of the unreadable file, 0 for a text. The path of a record is file:line and the
+    record's repository and path: 'a.jsonl:7 ann/discord.py/src/main.py', whose extension is .py. A
+    repository without a path ends with a /, so it has no extension: 'a.jsonl:7 ann/discord.py/'."""
     names = [text_field] if text_field else TEXT_NAMES
-    for place, text, lost in entries(path, encoding, [*names, *REPOS, *PATHS, *FACTS], longest):
-        record, why = {}, None
+    for origin, text, size in entries(path, encoding, [*names, *REPOS, *PATHS, *METADATA], longest):
+        record, error = {}, None
         if isinstance(text, Exception):
-            text, why = '', str(text)
+            text, error = '', str(text)
         elif isinstance(text, dict):
             record = text
             texts = {name: value for name, value in record.items() if isinstance(value, str)}
-            # an empty field hides no other
+            # the first field that is not blank
             text = next((texts[name] for name in names if texts.get(name, '').strip()), '')
             where = '/'.join([*(texts[name] for name in REPOS if name in texts),
                               next((texts[name] for name in PATHS if name in texts), '')])
             if texts.keys().isdisjoint(names):
                 where = f'it has {", ".join(record)}'[:200]
-                found = (f'{n}, but {type(record[n]).__name__}' for n in names if n in record)
-                why = (f'no text in {next(found, text_field or "a usual field")}: clean.py '
-                       '--text_field=NAME reads another')
-            place = f'{place} {where}'.strip()
-        facts = {name: record[name] for name in FACTS if record.get(name)}
+                wrong = (f'{n} ({type(record[n]).__name__})' for n in names if n in record)
+                error = (f'no text in {next(wrong, text_field or "a usual field")}: name the field '
+                         'with clean.py --text_field=NAME')
+            origin = f'{origin} {where}'.strip()
+        more = {name: record[name] for name in METADATA if record.get(name)}
         for part in texts_in(io.StringIO(text), longest) if len(text) > longest else [text]:
-            yield {'text': part, 'path': place, 'record': record, 'why': why, 'lost': lost, **facts}
+            yield dict(text=part, path=origin, record=record, error=error, raw_bytes=size, **more)
 
 
 def entries(path, encoding='', columns=None, longest=math.inf):
-    """Yield (place, entry, lost) for each text or record of a file. An entry is a text (str), a
-    record (dict), or an error that says why there is none; lost: the bytes of the line then.
-    columns: the columns to read of a .parquet, None for all."""
+    """Yield (path, entry, size) for each text or record of a file. path: file:line for a record.
+    entry: a text (str), a record (dict), or an exception if it can't be read. size: bytes of the
+    record's line or of the unreadable file. columns: columns of a .parquet file; None = all."""
     has_records, number = ends_with(path, LINES + TABLES), 0
     try:
-        with open(path, 'rb') as f:         # also of a packed file or a .parquet
+        with open(path, 'rb') as f:         # before decompression
             if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
-                raise ValueError('a pointer of Git LFS, without the data: git lfs pull')
+                raise ValueError('a Git LFS pointer, without the data: run git lfs pull')
         if ends_with(path, TABLES):
             from extras.text import formats
             found = ((entry, 0) for entry in formats.records_of(path, encoding, columns))
@@ -207,61 +210,61 @@ def entries(path, encoding='', columns=None, longest=math.inf):
                      for line in lines_of(path, encoding))
         else:
             found = ((text, 0) for text in texts_in(lines_of(path, encoding), longest))
-        for number, (entry, lost) in enumerate(found, 1):
+        for number, (entry, size) in enumerate(found, 1):
             if entry is not None:
-                yield f'{path}:{number}' if has_records else path, entry, lost
-    except UserError:             # a package that is missing
+                yield f'{path}:{number}' if has_records else path, entry, size
+    except UserError:             # a missing package
         raise
     except DAMAGE as error:
-        # the words of a library, without the numbers in which files differ
-        words = re.sub(r'0x[\da-f]+|\d+', 'N', getattr(error, 'strerror', '') or str(error))
+        # replace numbers by N, so that equal errors of different files are counted together
+        message = re.sub(r'0x[\da-f]+|\d+', 'N', getattr(error, 'strerror', '') or str(error))
         yield (f'{path}:{number + 1}' if has_records and number else path,
-               error if isinstance(error, ValueError) else ValueError(f"can't be read ({words})"),
+               error if isinstance(error, ValueError) else ValueError(f"can't be read ({message})"),
                os.path.getsize(path))
 
 
-# JSON with control characters in its strings, and with numbers of more digits than int() takes
+# accepts control characters in strings, and integers with more digits than int() accepts
 parse_json = json.JSONDecoder(
     strict=False, parse_int=lambda n: int(n) if len(n) < 4000 else float(n)).decode
 
 
 def record_of(line):
-    """Return the record in a line of JSON, an error if there is none, or None for a blank line."""
-    record = line.strip('\0\ufeff \t\r\n') or None     # cat a.jsonl b.jsonl leaves a mark within
+    """Return the JSON object in a line, a ValueError if there is none, or None for a blank line."""
+    record = line.strip('\0\ufeff \t\r\n') or None     # b.jsonl's BOM in `cat a.jsonl b.jsonl`
     with contextlib.suppress(ValueError, RecursionError):
         record = record and parse_json(record)
     return record if record is None or isinstance(record, dict) else ValueError(NO_RECORD)
 
 
-# a page that says in its first lines that it has another encoding
+# a web page that declares an encoding other than UTF-8
 DECLARED = re.compile(rb'(?:charset|encoding)\s*=\s*["\']?\s*(?!utf-?8)[\w:.-]', re.I)
-# Invalid bytes are read as surrogates, \udc80 to \udcff, which are replaced and counted below.
+# decode an invalid byte as a surrogate, which replace_invalid_bytes counts and replaces
 codecs.register_error('surrogate', lambda error: ('\udc80' * (error.end - error.start), error.end))
 
 
 def lines_of(path, encoding=''):
-    """Return the decoded lines of a file, packed or not. Its encoding is what its byte order mark
-    says, or UTF-8, or what a page declares, or else `encoding`. A file whose content has another
-    format than its ending says is refused by the name of that format."""
+    """Return the decoded lines of a file, decompressed if necessary. The encoding is the one of the
+    byte order mark, or UTF-8 if that decodes, or the one that a web page declares, or `encoding`.
+    Raise ValueError if the content is of another format than the extension, such as a PDF."""
     f = open_bytes(path)
     start = f.peek(4096)
     may_be_json = ends_with(path, ('.py', '.yaml', '.yml', *LINES, *TABLES))
-    for form, begin in MAGIC.items():
-        if re.match(begin, start) and not (may_be_json and 'json' in form):
-            raise ValueError(f'the content looks like a {form}: rename or unpack it (docs/data.md)')
-    if mark := re.match(rb'(\xff\xfe\0\0|\0\0\xfe\xff)|\xff\xfe|\xfe\xff', start):
-        encoding = 'utf-32' if mark[1] else 'utf-16'
+    for name, magic in MAGIC.items():
+        if re.match(magic, start) and not (may_be_json and 'json' in name):
+            raise ValueError(f'the content looks like a {name}: rename or unpack it (docs/data.md)')
+    if bom := re.match(rb'(\xff\xfe\0\0|\0\0\xfe\xff)|\xff\xfe|\xfe\xff', start):
+        encoding = 'utf-32' if bom[1] else 'utf-16'
     elif encoding or ends_with(path, HTML) and DECLARED.search(start):
         from extras.text import formats
         encoding = formats.encoding_of(path, start, encoding)
-    # a CR ends lines of a text, too; in records it may be a sign of a text, or begin the next one
+    # CR ends a line of text, but in a .jsonl it may be part of a string, so only \r{ ends a line
     lines = io.TextIOWrapper(f, encoding or 'utf-8-sig', 'surrogate', '\n' if may_be_json else '')
     records = (part for line in lines for part in re.split('\r(?={)', line))
     return records if ends_with(path, LINES) else lines
 
 
 def open_bytes(path):
-    """Open a file, packed or not, to read its bytes."""
+    """Open a file for reading bytes, decompressed if its extension is .gz, .bz2, .xz or .zst."""
     if path.lower().endswith('.zst'):
         from extras.text import formats
         return formats.open_zst(path)
@@ -273,14 +276,14 @@ END = '<|endoftext|>'
 
 
 def texts_in(lines, longest=LONG):
-    """Yield the texts of a file, given its lines: one text, unless <|endoftext|> ends some lines.
+    """Yield the texts of a file, given its lines: one text, or several if <|endoftext|> ends lines.
 
     A text of more than `longest` characters might not fit into memory, so it is yielded in pieces.
-    A piece has at least 100,000 characters. It ends before the next empty line, or if there is none
-    within 200,000 characters, before the next line of any kind."""
-    pieces, n_piece, n_text = [[]], 0, 0    # lines of each piece; characters of the last, of all
+    A piece ends before the first empty line after 100,000 characters, or before the first line
+    after 200,000 characters."""
+    pieces, n_piece, n_text = [[]], 0, 0    # lines; characters of the last piece, of all
     for line in itertools.chain(lines, [END]):
-        line = line.removeprefix('<|startoftext|>')     # GPT-2's fine-tuners write it before a text
+        line = line.removeprefix('<|startoftext|>')     # from GPT-2's fine-tuning scripts
         if line.rstrip().endswith(END):             # the text of an empty file is empty
             yield ''.join(itertools.chain(*pieces, [line.rstrip().removesuffix(END)]))
             pieces, n_piece, n_text = [[]], 0, 0
@@ -291,30 +294,30 @@ def texts_in(lines, longest=LONG):
         pieces[-1].append(line)
         n_piece += len(line)
         n_text += len(line)
-        while n_text > longest and len(pieces) > 1:     # only the last piece can still grow
+        while n_text > longest and len(pieces) > 1:     # all but the last are complete
             yield ''.join(pieces.pop(0))
 
 
-# Half a pair of UTF-16, which no text has: an invalid byte was read so, or JSON says \udc80.
+# an unpaired UTF-16 surrogate: the result of an invalid byte, or of \udc80 in JSON
 SURROGATE = re.compile('[\ud800-\udfff]')
-# Control characters but tab and newline, with what a terminal obeys (colors, links, titles), soft
-# hyphens, zero-width signs, byte order marks. A zero-width space stays between two letters of Thai,
-# Khmer and the like (SA), because nothing else separates their words.
+# Control characters except tab and newline, terminal escape sequences (colors, links, titles), soft
+# hyphens, zero-width characters and byte order marks. A zero-width space between two letters of
+# Thai, Khmer and other scripts with line break class SA stays, because there it separates words.
 CONTROL = regex.compile(
     r'(?:(?<!\p{Line_Break=SA})\u200b++|\u200b++(?!\p{Line_Break=SA})|'
     '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u2028\u2029\u2060\ufeff\ufff9-\ufffb])'
     r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|'
     r'[PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|(?<=\x9b)[\d;]*m)?')
-LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
+LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, form feed, separators
 
 
 def replace_invalid_bytes(text):
-    """Return a text with \ufffd in place of invalid bytes and surrogates, and their number; None in
-    place of the text if they are more than one in a thousand, because then it is not UTF-8."""
+    """Replace invalid bytes and surrogates by \ufffd. Return the text and their number. The text is
+    None if it is not UTF-8: for example, with more than one invalid byte per 1,000 characters."""
     found = [] if text.isascii() else SURROGATE.findall(text)
-    n_invalid = sum('\udc80' <= one <= '\udcff' for one in found)
+    n_invalid = sum('\udc80' <= each <= '\udcff' for each in found)
     n_zeros = len(re.findall('\0+', text)) if '\0' in text else 0
-    # UTF-16 has many zeros, and Japanese mail is ASCII with escapes
+    # UTF-16 has many zero bytes, and ISO-2022-JP is ASCII with escape sequences
     is_japanese = '\x1b' in text and re.search(r'\x1b\$[()@AB]', text)
     if n_invalid > len(text) / 1000 or n_zeros > 2 + len(text) / 50 or is_japanese:
         return None, n_invalid
@@ -322,55 +325,56 @@ def replace_invalid_bytes(text):
 
 
 def without_controls(text, mode='prose'):
-    """Return code without zeros, and prose without control characters and what they make a terminal
-    do, such as color a word. N, backspace, N is a bold N there: one N stays."""
+    """Return code without zero bytes, prose without control characters and terminal escape
+    sequences, and raw text as it is. A bold N in a man page, N\\bN, becomes N."""
     if mode != 'prose':
         return text if mode == 'raw' else text.replace('\0', '')
-    if '\b' in text:        # as many characters go as backspaces follow
+    if '\b' in text:        # each backspace removes one character before it
         text = re.sub('([^\b\n]{0,80})(\b+)', lambda m: m[1][:-len(m[2])], text)
     return CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
 
 
 # --- results --------------------------------------------------------------------------------------
 def shown(values):
-    """Return a dict for people: {'short': 1200} is 'short: 1,200'."""
+    """Format a dict for printing: {'short': 1200} becomes 'short: 1,200'."""
     return ', '.join(f'{name}: {value if isinstance(value, str) else f"{value:,}"}'
                      for name, value in values.items() if value not in ('', None)) or 'nothing'
 
 
 def lock_folder(folder):
-    """Make a folder, and return the lock that keeps other processes out of it, until release() or
-    the end of this process, even by kill -9. A folder that can't be written is refused."""
+    """Create a folder if necessary and return its lock, which this process holds until release() or
+    until it ends, even by kill -9. Raise UserError if the folder is locked or can't be written."""
     try:
         (folder / WORK).mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / WORK / 'lock')
         lock.acquire(0)
     except OSError as error:
-        why = 'another run does' if isinstance(error, filelock.Timeout) else error.strerror
-        raise UserError(f"can't write to {folder}: {why}; choose another --out_dir") from None
+        reason = 'another run does' if isinstance(error, filelock.Timeout) else error.strerror
+        raise UserError(f"can't write to {folder}: {reason}; choose another --out_dir") from None
     return lock
 
 
-def open_results(out_dir, form, names, is_same, overwrite, keep=None):
-    """Return out_dir/.nanoparrot, with an empty folder `new` for results, and the lock that keeps
-    other runs out. Refuse an out_dir that has anything but results of this script (names: a regular
-    expression, form: what meta.json says), or, without overwrite, other ones than is_same(meta).
-    keep: the beginning of the names of folders that a run which was killed has finished."""
+def open_results(out_dir, data_format, pattern, is_same, overwrite, keep=None):
+    """Lock out_dir and return its subfolder .nanoparrot, which contains an empty folder `new` for
+    results, and the lock. Raise UserError if another script wrote out_dir: its files don't match
+    pattern (a regular expression), or its meta.json has another format. Without overwrite, also
+    raise UserError if is_same(meta) is false for the old meta.json. keep: name prefix of folders in
+    .nanoparrot that a resumed run reuses."""
     meta, work = meta_in(out_dir), out_dir / WORK
-    # of a run that was killed; a run that was refused has left only empty folders
-    begun = meta_in(work) if any(work.glob('*/*')) else {}
-    # a kill while results were replaced leaves no meta.json of results
-    is_ours = {some.get('format') for some in (meta, begun) if some} == {form}
-    harmless = {'.DS_Store', 'lost+found', WORK if is_ours or not begun else ''}
-    there = {*os.listdir(out_dir)} - harmless if out_dir.is_dir() else ()
-    others = [name for name in there if not is_ours or not re.fullmatch(names, name)]
+    # meta.json of a killed run; a run that ended by a UserError has left only empty folders
+    unfinished = meta_in(work) if any(work.glob('*/*')) else {}
+    # a run that was killed in publish() has left only the unfinished meta.json
+    is_ours = {some.get('format') for some in (meta, unfinished) if some} == {data_format}
+    harmless = {'.DS_Store', 'lost+found', WORK if is_ours or not unfinished else ''}
+    names = {*os.listdir(out_dir)} - harmless if out_dir.is_dir() else ()
+    others = [name for name in names if not is_ours or not re.fullmatch(pattern, name)]
     found = others and not is_ours and kind_of(out_dir) or min(others, default='')
-    require(not others, f'{out_dir} has {found}, not of this script; choose another --out_dir')
-    whose = ' and '.join(meta.get('sources') or ['an earlier run'])
-    require(overwrite or not meta or is_same(meta), f'{out_dir} has results, of {whose}; '
-            '--overwrite=True replaces them, or choose another --out_dir')
+    require(not others, f'{out_dir} has {found}, not from this script; choose another --out_dir')
+    origin = ' and '.join(meta.get('sources') or ['an earlier run'])
+    require(overwrite or not meta or is_same(meta), f'{out_dir} has results of {origin}; '
+            'replace them with --overwrite=True, or choose another --out_dir')
     lock = lock_folder(out_dir)
-    (work / 'meta.json').write_text(json.dumps({'format': form}))
+    (work / 'meta.json').write_text(json.dumps({'format': data_format}))
     clear(work, keep)
     for name in 'new', 'old':
         (work / name).mkdir()
@@ -378,25 +382,25 @@ def open_results(out_dir, form, names, is_same, overwrite, keep=None):
 
 
 def clear(work, keep=None):
-    """Remove the folders in a folder, except those whose names begin with keep. Each one loses its
-    name first, so that a kill leaves no half of a folder that looks whole."""
-    removed = work / 'removed'          # of a kill; then each of the others has this name
+    """Delete the subfolders of a folder, except those whose names begin with keep. Each one is
+    renamed first, so a killed run can't leave a half-deleted folder under its old name."""
+    removed = work / 'removed'          # may exist after a killed run
     for path in [removed, *work.iterdir()]:
         if path.is_dir() and not (keep and path.name.startswith(keep)):
             path.rename(removed)
             shutil.rmtree(removed)
 
 
-def publish(out_dir, names):
-    """Put what is in out_dir/.nanoparrot/new in place of old results, name by name, because a
-    mounted folder can't be replaced. meta.json, which says that all is there, leaves first and
-    comes last, so at any moment a kill leaves old results, new ones or none."""
+def publish(out_dir, pattern):
+    """Replace the results in out_dir by those in out_dir/.nanoparrot/new, file by file, because
+    out_dir may be a mount point. meta.json marks complete results: it is removed first and added
+    last, so a killed run leaves the old results, the new ones, or none that are complete."""
     new, old = out_dir / WORK / 'new', out_dir / WORK / 'old'
     for name in sorted(os.listdir(out_dir), key='meta.json'.__ne__):
-        if re.fullmatch(names, name):
+        if re.fullmatch(pattern, name):
             os.replace(out_dir / name, old / name)
     for name in sorted(os.listdir(new), key='meta.json'.__eq__):
         os.replace(new / name, out_dir / name)
     clear(out_dir / WORK)
-    # the lock goes while it is held, so nobody can get this one
+    # delete the lock file while the lock is held, so that no other process can acquire it
     shutil.rmtree(out_dir / WORK, ignore_errors=True)

@@ -6,15 +6,15 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
     python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare
     python train.py --data_dir=data/quickstart      # next
 
-prepare.py reads the shards of clean.py, or text files and .jsonl(.gz) files of {"text": ...} lines
-without cleaning them. It writes train.bin, val.bin (and val_NAME.bin for each of several sources),
-tokenizer.json, report.md and meta.json. Documents are assigned to train or val by a hash of their
-text: the split is stable across runs, and exact duplicates land in the same split. A single
-document, such as Tiny Shakespeare, is cut: its first 90% are for training. You should see 9.6 MB of
-clean Python become 2.5 million tokens in a few seconds. This stage decides what is held out.
+The input is a folder of clean.py, or any text files and .jsonl(.gz) files of {"text": ...} lines,
+which are not cleaned. prepare.py writes train.bin, val.bin, tokenizer.json, report.md, meta.json,
+and with several sources a val_NAME.bin for each. Documents are split by a hash of their text: the
+split is stable across runs, and exact duplicates are in the same split. A single document, such as
+Tiny Shakespeare, is cut: its first 90% are the training split. You should see 9.6 MB of clean
+Python become 2.5 million tokens in a few seconds. This stage decides what is held out.
 
-It needs tokenizer.py, files.py and configurator.py; several sources, gpt2, tables and downloads
-also need extras/.
+prepare.py needs tokenizer.py, files.py and configurator.py; several sources, gpt2, tables and
+downloads also need extras/.
 """
 import contextlib, glob, hashlib, itertools, json, math, os, pathlib, shlex
 from typing import Literal
@@ -30,12 +30,12 @@ source = 'data/clean'           # out_dir of clean.py; file, folder or glob of t
 out_dir = 'data/quickstart'     # output folder
 overwrite = False               # True: replace the data of another source in out_dir
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or path of a tokenizer.json
-vocab_size = 4096               # of bpe: 256 bytes + merges + 64 special tokens
-val_fraction = 0.1              # fraction of documents, or of a single document, for validation
+vocab_size = 4096               # tokens of bpe: 256 bytes + merges + 64 special tokens
+val_fraction = 0.1              # fraction of the documents, or of a single one, for validation
 # optional features: implemented in extras/ and imported only when switched on
-write: Literal['bins', 'val'] = 'bins'  # val: no train.bin, for train.py --streaming
-weights: dict | None = None     # in a config file: {'web': 50, ...}; None = those of clean.py
-temperature = 1.0               # for sources without weights; above 1 evens out their sizes
+write: Literal['bins', 'val'] = 'bins'  # val: no train.bin, if train.py streams the text
+weights: dict | None = None     # weights of sources: {'web': 50, ...}; None = clean.py's weights
+temperature = 1.0               # without weights, a source's weight is tokens ** (1 / temperature)
 gpt2_dir: str | None = None     # folder with vocab.bpe and encoder.json; None = download
 # minimum and maximum value; any other number must be at least 0
 BOUNDS = {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6), 'val_fraction': (1e-9, 0.999),
@@ -46,18 +46,18 @@ RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer)\.json|report\.md'
 
 # --- documents ------------------------------------------------------------------------------------
 def find_sources(source):
-    """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json. Text
-    that clean.py did not write is one source, with {} as meta.json."""
+    """Return the sorted files of each source, {name: [path, ...]}, and clean.py's meta.json. If
+    clean.py did not write the text, all of it is one source, and the metadata is {}."""
     clean_meta = meta_in(source)
     if clean_meta.get('format') == 'nanoparrot-text-1':
         files_of = {name: [] for name in clean_meta['sources']}
         for path in sorted(glob.glob(f'{glob.escape(source)}/shards/*.jsonl.gz')):
-            # web-00012.jsonl.gz, or with a single source 00012.jsonl.gz
+            # web-00012.jsonl.gz; if there is only one source, 00012.jsonl.gz
             name = os.path.basename(path).rpartition('-')[0] or [*files_of][0]
             files_of[name].append(path)
         return files_of, clean_meta
     require(source != 'data/clean' or os.path.exists(source), 'no text at data/clean; run python '
-            'clean.py first, or name a file, folder or glob of text or .jsonl with --source')
+            'clean.py first, or set --source to a file, folder or glob of text or .jsonl')
     paths, skipped = find_files(source, TEXTS)
     print(f'skipped: {shown(skipped)}')
     return {source: paths}, {}
@@ -70,19 +70,19 @@ def documents_in(files_of):
         for path in paths:
             for document in read(path, longest=math.inf):
                 text, _ = replace_invalid_bytes(document['text'])
-                reason = document['why'] or text is None and NOT_UTF8
-                require(not reason, f'{document["path"]}: {reason}; clean.py drops bad files')
+                reason = document['error'] or text is None and NOT_UTF8
+                require(not reason, f'{document["path"]}: {reason}; clean.py skips such files')
                 if text.strip():
                     yield i, text
 
 
-def identity_of(meta):
-    """Return the identity of the text in a meta.json: clean.py's hash, or else the source path."""
+def text_id(meta):
+    """Return an identifier of the text that meta describes: clean.py's hash, or else its path."""
     return (meta.get('cleaned') or {}).get('hash') or os.path.normpath(meta.get('source', ''))
 
 
 def measure(documents):
-    """Return three arrays (n,): the source index, the hash and the bytes of each document."""
+    """Return three arrays (n,): each document's source index, hash and size in bytes."""
     def rows():
         for i, text in tqdm(documents, 'read', unit=' texts', disable=None):
             data = text.encode('utf-8', 'surrogatepass')
@@ -93,21 +93,21 @@ def measure(documents):
 
 # --- split: training or validation, by a hash of the text -----------------------------------------
 def validation_mask(hashes, val_fraction):
-    """Return a mask of the validation documents, bool (n,): hash / 2^64 is below val_fraction. Both
-    splits get at least one document, unless all documents are duplicates. With hashes 0.7 0.3 0.9
-    0.4 and val_fraction=0.1, no hash is below 0.1, so the lowest one, 0.3, is for validation."""
+    """Return a mask of the validation documents, bool (n,): those with hash / 2^64 < val_fraction.
+    Each split has at least one document, unless all documents are duplicates. With hashes 0.7 0.3
+    0.9 0.4 and val_fraction=0.1, no hash is below 0.1, so validation is the lowest one, 0.3."""
     distinct = np.unique(hashes)                                                       # sorted
     n = np.clip(np.sum(distinct / 2 ** 64 < val_fraction), 1, len(distinct) - 1)
     return hashes <= distinct[n - 1]
 
 
 # --- tokenizer and bins ---------------------------------------------------------------------------
-PIECE = 4_000_000               # characters that are tokenized at a time
+PIECE = 4_000_000               # maximum number of characters per encode() call
 
 
 def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
-    """Return the tokenizer of the setting `tokenizer`. bpe learns its merges from training texts
-    only; char needs ids for the characters of all texts, including validation."""
+    """Train or load the tokenizer of config['tokenizer']. bpe learns its merges only from training
+    texts; char needs ids for the characters of all texts, including validation texts."""
     name = config['tokenizer']
     if name == 'bpe':
         tok = Tokenizer.train(train_texts, config['vocab_size'], special_tokens)
@@ -125,9 +125,9 @@ def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
 
 
 def write_bins(folder, texts, masks, tok, dtype, separator_ids=()):
-    """Write the ids of each of texts, [(index of the document, text), ...], and separator_ids into
-    the bins. masks: {name of a bin: bool (n,), True for its documents}. Return the number of tokens
-    of each document, (n,), and the hash of each bin. Two documents, `x = 1` and `y = 2`, become:
+    """Tokenize texts, [(index of the document, text), ...], and write the ids to the bins, with
+    separator_ids after each document. masks: {name of a bin: mask of its documents, bool (n,)}.
+    Return the tokens per document, (n,), and the hash of each bin. `x = 1` and `y = 2` become:
         id        120     273     32      49      4032             121     ...     uint16, two bytes
         token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ..."""
     n_tokens = np.zeros(len(masks['val']), int)
@@ -136,7 +136,7 @@ def write_bins(folder, texts, masks, tok, dtype, separator_ids=()):
               for i, text in texts for begin in range(0, len(text), PIECE))
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(open(folder / f'{name}.bin', 'wb')) for name in masks}
-        while batch := [*itertools.islice(pieces, 128)]:     # a batch is tokenized on all cores
+        while batch := [*itertools.islice(pieces, 128)]:     # encode_batch uses all cores
             ids_of = tok.encode_batch([piece for _, piece, _ in batch])
             for ids, (i, _, is_last) in zip(ids_of, batch):
                 data = np.array([*ids, *separator_ids] if is_last else ids, dtype)
@@ -162,10 +162,10 @@ if len(sources) > 1 or weights or temperature != 1:
 cleaned = {'hash': clean_meta['sha256'], 'licenses': clean_meta.get('licenses'),
            'decontaminated': clean_meta.get('decontaminated')} if clean_meta else None
 meta = {'format': FORMAT, 'source': source, 'cleaned': cleaned}
-# fail now, before the work, if the tokenizer can't be loaded
+# load an existing tokenizer first, so that a missing file ends the run before the work begins
 tok = None if tokenizer in ('bpe', 'byte', 'char') else make_tokenizer(config)
 work, lock = open_results(out_dir, FORMAT, RESULTS,
-                          lambda old: identity_of(old) == identity_of(meta), overwrite)
+                          lambda old: text_id(old) == text_id(meta), overwrite)
 new = work / 'new'
 
 # 1. read
@@ -174,13 +174,13 @@ source_of, hashes, n_bytes = measure(documents())                       # (n doc
 require(len(hashes), f'{source} has no text')
 
 # 2. split
-separator, held_out_to = ['<|endoftext|>'], None        # the highest hash in validation
+separator, held_out_to = ['<|endoftext|>'], None        # held_out_to: highest validation hash
 if len(hashes) > 1:
     in_val = validation_mask(hashes, val_fraction)
     held_out_to = int(hashes[in_val].max())
-else:               # cut a single document into a training and a validation part, without separator
-    require(write == 'bins', f'--write={write} needs several documents: a stream would also read '
-            'the held-out end of a single document; use --write=bins')
+else:       # cut a single document: no separator between its training and its validation part
+    require(write == 'bins', f'--write={write} needs several documents, because a stream would '
+            'also train on the validation part of a single document; use --write=bins')
     _, text = next(documents())
     cut = max(1, int(len(text) * (1 - val_fraction)))
     documents = lambda: [(0, text[:cut]), (0, text[cut:])]
@@ -191,13 +191,13 @@ if len(sources) > 1:
     masks |= {f'val_{name}': in_val & (source_of == i) for i, name in enumerate(sources)}
 train_masks = {name: ~in_val & (source_of == i) for i, name in enumerate(sources)}
 for name, mask in train_masks.items():
-    require(mask.any(), f'{name} has no training documents: all are held out; add text')
+    require(mask.any(), f'all documents of {name} are in the validation split; add text')
 texts = lambda mask: itertools.compress((text for _, text in documents()), mask)
 
-# 3. tokenizer: train it on about a gigabyte of training texts, sampled by hash, at least one text
-lower_bits = hashes % 2 ** 32   # independent of the split, which depends on the upper bits
+# 3. tokenizer, trained on a sample of the training texts: about 1 GB, and at least one text
+lower_bits = hashes % 2 ** 32   # random, but independent of the split, which uses the upper bits
 threshold = max(lower_bits[~in_val].min(), 2 ** 32 * 1e9 / n_bytes[~in_val].sum())
-# without a separator, byte and char need no special tokens
+# a single document has no separator, so byte and char need no special tokens
 tok = tok or make_tokenizer(config, SPECIAL_TOKENS if separator or tokenizer == 'bpe' else (),
                             texts(~in_val & (lower_bits <= threshold)), texts(in_val | ~in_val))
 require({*separator} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to separate documents; '
@@ -211,7 +211,7 @@ numbered_texts = tqdm(zip(np.flatnonzero(written), texts(written)), 'tokenize', 
 dtype = 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32'
 n_tokens, sha256 = write_bins(new, numbered_texts, bins, tok, dtype,
                               [tok.special[name] for name in separator])
-if write == 'val':          # estimate the tokens of train from val's tokens per byte
+if write == 'val':          # estimate the number of training tokens by val's tokens per byte
     n_tokens[~in_val] = np.round(n_bytes[~in_val] * (n_tokens.sum() / n_bytes[in_val].sum()))
 tok.save(new / 'tokenizer.json')
 
@@ -228,7 +228,7 @@ lines += [f'- {name}, training split: {shown(values)}' for name, values in sourc
 fraction = n_bytes[in_val].sum() / n_bytes.sum()
 if not val_fraction / 2 < fraction < 2 * val_fraction:
     lines += [f'- {fraction:.1%} of the bytes are held out, not {val_fraction:.0%}, because '
-              'documents stay whole: split long ones, or put all text into one file']
+              'documents are not cut: split long ones, or put all text into one file']
 print(*lines, sep='\n')
 # fsencode, because a file name in a report may be invalid UTF-8
 (new / 'report.md').write_bytes(os.fsencode('\n'.join([f'# {out_dir}', '', *lines, ''])))
@@ -242,5 +242,5 @@ streaming = f' --streaming={shlex.quote(f"{source}/shards" if clean_meta else so
 print(f'next: python train.py --data_dir={shlex.quote(os.path.relpath(out_dir))}'
       f'{streaming if write == "val" else ""}')
 if not clean_meta:
-    print('not cleaned: copies, personal data and markup are still in it; python clean.py '
+    print('this text is not cleaned of duplicates, personal data and markup; run python clean.py '
           f'--source={shlex.quote(source)} first')

@@ -455,7 +455,7 @@ if __name__ == '__main__':
     def text_of(document):
         """Return a document's text, or '' to skip it. Print the first path for each reason."""
         text, _ = replace_invalid_bytes(document['text'])
-        reason = document['why'] or text is None and NOT_UTF8
+        reason = document['error'] or text is None and NOT_UTF8
         if reason:
             reasons[reason] += 1
             if reasons[reason] == 1:

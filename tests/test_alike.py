@@ -404,7 +404,7 @@ BAD = {
 {"prompt": "q", "chosen": null, "rejected": "b"} => TypeError
 {"prompt": null, "chosen": "a", "rejected": "b"} => NoneType''',
     'rl': r"""{"prompt": "a", "answer": 1}
-[1] => no JSON record
+[1] => not a JSON object
 {"a": 1} => no prompt
 {"prompt": "a"} => answer
 {"prompt": null, "answer": 1} => no prompt

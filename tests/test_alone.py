@@ -113,7 +113,7 @@ def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed,
     for stage in 'base', 'dpo', 'rl':       # without --data_dir, the base's text: data.json went down the chain
         assert read_json(tmp_path / stage / 'eval.json')['settings']['data_dir'] == 'data'
     assert (tmp_path / 'dashboard.png').exists()
-    each_is_a_mistake(DOORS.replace('=> ', '=> copy extras, too & '), typed)
+    each_is_a_mistake(DOORS.replace('=> ', '=> copy extras/ & '), typed)
     assert not [*tmp_path.glob('no/*.json')]            # nothing that looks like a run or data
 
 

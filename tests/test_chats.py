@@ -673,14 +673,14 @@ def test_every_record_of_real_files_arrives(tmp_path):
         assert len(kept(tmp_path)) == n
 
 
-WHY_LEFT_OUT = r"""no JSON record \(a list is a .json\), 2, .*/a.jsonl:11$
+WHY_LEFT_OUT = r"""not a JSON object \(a list must be a .json file\), 2, .*/a.jsonl:11$
 can't be read \(Error -N .*, 1, .*/bad.jsonl.gz
 can't be read \(Compressed file ended before the end-of-stream marker.*, 1, .*/cut.jsonl.gz:\d\d+
 no list .*Expecting.*, 1, .*/cut.json$
 not UTF-8.*iconv.*, 1, .*/latin.jsonl:1
 not as many cells.*, 1, .*/b.csv:2
 exact duplicate, 2,
-a pointer of Git LFS, without the data, 2, .*/lfs.csv \(git lfs pull\)""".split('\n')
+a Git LFS pointer, without the data, 2, .*/lfs.csv \(run git lfs pull\)""".split('\n')
 PASSED_OVER = {'.txt': 1, 'linked folders': 1, 'links without a target': 2, "folders that can't be read": 1}
 # not even root may read it
 CLOSED = """
@@ -843,7 +843,7 @@ MISTAKES = """
 --source=one.jsonl --prefer => --prefer needs a value: '' or passed
 --source=one.jsonl --min_scores=3 => min_scores & min_score
 --min_score=5 => min_score & --source=FILE
---source=one.jsonl --out_dir=full => full has val.jsonl, not of this script & --out_dir
+--source=one.jsonl --out_dir=full => full has val.jsonl, not from this script & --out_dir
 --source=one.jsonl --out_dir=one.jsonl => can't write to one.jsonl
 --source=two.jsonl --out_dir=done => done has results & --overwrite=True
 """

@@ -185,7 +185,7 @@ FLAGS = '''--step=3 => --step: no setting has this name; closest: steps
 --steps --rate=1 => --steps needs a value: int, such as 10
 --name --rate=1 => --name needs a value: str, such as 'base'
 --kind => --kind needs a value: none or big
---flag yes => yes is no config file & --name=value
+--flag yes => yes is not a config file & --name=value
 --flag=yes => --flag='yes' must be bool
 --flags => --flags: no setting & flag
 --z_loss=1 => --z_loss: no setting & closest: none
@@ -195,9 +195,9 @@ FLAGS = '''--step=3 => --step: no setting has this name; closest: steps
 --name= => name='' must be str
 --rate=-0.1 => --rate=-0.1
 --rate=nan => 'nan' must be float
-gone.py => gone.py is no config file & --name=value
-notes.txt => notes.txt is no config file
-steps=3 => steps=3 is no config file'''
+gone.py => gone.py is not a config file & --name=value
+notes.txt => notes.txt is not a config file
+steps=3 => steps=3 is not a config file'''
 # Config file => words of what it sets, or of what Python says of it.
 FILES = {'for _ in (1, 2): stepz = _': 'stepz: no setting has this name; closest: steps',
          'z_loss = 1': 'z_loss: no setting & closest: none', 'name = 5': 'must be str', 'steps = True': 'steps=True must be int',
@@ -235,7 +235,7 @@ seed: int | None = None     # None = the clock
 # --- how a script ends ----------------------------------------------------------------------------
 # What the user can put right, in one line; a bug or the machine, whose traceback stays.
 MISTAKES = {'raise UserError("two\\nlines")': 'two lines',
-            'import extras.training.muon': 'copy extras, too',
+            'import extras.training.muon': 'copy extras/, needed by: ',
             'import model': 'no even number'}
 BUGS = {'10.0 ** 1000': 'OverflowError', 'raise RuntimeError("ours")': 'RuntimeError',
         'import numpy\nnumpy.zeros(3).reshape(2, 2)': 'ValueError', 'import nowhere': 'nowhere',
@@ -250,7 +250,7 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
     (tmp_path / 'extras/training').mkdir(parents=True)           # the file alone is missing; then there is one
     for _ in range(2):
         for line in 'from extras.training.muon import Muon', 'from extras.training import muon':
-            one_line(play(body=line), f'muon & copy extras, too: {line}')
+            one_line(play(body=line), f'muon & copy extras/, needed by: {line}')
         fill(tmp_path, {'extras/__init__.py': '', 'extras/training/__init__.py': ''})
     (tmp_path / 'extras/training/muon.py').write_text('')
     for body, name in BUGS.items():

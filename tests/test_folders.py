@@ -229,7 +229,7 @@ def test_what_a_killed_run_has_left_is_refused_by_the_other_scripts_and_stays(tm
         (work / 'shard/half').touch()
         for command in {*scripts.values()} - {begun}:
             mistake(run(*command.split(), f'--out_dir={owner} --overwrite', cwd=tmp_path),
-                    'has unfinished results, not of this script')
+                    'has unfinished results, not from this script')
             assert (work / 'shard/half').exists()
         ok(run(*begun.split(), f'--out_dir={owner}', cwd=tmp_path))
 

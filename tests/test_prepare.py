@@ -20,7 +20,7 @@ from files import lock_folder
 from tokenizer import Tokenizer
 
 TEXTS = [prose(i) for i in range(12)]
-UNCLEAN = 'not cleaned: copies, personal data and markup are still in it; python clean.py --source='
+UNCLEAN = 'this text is not cleaned of duplicates, personal data and markup; run python clean.py --source='
 
 
 def all_of(out):
@@ -135,7 +135,7 @@ def test_what_clean_py_wrote_is_known_in_meta_and_another_text_is_refused(cleane
     clean(tmp_path / 'moved', cleaned.with_name('a.jsonl'), '--licenses=bsd,mit --audit=1')
     ok(run(*command, f'--source={tmp_path}/moved'))     # the same text, wherever and however
     clean(tmp_path / 'moved', cleaned.with_name('a.jsonl'), '--licenses=mit')
-    mistake(run(*command, f'--source={tmp_path}/moved'), 'has results, of', '--overwrite')
+    mistake(run(*command, f'--source={tmp_path}/moved'), 'has results of', '--overwrite')
     prepare(out, tmp_path / 'moved')
     assert read(out)[0]['cleaned']['licenses'] == {'mit': 6} and len(all_of(out)) == 6
 
@@ -296,7 +296,7 @@ def odd_files():
 DAMAGED = {'twice.csv': ('text,text\na,b\n', 'two columns have the name text'),
            'lfs.jsonl': ('version https://git-lfs.github.com/spec/v1\noid sha256:1\n', 'git lfs pull'),
            'cut.jsonl.gz': (gzip.compress(b'{"text": "a"}' * 99)[:-20], 'Compressed file ended'),
-           'list.jsonl': ('[1, 2]\n', 'no JSON record'), 'pdf.json': ('%PDF-1.7\n', 'looks like a .pdf'),
+           'list.jsonl': ('[1, 2]\n', 'not a JSON object'), 'pdf.json': ('%PDF-1.7\n', 'looks like a .pdf'),
            'empty.json': ('', 'no list')}
 
 

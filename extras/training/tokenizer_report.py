@@ -41,8 +41,8 @@ def read_documents(source):
             name = str(record.get('path') or path).removesuffix('.gz')
             kind = record.get('language') or record.get('source') or os.path.splitext(name)[1]
             text, _ = replace_invalid_bytes(document['text'])
-            if document['why'] or not text or text.isspace():
-                left_out.append(f'{document["path"]}: {document["why"] or "no text in UTF-8"}')
+            if document['error'] or not text or text.isspace():
+                left_out.append(f'{document["path"]}: {document["error"] or "no text in UTF-8"}')
             else:
                 documents.append((str(kind), text))
     if left_out:
