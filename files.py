@@ -107,8 +107,8 @@ def find_text(source, endings, ignored=PACKAGES):
             found.append(path)
         else:
             skipped[os.path.splitext(path)[1] or 'no ending'] += 1
-    require(found, f'no text at {source}, which has {shown(+skipped)}; text is '
-            f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
+    require(found, f'no text at {source}, which has {shown(+skipped)}; a folder is searched for '
+            f'{" ".join(sorted({*endings} - {*OTHER_CODE}))}; name others by a pattern: X/*.json')
     return found, skipped
 
 
@@ -249,8 +249,9 @@ def lines_of(path, encoding=''):
     for form, begin in MAGIC.items():
         if re.match(begin, start) and not (may_be_json and 'json' in form):
             raise ValueError(f'the content looks like a {form}: rename or unpack it (docs/data.md)')
-    if mark := re.match(rb'(\xff\xfe\0\0|\0\0\xfe\xff)|\xff\xfe|\xfe\xff', start):
-        encoding = 'utf-32' if mark[1] else 'utf-16'
+    # no text but JSON in UTF-16 without a mark begins with a bracket and a zero
+    if mark := re.match(rb'(\xff\xfe\0\0|\0\0\xfe\xff)|(\xff\xfe|\xfe\xff)|[{[]\0', start):
+        encoding = {1: 'utf-32', 2: 'utf-16'}.get(mark.lastindex, 'utf-16-le')
     elif encoding or ends_with(path, HTML) and DECLARED.search(start):
         from extras.text import formats
         encoding = formats.encoding_of(path, start, encoding)
