@@ -161,7 +161,7 @@ def messages_of(role, columns, names, changed, unread):
         take = lambda *names: next((keys.pop(name) for name in names if name in keys), '')
         name, content = str(take('role', 'from')).lower(), take('content', 'value', 'text')
         role = next((role for role, names in ROLES.items() if name in names.split()), None)
-        require(role, f'a message has an unknown role: {name or "none"}')
+        require(role, f'a message has an unknown role: {name or f"none: {turn!r:.60}"}')
         for key, value in keys.items():
             # Questions are never learned, and answers are: these flags say only that.
             flag = LABELS.get(str(value).lower().removesuffix('.0'))
@@ -275,7 +275,7 @@ for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
 require(given <= {'all', *values}, f'--unused={unused} names more than the columns that are not '
         f'read: {", ".join(values) or "none"}')
 asked = {name: f'{name}: {", ".join(some)} ({n_unread[name]:,} records)'
-         for name, some in values.items() if some and not given & {name, 'all'}}
+         for name, some in values.items() if examples and some and not given & {name, 'all'}}
 flag = shlex.quote(f'--unused={",".join([*sorted(given), *asked])}')
 require(not asked, f'these columns are not read: {"; ".join(asked.values())}. If the answers are '
         f'good without them, add {flag} (or --unused=all). If not, rename them as chats.py --help '

@@ -97,7 +97,9 @@ CONVERSATIONS = r'''
 {"conversation": "id-7", "instruction": "a", "output": "b"}
 -> user: a | assistant: b | asked: conversation
 {"conversation": [{"human": "a", "assistant": "b"}]}
--> refused: unknown role: none
+-> refused: unknown role: none: {'human': 'a', 'assistant': 'b'}
+{"input": "a", "target": "b"}
+-> refused: or input with output, completion, response, answer: target, input
 {"id": "0", "data": ["a", "b", "c", "d"]}
 -> refused: no list of messages, and no instruction
 {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
@@ -552,7 +554,8 @@ UNUSABLE = """
 {"segments": [{"label": false, "text": "q"}], "source": "web"} => (segments, source)
 {"message_tree_id": "N", "prompt": {"text": "q", "role": "prompter", "replies": []}} => (message_tree_id, prompt)
 {"mapping": {"N": {"message": null}}, "title": "t"} => (mapping, title)
-{"text": "### Human: q### Assistant: a"} => (text)"""
+{"text": "### Human: q### Assistant: a"} => (text)
+{"messages": "hi", "tone": "bad"} => (messages, tone)"""
 
 
 @pytest.mark.parametrize('line', UNUSABLE.strip().split('\n'))

@@ -85,7 +85,7 @@ def with_more_of_the_question(record):
     turns = [{'role': 'user', 'content': '\n\n'.join(texts)}]
     if re.fullmatch(r'\s*Human:.*\n\nAssistant:\s*', turns[0]['content'], re.S):    # hh-rlhf
         turns = turns_of(texts[0])[:-1]
-    record['prompt' if name == 'input' else name] = [
+    record[name] = [
         {'role': role, 'content': text} for pair in history
         for role, text in zip(('user', 'assistant'), pair)] + turns
 
