@@ -217,6 +217,8 @@ CONVERSATIONS = r'''
 -> user: a} {b}\n{c | assistant: d
 {"messages": "[{'from': 'human', 'value': 'a'} {'from': 'gpt', 'value': 'd'}]", "prompt": "a"}
 -> refused: messages is a text, and neither JSON nor a list of Python
+{"messages": "array([{'role': 'user', 'content': 'a'}], dtype=object)"}
+-> refused: messages is a text, and neither JSON nor a list of Python: array([{
 {"instruction": "Write a chat.", "output": "[{\"role\": \"assistant\", \"content\": \"b\"}]", "context": "c"}
 -> user: Write a chat.\n\nc | assistant: [{"role": "assistant", "content": "b"}]
 {"instruction": "Sort:", "input": "[{\"name\": \"b\"}, {\"name\": \"a\"}]", "output": "a, b"}
@@ -341,24 +343,24 @@ PAIRS = r'''
 {"input": {"messages": [{"role": "user", "content": "a"}], "tools": []},
  "preferred_output": [{"role": "assistant", "content": "b"}],
  "non_preferred_output": [{"role": "assistant", "content": "c"}]}
--> refused: no pair, and no true or false label
+-> refused: no pair, no true/false label
 {"prompt": "a", "chosen": "b", "rejected": "c", "chosen-rating": 5.0, "rejected-rating": 4}
 -> user: a | chosen: b | rejected: c | margin: 1.0
 {"prompt": "a", "response_a": "b", "response_b": "c", "winner": "tie"}
--> refused: no pair, and no true or false label
+-> refused: no pair, no true/false label
 {"messages": "hi", "chosen": "a", "rejected": "b"}
 -> refused: no list of messages, and no instruction
 {"prompt": "a", "completion": "b", "label": "up"}
--> refused: no pair, and no true or false label
+-> refused: no pair, no true/false label: up
 {"prompt": "a", "chosen": "b"}
--> refused: no pair, and no true or false label
+-> refused: no pair, no true/false label
 {"chosen": "b", "rejected": "c"}
 -> refused: no list of messages
 {"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
  "rejected": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "c"}]}
 -> refused: different prompts
 {"instruction": "a", "completions": [{"response": "b", "overall_score": 3}]}
--> refused: no pair, and no true or false label
+-> refused: no pair, no true/false label
 {"prompt": "a", "chosen": "x", "rejected": " x"}
 -> refused: equal or empty answers
 {"prompt": "a", "chosen": "x", "rejected": " "}

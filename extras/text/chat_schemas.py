@@ -60,7 +60,7 @@ def in_known_form(record, names):
 
 def from_text(name, value):
     """Return messages that a table holds as a text; any other value as it is."""
-    if isinstance(value, str) and re.match(r'(?s)\s*\[\s*{.*["\'](role|from)["\']\s*:', value):
+    if isinstance(value, str) and re.match(r'(?s)[\s\w(]*\[\s*{.*["\'](role|from)["\']\s*:', value):
         # numpy writes a list without commas; inside of a text, a new line is written as \n
         text = re.sub('}\\s*\n\\s*{', '}, {', value)
         for parse in json.loads, ast.literal_eval:
