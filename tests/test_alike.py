@@ -404,24 +404,25 @@ BAD = {
 {"prompt": "q", "chosen": null, "rejected": "b"} => TypeError
 {"prompt": null, "chosen": "a", "rejected": "b"} => NoneType''',
     'rl': r"""{"prompt": "a", "answer": 1}
-[1] => AttributeError
+[1] => no JSON record
 {"a": 1} => no prompt
 {"prompt": "a"} => answer
 {"prompt": null, "answer": 1} => no prompt
 {"prompt": "a", "answer": null} => None
 {"prompt": "a", "answer": "####"} => ####"""}
-ANYWHERE = '\udcff => Decode', '{ => JSON'       # no UTF-8
+ANYWHERE = '\udcff => line', '{ => JSON'       # no UTF-8
 
 
 @post_trainers
 def test_a_line_that_cannot_be_used_is_named_by_its_number(trainer, tmp_path):
     good, *bad = BAD[trainer.name].split('\n')
     file = 'lines.jsonl' if trainer.name == 'rl' else 'train.jsonl'
+    place = f'{file}:2' if trainer.name == 'rl' else f'{file}, line 2'
     (tmp_path / 'val.jsonl').write_text(good)
     data = trainer.given(tmp_path).replace('paid.py', file)
     for row in [*bad, *ANYWHERE]:
         line, word, *flags = row.split(' => ')
         (tmp_path / file).write_text(f'{good}\n{line}', encoding='utf-8', errors='surrogateescape')
         result = trainer.begin(tmp_path / 'run', data, *flags)
-        mistake(result, f'{file}, line 2', word)
+        mistake(result, place, word)
     assert not (tmp_path / 'run').exists()
