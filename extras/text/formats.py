@@ -169,6 +169,8 @@ def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
     first = next(lines, '')
     if sign := re.match('"?sep=(.)"?\\s*$', first, re.I):
         delimiter, first = sign[1], next(lines, '')
+    if delimiter not in first and re.search('^#|[;|\t]', first):
+        raise ValueError('the first line must name columns, with commas; for ;, add a line sep=;')
     rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True,
                       skipinitialspace=f'{delimiter} "' in first, quoting=quoting)
     names, row = [], []
@@ -182,8 +184,6 @@ def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
         if row and not names:
             names = [name.strip() for name in row]
             check_names(names)
-            if len(names) == 1 and re.search('^#|[;|\t]', names[0]):
-                raise ValueError('the first line needs commas; for other signs, add a line sep=;')
         elif row:
             # cat a.csv b.csv leaves the second header
             again = row[-1] == names[-1] and [cell.strip('\ufeff" ') for cell in row] == names
