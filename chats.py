@@ -275,7 +275,7 @@ for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
 require(given <= {'all', *values}, f'--unused={unused} names more than the columns that are not '
         f'read: {", ".join(values) or "none"}')
 asked = {name: f'{name}: {", ".join(some)} ({n_unread[name]:,} records)'
-         for name, some in values.items() if examples and some and not given & {name, 'all'}}
+         for name, some in values.items() if some and not given & {name, 'all'}}
 flag = shlex.quote(f'--unused={",".join([*sorted(given), *asked])}')
 require(not asked, f'these columns are not read: {"; ".join(asked.values())}. If the answers are '
         f'good without them, add {flag} (or --unused=all). If not, rename them as chats.py --help '

@@ -556,8 +556,7 @@ UNUSABLE = """
 {"segments": [{"label": false, "text": "q"}], "source": "web"} => (segments, source)
 {"message_tree_id": "N", "prompt": {"text": "q", "role": "prompter", "replies": []}} => (message_tree_id, prompt)
 {"mapping": {"N": {"message": null}}, "title": "t"} => (mapping, title)
-{"text": "### Human: q### Assistant: a"} => (text)
-{"messages": "hi", "tone": "bad"} => (messages, tone)"""
+{"text": "### Human: q### Assistant: a"} => (text)"""
 
 
 @pytest.mark.parametrize('line', UNUSABLE.strip().split('\n'))
