@@ -98,7 +98,7 @@ def needs_schemas(columns):
     return isinstance(columns.get('chosen'), list) or any(
         name not in known and not re.fullmatch(HARMLESS, name)
         or isinstance(value, str) and name not in ('input', *ANSWER)
-        and re.match(r'\s*(Human:|\[\s*{\s*["\'])', value) for name, value in columns.items())
+        and re.match(r'\s*(Human:|[\w(]*\[\s*{\s*["\'])', value) for name, value in columns.items())
 
 
 def read_record(columns, kind, changed, unread):
@@ -114,7 +114,7 @@ def read_record(columns, kind, changed, unread):
     is_pair = kind != 'sft' and columns.keys() >= {*PAIR}
     is_labeled = not is_pair and label in LABELS and (
         kind == 'preference' or not kind and 'completion' in columns and label in ('true', 'false'))
-    require(is_pair or is_labeled or kind != 'preference', 'no pair, and no true or false label')
+    require(is_pair or is_labeled or kind != 'preference', f'no pair, no true/false label: {label}')
     first = lambda names: [name for name in names if name in columns][:1]
     listed = [name for name in MESSAGES if isinstance(columns.get(name), list | dict)][:1]
     question = listed or first(QUESTION) + first(['input'])
@@ -163,7 +163,7 @@ def messages_of(role, columns, names, changed, unread):
         take = lambda *names: next((keys.pop(name) for name in names if name in keys), '')
         name, content = str(take('role', 'from')).lower(), take('content', 'value', 'text')
         role = next((role for role, names in ROLES.items() if name in names.split()), None)
-        require(role, f'a message has an unknown role: {name or "none"}')
+        require(role, f'a message has an unknown role: {name or f"none: {turn!r:.60}"}')
         for key, value in keys.items():
             # Only answers are trained, so a flag is ignored if it is false in a question, or if it
             # is `train` or `weight` and true in an answer.

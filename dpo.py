@@ -200,9 +200,9 @@ def read_pairs(path):
             'python chats.py --kind=preference --source=FILE --out_dir=NEW, and set --data_dir=NEW')
     content = pathlib.Path(path).read_bytes()
     data_hash.update(content)
-    lines = content.strip().splitlines()
+    lines = [line for line in enumerate(content.splitlines(), 1) if line[1].strip()]
     rows = {'chosen': [], 'rejected': []}
-    for number, line in enumerate(lines, 1):
+    for number, line in lines:
         try:
             record = json.loads(line)
             prompt = record['prompt']

@@ -108,8 +108,8 @@ def find_text(source, endings, ignored=PACKAGES):
             found.append(path)
         else:
             skipped[os.path.splitext(path)[1] or 'no ending'] += 1
-    require(found, f'no text at {source}, which has {shown(+skipped)}; text files are '
-            f'{" ".join(PROSE + LINES + TABLES)} and source code, also compressed (.gz)')
+    require(found, f'no text at {source}, which has {shown(+skipped)}; a folder is searched for '
+            f'{" ".join(sorted({*endings} - {*OTHER_CODE}))}; name others by a pattern: X/*.json')
     return found, skipped
 
 
@@ -252,8 +252,9 @@ def lines_of(path, encoding=''):
     for name, magic in MAGIC.items():
         if re.match(magic, start) and not (may_be_json and 'json' in name):
             raise ValueError(f'the content looks like a {name}: rename or unpack it (docs/data.md)')
-    if bom := re.match(rb'(\xff\xfe\0\0|\0\0\xfe\xff)|\xff\xfe|\xfe\xff', start):
-        encoding = 'utf-32' if bom[1] else 'utf-16'
+    # Only JSON in UTF-16-LE without a byte order mark begins with a bracket and a zero byte.
+    if bom := re.match(rb'(\xff\xfe\0\0|\0\0\xfe\xff)|(\xff\xfe|\xfe\xff)|[{[]\0', start):
+        encoding = {1: 'utf-32', 2: 'utf-16'}.get(bom.lastindex, 'utf-16-le')
     elif encoding or ends_with(path, HTML) and DECLARED.search(start):
         from extras.text import formats
         encoding = formats.encoding_of(path, start, encoding)

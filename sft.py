@@ -145,8 +145,8 @@ def read_conversations(path):
             'file, or run: python chats.py --source=FILE --out_dir=NEW, then set --data_dir=NEW')
     rows, content = [], pathlib.Path(path).read_bytes()
     data_hash.update(content)
-    lines = content.strip().splitlines()
-    for number, line in enumerate(lines, 1):
+    lines = [line for line in enumerate(content.splitlines(), 1) if line[1].strip()]
+    for number, line in lines:
         try:
             ids, mask = render_truncated(json.loads(line)['messages'], tokenizer.render, T)
         except (ValueError, LookupError, TypeError) as error:

@@ -97,7 +97,9 @@ CONVERSATIONS = r'''
 {"conversation": "id-7", "instruction": "a", "output": "b"}
 -> user: a | assistant: b | asked: conversation
 {"conversation": [{"human": "a", "assistant": "b"}]}
--> refused: unknown role: none
+-> refused: unknown role: none: {'human': 'a', 'assistant': 'b'}
+{"input": "a", "target": "b"}
+-> refused: or input with output, completion, response, answer: target, input
 {"id": "0", "data": ["a", "b", "c", "d"]}
 -> refused: no list of messages, and no instruction
 {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
@@ -215,6 +217,8 @@ CONVERSATIONS = r'''
 -> user: a} {b}\n{c | assistant: d
 {"messages": "[{'from': 'human', 'value': 'a'} {'from': 'gpt', 'value': 'd'}]", "prompt": "a"}
 -> refused: messages is a text, and neither JSON nor a list of Python
+{"messages": "array([{'role': 'user', 'content': 'a'}], dtype=object)"}
+-> refused: messages is a text, and neither JSON nor a list of Python: array([{
 {"instruction": "Write a chat.", "output": "[{\"role\": \"assistant\", \"content\": \"b\"}]", "context": "c"}
 -> user: Write a chat.\n\nc | assistant: [{"role": "assistant", "content": "b"}]
 {"instruction": "Sort:", "input": "[{\"name\": \"b\"}, {\"name\": \"a\"}]", "output": "a, b"}
@@ -339,24 +343,24 @@ PAIRS = r'''
 {"input": {"messages": [{"role": "user", "content": "a"}], "tools": []},
  "preferred_output": [{"role": "assistant", "content": "b"}],
  "non_preferred_output": [{"role": "assistant", "content": "c"}]}
--> refused: no pair, and no true or false label
+-> refused: no pair, no true/false label
 {"prompt": "a", "chosen": "b", "rejected": "c", "chosen-rating": 5.0, "rejected-rating": 4}
 -> user: a | chosen: b | rejected: c | margin: 1.0
 {"prompt": "a", "response_a": "b", "response_b": "c", "winner": "tie"}
--> refused: no pair, and no true or false label
+-> refused: no pair, no true/false label
 {"messages": "hi", "chosen": "a", "rejected": "b"}
 -> refused: no list of messages, and no instruction
 {"prompt": "a", "completion": "b", "label": "up"}
--> refused: no pair, and no true or false label
+-> refused: no pair, no true/false label: up
 {"prompt": "a", "chosen": "b"}
--> refused: no pair, and no true or false label
+-> refused: no pair, no true/false label
 {"chosen": "b", "rejected": "c"}
 -> refused: no list of messages
 {"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
  "rejected": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "c"}]}
 -> refused: different prompts
 {"instruction": "a", "completions": [{"response": "b", "overall_score": 3}]}
--> refused: no pair, and no true or false label
+-> refused: no pair, no true/false label
 {"prompt": "a", "chosen": "x", "rejected": " x"}
 -> refused: equal or empty answers
 {"prompt": "a", "chosen": "x", "rejected": " "}

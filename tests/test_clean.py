@@ -563,7 +563,7 @@ def odd(tmp_path_factory):
     Tokenizer.byte().save(home / 'byte.json')
     Tokenizer.char('abc', SPECIAL_TOKENS).save(home / 'abc.json')
     return fill(home, {
-        'koi8.txt': 'наивный'.encode('koi8-r'), 'list.jsonl': '[\n{"text": "a"}\n]\n', 'empty.txt': '',
+        'lists/a.json': '[]', 'koi8.txt': 'наивный'.encode('koi8-r'), 'list.jsonl': '[\n{"text": "a"}\n]\n', 'empty.txt': '',
         'cut.txt.gz': gzip.compress(b'x' * 99)[:-5]})
 
 
@@ -590,6 +590,7 @@ clean.py sources = {5: ('x', 1)} | sources[5]
 clean.py sources = {'a': ('000.txt', 1), 'b': ('001.txt', None)} | weight
 prepare.py  | no text at data/clean | python clean.py
 prepare.py --source=pictures | no text at pictures
+prepare.py --source=lists | which has .json: 1; a folder is searched for .adoc .htm | .xhtml; name others by a pattern
 prepare.py --source=koi8.txt | koi8.txt: not UTF-8 | clean.py
 prepare.py --source=list.jsonl | list.jsonl:1 | clean.py
 prepare.py --source=null.jsonl | null.jsonl:1 | clean.py

@@ -292,6 +292,7 @@ LISTED = """
 {"url": "sites.host.org/bad/page/of/ann"}
 {"url": "sites.host.org/q?id=3&x"}
 {"url": "sites.host.org/q?id=3"} -> blocked domain
+{"url": "ask.org/all"} -> blocked domain
 {"license": ["MIT", "BSD"], "licence": ["MIT"]}
 {"license": null, "max_stars_repo_licenses": ["BSD"]}
 {"license": ["MIT", "GPL"]} -> license mit, gpl
@@ -300,14 +301,15 @@ LISTED = """
 {"license": null, "repo": {"license": "GPL"}} -> license gpl
 """
 LISTS = {'block': '\ufeffhttps://www.Spam.com\nboth.com # and a comment\nxn--bcher-kva.example\n'
-                  'http://index.com/index.html\nsites.host.org/Bad/page/\nsites.host.org/q?id=3\n',
+                  'http://index.com/index.html\nsites.host.org/Bad/page/\nsites.host.org/q?id=3\nask.org/all?\n',
          'allow': 'good.spam.com\nok.casino.net\nboth.com\nsites.host.org/bad/page/of/ann\n',
-         'adblock': 'bad.com\n||ads.example^\n', 'foreign': 'bücher.de\n', 'empty': '# nothing yet\n\n'}
+         'adblock': 'bad.com\n||ads.example^\n', 'star': 'bad.com/a/*\n', 'foreign': 'bücher.de\n', 'empty': '# nothing yet\n\n'}
 
 
 BAD_LISTS = """
 --url_block=empty => no entries
 --url_block=adblock => must have a domain & ||ads.example^
+--url_block=star => must have a domain & bad.com/a/*
 --url_block=foreign => must have a domain & bücher.de
 """
 

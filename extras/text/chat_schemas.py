@@ -60,7 +60,7 @@ def in_known_form(record, names):
 
 def from_text(name, value):
     """Return messages that a table holds as a text; any other value as it is."""
-    if isinstance(value, str) and re.match(r'(?s)\s*\[\s*{.*["\'](role|from)["\']\s*:', value):
+    if isinstance(value, str) and re.match(r'(?s)[\s\w(]*\[\s*{.*["\'](role|from)["\']\s*:', value):
         # numpy writes a list without commas; inside of a text, a new line is written as \n
         text = re.sub('}\\s*\n\\s*{', '}, {', value)
         for parse in json.loads, ast.literal_eval:
@@ -85,7 +85,7 @@ def with_more_of_the_question(record):
     turns = [{'role': 'user', 'content': '\n\n'.join(texts)}]
     if re.fullmatch(r'\s*Human:.*\n\nAssistant:\s*', turns[0]['content'], re.S):    # hh-rlhf
         turns = turns_of(texts[0])[:-1]
-    record['prompt' if name == 'input' else name] = [
+    record[name] = [
         {'role': role, 'content': text} for pair in history
         for role, text in zip(('user', 'assistant'), pair)] + turns
 

@@ -130,14 +130,14 @@ def host_and_path(url):
     """Return ('a.org', '/x') for https://me@www.a.org:80/x/, at most 2,000 characters."""
     parts = re.match(r'(?:(?:[a-z][a-z0-9+.-]*:)?//)?(?:[^/?#]*@)?(?:www\.)?([^/?#:]*)[^/?#]*(.*)',
                      url[:2000].lower().strip(), re.S)
-    return parts[1].strip('.'), parts[2].rstrip('/')
+    return parts[1].strip('.'), parts[2].rstrip('/?')
 
 
 def listed(paths):
     """Read files, 'a,b', with a domain or a path of a domain on each line and comments after #.
     Return the entries: {'spam.com', 'sites.org/bad/page'}."""
     # ASCII, because bücher.de is xn--bcher-kva.de in a URL
-    place = re.compile(r'(https?://)?[\w.-]+(/.*)?', re.ASCII)
+    place = re.compile(r'(https?://)?[\w.-]+(/[^*]*)?', re.ASCII)
     prefixes = set()
     for path in find_paths(paths):
         require(os.path.isfile(path), f'{path} is not a file')

@@ -61,11 +61,11 @@ class Unpacked(io.RawIOBase):
 # What a page says of itself: <meta charset="koi8-r">, or content="text/html; charset=koi8-r", or
 # <?xml version="1.0" encoding="koi8-r"?>. x-sjis is sjis, and Python knows windows-874 as 874.
 CHARSET = re.compile(rb'<(?:meta|\?xml)\b[^>]*?\b(?:charset|encoding)\s*=\s*["\']?\s*'
-                     rb'(?:x-|windows-)*([\w.:-]+)', re.I)
+                     rb'(?:x-|windows-)*([\w.:-]+?)(?:-[ie])?(?![\w.:-])', re.I)
 # By these names people mean a larger encoding, that of Windows, and browsers read them so.
 LARGER = {'ascii': 'cp1252', 'iso8859-1': 'cp1252', 'iso8859-9': 'cp1254', 'iso8859-11': 'cp874',
           'tis-620': 'cp874', 'shift_jis': 'cp932', 'gb2312': 'gb18030', 'gbk': 'gb18030',
-          'euc_kr': 'cp949', 'big5': 'big5hkscs'}
+          'euc_kr': 'cp949', 'big5': 'big5hkscs', 'euc_jp': 'euc_jis_2004'}
 
 
 def encoding_of(path, start, encoding):
@@ -115,7 +115,7 @@ def check_names(names):
     """Refuse two columns of one name, because a record would have only one of them."""
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
-        raise ValueError(f'two columns have the name {twice[0]}: rename or remove one')
+        raise ValueError(f'two columns have the name {twice[0]}: rename one, or add a header line')
 
 
 def rows_of_parquet(path, columns):
@@ -169,6 +169,8 @@ def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
     first = next(lines, '')
     if sign := re.match('"?sep=(.)"?\\s*$', first, re.I):
         delimiter, first = sign[1], next(lines, '')
+    if delimiter not in first and re.search('^#|[;|\t]', first):
+        raise ValueError('the first line must name columns, with commas; for ;, add a line sep=;')
     rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True,
                       skipinitialspace=f'{delimiter} "' in first, quoting=quoting)
     names, row = [], []
@@ -182,13 +184,12 @@ def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
         if row and not names:
             names = [name.strip() for name in row]
             check_names(names)
-            if len(names) == 1 and re.search('^#|[;|\t]', names[0]):
-                raise ValueError('the first line of a .csv must name its columns, with commas; if '
-                                 'they have others, such as ;, write the line sep=; above all')
         elif row:
-            is_whole = len(row) == len(names)
+            # cat a.csv b.csv leaves the second header
+            again = row[-1] == names[-1] and [cell.strip('\ufeff" ') for cell in row] == names
+            why = DAMAGED if len(row) != len(names) else 'the header again' * again
             cells = [None if cell in NULLS else cell for cell in row]
-            yield dict(zip(names, cells)) if is_whole else ValueError(DAMAGED)
+            yield ValueError(why) if why else dict(zip(names, cells))
 
 
 def unquoted(cell):

@@ -56,7 +56,7 @@ PARAGRAPHS = set('p div h1 h2 h3 h4 h5 h6 ul ol dl table section article aside h
                  'summary legend caption center menu dir dialog search hgroup select'.split())
 LINES = set('br li dt dd tr option optgroup button textarea'.split())
 # with_powers() replaces \1 and \2 later
-TAG_TEXT = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2'}
+TAG_TEXT = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2', 'wbr': '\u200b'}
 # the pronunciation in <ruby>: 漢<rt>かん</rt> becomes 漢(かん)
 RUBY = re.compile(r'<rp\b[^<>]*>[^<]*(?:</rp\s*>)?|<rt\b[^<>]*>((?:(?!</?r[tp]\b|</ruby)[^\0])*)'
                   r'(?:</rt\s*>)?', re.I)
