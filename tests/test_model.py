@@ -292,6 +292,8 @@ def test_what_is_no_model_of_ours_is_one_sentence_with_its_path_and_what_is_odd(
         refused(f'{file} {words} this model.py', GPT.load, file)
         torch.save({key: whole[key]}, file)
         refused(f"{file} cannot be loaded into this model.py .KeyError.'model", GPT.load, file)
+    for name in 'a.ckpt', 'a.pth':
+        assert GPT.load(saved(tmp_path / name)).config
     saved(file)
 
     def slip(self, config):             # yours, in a model.py that you changed
