@@ -263,10 +263,10 @@ def compute_rewards(answers):
     all processes. Answers with a reward of at least 1 pass; those without a stop token are
     truncated."""
     texts = [tokenizer.decode([id for id in a['ids'] if id not in tokenizer.stop]) for a in answers]
-    rewards = reward_fn([prompt_of[a['prompt']] for a in answers], texts)
-    for a, value in zip(answers, map(float, rewards)):
-        require(abs(value) < 1e9, f'{reward=} must return finite numbers below 1e9, not {value}')
-        a['reward'] = value
+    for a, value in zip(answers, reward_fn([prompt_of[a['prompt']] for a in answers], texts)):
+        require(hasattr(value, '__float__') and abs(value) < 1e9,
+                f'{reward=} must return finite numbers below 1e9, not {value!r:.80}')
+        a['reward'] = float(value)
     values = np.array([(1, len(a['ids']), a['reward'], a['reward'] >= 1,
                         a['ids'][-1] not in tokenizer.stop, -sum(a['log_p'])) for a in answers])
     # a process may have no answers
