@@ -111,7 +111,7 @@ def packed(name, model, tokenizer, items, run):
         r'\(\?[^:=!<]', tokenizer.pattern)
     require(n <= LARGEST and not unsupported, f'{name}: a page needs models of at most {LARGEST:,} '
             'parameters with our own bpe tokenizers and without rope_scaling, qkv_bias and '
-            'qk_norm; use --to=hf and transformers serve')
+            'qk_norm; use --to=hf, and transformers serve')
     hf_model.translated(model)          # demo.js supports only Llama's tensors
 
     weights = {part: rounded(weight) for part, weight in model.float().state_dict().items()

@@ -86,9 +86,9 @@ def encoding_of(path, start, encoding):
 
 
 def is_utf8(path, encoding):
-    """Return whether a file is UTF-8 despite the declared `encoding`: at least two thirds of its
-    non-ASCII characters, invalid bytes and zeros are valid. Pure ASCII may be Japanese mail
-    (iso-2022-jp), so there the declaration wins, but not UTF-16, which would contain zeros."""
+    """Return whether a file is UTF-8 despite the declared `encoding`, that is, has more non-ASCII
+    characters than invalid bytes and zeros. Pure ASCII may be Japanese mail (iso-2022-jp), so there
+    the declaration wins, but not UTF-16, which would contain zeros."""
     n_letters = n_invalid = 0
     with contextlib.suppress(*DAMAGE):
         for line in open_bytes(path):
