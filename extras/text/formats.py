@@ -114,9 +114,9 @@ def records_of(path, encoding='', columns=None):
 
 def check_names(names):
     """Raise a ValueError if two columns share a name, because a record can hold only one value."""
-    duplicates = [name for name in names if name and names.count(name) > 1]
-    if duplicates:
-        raise ValueError(f'two columns have the name {duplicates[0]}: rename one, or add a header')
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise ValueError(f'two columns have the name {twice[0]}: rename one, or add a header line')
 
 
 def rows_of_parquet(path, columns):
