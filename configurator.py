@@ -130,10 +130,12 @@ def find_paths(text, inside=''):
 def require_writable(path):
     """Raise UserError if a file can't be written. Scripts call this before their work begins. It
     creates the file's folder."""
+    is_new = not os.path.exists(path)       # an empty file of the user, or /dev/null, must stay
     try:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         open(path, 'ab').close()
-        os.path.getsize(path) or os.unlink(path)        # remove the empty test file
+        if is_new:
+            os.unlink(path)
     except OSError as error:
         raise UserError(f"can't write to {path}: {error.strerror}; choose another --out") from None
 

@@ -45,7 +45,7 @@ from model import IGNORE
 init_from = 'out/sft'           # resume, a folder or .pt file; auto: resume if possible, else this
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from chats.py --source=FILE
 out_dir = 'out/dpo'             # folder for checkpoints, metrics and samples
-overwrite = False               # True: delete the run that out_dir holds
+overwrite = False               # True: delete the run in out_dir
 loss_type: Literal['dpo', 'ipo', 'kto', 'orpo', 'simpo', 'rm'] = 'dpo'  # rm trains a reward model
 beta: float | None = None       # scale of the rewards; None = 0.1, or 2 with simpo
 gamma = 1.0                     # with simpo: target margin between the two rewards
@@ -58,7 +58,7 @@ micro_batch_size = 0            # maximum pairs per device and forward pass; 0 =
 learning_rate = 3e-5            # peak; above 100 million parameters, 5e-7 to 5e-6
 warmup_steps: int | float = 0.1  # steps of linear warmup; below 1: a fraction of max_steps
 grad_clip = 1.0                 # maximum norm of the gradient; 0 = no clipping
-# watching
+# logging and evaluation
 log_interval = 10               # steps between log lines
 eval_interval = 0               # steps between evaluations; also before training; 0 = an epoch
 save_interval = 250             # steps between checkpoints
@@ -165,7 +165,7 @@ def batch_indices(step, lengths, batch_size, seed):
 
 
 explicit = dict()           # {setting in a config file or flag: its previous value}
-config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
+config = configure(globals(), BOUNDS, explicit)     # config files and flags override the settings
 config |= {'stage': 'dpo', 'steps': 0}      # with a stage, eval.py uses chat templates
 
 # --- a new or resumed run, its model, and the device ----------------------------------------------

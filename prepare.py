@@ -149,7 +149,7 @@ def write_bins(folder, texts, masks, tok, dtype, separator_ids=()):
 
 
 # --- the job --------------------------------------------------------------------------------------
-config = configure(globals(), BOUNDS)       # config files and flags override settings
+config = configure(globals(), BOUNDS)       # config files and flags override the settings
 require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or os.path.isfile(tokenizer),
         f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
 out_dir = pathlib.Path(os.path.realpath(out_dir))

@@ -44,9 +44,9 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import GPT, IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/sft'           # a run's folder or a .pt, or resume; auto: resume or this
+init_from = 'out/sft'           # resume, a folder or .pt file; auto: resume if possible, else this
 out_dir = 'out/rl'              # folder for checkpoints, metrics and samples
-overwrite = False               # True: delete the run that out_dir holds
+overwrite = False               # True: delete the run in out_dir
 reward = ''                     # FILE.py as above, problems, FILE.jsonl or FOLDER
 allow_code_execution = False    # True: run generated programs; first read extras/tasks/sandbox.py
 learning_rate = 2e-4            # peak; above 100 million parameters, 1e-6 to 1e-5
@@ -64,7 +64,7 @@ clip = 0.2                      # PPO's probability ratio is clipped to 1 - clip
 kl_coef = 0.0                   # weight of the KL penalty; the initial model then stays in memory
 warmup_steps: int | float = 0.05  # steps of linear warmup; below 1: a fraction of max_steps
 grad_clip = 1.0                 # maximum norm of the gradient; 0 = no clipping
-# watching
+# logging and evaluation
 log_interval = 1                # steps between log lines
 eval_interval = 20              # steps between evaluations; also before the first, after the last
 eval_prompts = 200              # maximum validation prompts, always the same, with greedy answers
@@ -127,8 +127,8 @@ def collate(answers):
             torch.tensor([a['advantage'] for a in answers for _ in a['ids']]))
 
 
-explicit = dict()           # {setting: previous value} of those set by config files and flags
-config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
+explicit = dict()           # {setting in a config file or flag: its previous value}
+config = configure(globals(), BOUNDS, explicit)     # config files and flags override the settings
 content = pathlib.Path(reward).read_bytes() if os.path.isfile(reward) else b''
 # eval.py uses the chat format if a checkpoint has a stage. reward_hash detects an edited FILE.py.
 config |= {'stage': 'rl', 'reward_hash': hashlib.sha256(content).hexdigest()[:16]}

@@ -32,7 +32,7 @@ from model import IGNORE
 init_from = 'out/base'          # resume, a folder or .pt file; auto: resume if possible, else this
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from chats.py
 out_dir = 'out/sft'             # folder for checkpoints, metrics and samples
-overwrite = False               # True: delete the run that out_dir holds
+overwrite = False               # True: delete the run in out_dir
 epochs = 3.0                    # passes over the conversations; 1 to 3 are usual
 batch_size = 32                 # conversations per step, over all devices
 learning_rate = 3e-4            # peak; above 100 million parameters, 1e-5 to 5e-5
@@ -43,7 +43,7 @@ micro_batch_size = 0            # maximum conversations per device and forward p
 warmup_steps: int | float = 0.03  # steps of linear warmup; below 1: a fraction of max_steps
 grad_clip = 1.0                 # maximum norm of the gradient; 0 = no clipping
 dropout = 0.0                   # dropout probability
-# watching
+# logging and evaluation
 log_interval = 10               # steps between log lines
 eval_interval = 0               # steps between evaluations; also before training; 0 = an epoch
 save_interval = 250             # steps between checkpoints
@@ -117,7 +117,7 @@ def batch_indices(step, lengths, batch_size, seed):
 
 
 explicit = dict()           # {setting in a config file or flag: its previous value}
-config = configure(globals(), BOUNDS, explicit)     # config files and flags replace the settings
+config = configure(globals(), BOUNDS, explicit)     # config files and flags override the settings
 config |= {'stage': 'sft', 'steps': 0}      # with a stage, eval.py uses chat templates
 
 # --- a new or resumed run, its model, and the device ----------------------------------------------

@@ -52,7 +52,7 @@ beta1 = 0.9                     # AdamW's decay rate for the mean gradient
 beta2 = 0.95                    # AdamW's decay rate for squared gradients; 0.95 averages 20 steps
 grad_clip = 1.0                 # maximum norm of the gradient; 0 = no clipping
 spike_z = 8.0                   # skip updates with a higher z-score of the loss; 0 = skip none
-# watching
+# logging and evaluation
 log_interval = 10               # steps between log lines
 eval_interval = 250             # steps between evaluations; also before the first, after the last
 eval_tokens = 65_536            # tokens of each val*.bin to evaluate, always the same; 0 = all

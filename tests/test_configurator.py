@@ -7,7 +7,7 @@ import shutil
 import pytest
 from conftest import FORGET, ROOT, each_is_a_mistake, fill, mistake, ok, run, table
 
-from configurator import find_paths, split_paths
+from configurator import find_paths, require_writable, split_paths
 
 HEAD = '''"""A throw-away script.
 
@@ -317,3 +317,11 @@ def test_a_list_of_commas_and_blanks_is_no_empty_setting(play):
     assert result(play('--note='))['note'] == ''
     for given in ',', ' ', ' , ,':
         one_line(play(f'--note={given}'), '--note=')
+
+
+def test_trying_a_file_leaves_what_was_there(tmp_path):
+    """Also an empty file, such as /dev/null."""
+    (tmp_path / 'empty').touch()
+    for name in 'empty', 'new/file':
+        require_writable(tmp_path / name)
+    assert [path.name for path in sorted(tmp_path.rglob('*'))] == ['empty', 'new']
