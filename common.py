@@ -53,9 +53,9 @@ def is_main_process():
     without torch.distributed's environment variables: each would train a model of its own."""
     n = max(os.environ.get(name, '1') for name in PROCESS_COUNTS)
     has_rendezvous = all(map(os.environ.get, ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')))
-    require(has_rendezvous or n == '1' and 'RANK' not in os.environ, f'{n} processes, but not all '
-            'of RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT are set: set them, or run torchrun by srun '
-            'on each node (docs/training.md); for independent runs, unset SLURM_STEP_NUM_TASKS')
+    require(has_rendezvous or n == '1' and 'RANK' not in os.environ, f'{n} processes; not all of '
+            'RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT are set: set them, or run torchrun on each '
+            'node with srun (docs/training.md); for independent runs, unset SLURM_STEP_NUM_TASKS')
     return os.environ.get('RANK', '0') == '0'
 
 
