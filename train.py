@@ -240,13 +240,14 @@ else:
     net = sharding.shard(model, shard, device_type, dtype)
 
 # --- optimizer ------------------------------------------------------------------------------------
-# RMSNorm weights (vectors) get no weight decay, because they should stay near 1. AdamW ignores the
-# keys use_muon, read by Muon, and lr_scale, read by the loop. named_parameters() lists a tied head
-# only as the embedding.
+# The last group has the RMSNorm weights, which should stay near 1, so it has no weight decay, and any
+# other weights that you add. AdamW ignores the keys use_muon, read by Muon, and lr_scale, read by
+# the loop. named_parameters() lists a tied head only as the embedding.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': True},
           {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
-          {'params': [p for name, p in model.named_parameters() if name == 'head.weight']},
-          {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
+          {'params': [p for name, p in model.named_parameters() if name == 'head.weight']}]
+grouped = {p for group in groups for p in group['params']}
+groups.append({'params': [p for p in model.parameters() if p not in grouped], 'weight_decay': 0.0})
 Optimizer = torch.optim.AdamW
 if optimizer == 'muon':
     from extras.training.muon import Muon as Optimizer

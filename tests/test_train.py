@@ -282,6 +282,21 @@ def skips(out):
     return [*map(int, re.findall(r'step (\d+): update skipped', (out / 'train.log').read_text()))]
 
 
+def test_a_weight_of_any_shape_that_you_add_to_the_model_is_trained(numbers, out):
+    add = """import model, torch
+init, backbone = model.GPT.__init__, model.GPT.backbone
+def with_more(self, config):
+    init(self, config)
+    self.more = torch.nn.ParameterList(torch.ones(shape) for shape in ((), (2, 2), (1, 2, 3)))
+def use_more(self, *args, **more):
+    return backbone(self, *args, **more) * sum(weight.mean() for weight in self.more)
+model.GPT.__init__, model.GPT.backbone = with_more, use_more
+"""
+    ok(train(numbers, out, SHORT, before=add))
+    weights = state(out)['model']
+    assert [bool((weights[f'more.{i}'] == 1).any()) for i in range(3)] == [False] * 3
+
+
 def test_float16_looks_for_its_scale_and_skips_what_overflows(numbers, tmp_path):
     ok(train(numbers, tmp_path, '--dtype=float16', before=accident('nan', *range(2, 8))))
     assert state(tmp_path)['skipped'] >= 6
