@@ -240,9 +240,9 @@ else:
     net = sharding.shard(model, shard, device_type, dtype)
 
 # --- optimizer ------------------------------------------------------------------------------------
-# The last group has the RMSNorm weights, which should stay near 1, so it has no weight decay, and any
-# other weights that you add. AdamW ignores the keys use_muon, read by Muon, and lr_scale, read by
-# the loop. named_parameters() lists a tied head only as the embedding.
+# The last group gets no weight decay: RMSNorm weights, which should stay near 1, and any other
+# weights that you add to the model. AdamW ignores the keys use_muon, read by Muon, and lr_scale,
+# read by the loop. named_parameters() lists a tied head only as the embedding.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': True},
           {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
           {'params': [p for name, p in model.named_parameters() if name == 'head.weight']}]
