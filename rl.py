@@ -166,9 +166,10 @@ if reward.endswith('.py'):
     exec(compile(content, reward, 'exec'), vars(program))
     require({'prompts', 'reward'} <= vars(program).keys(),
             f'{reward} does not exist, or it must define prompts() and reward()')
-    # [*'text'] would be a list of letters, so encode_prompts() gets the invalid value in a tuple.
-    prompts, val_prompts = ([(value,)] if isinstance(value, str | dict | None) else [*value] for
-                            value in (program.prompts(), getattr(program, 'held_out', list)()))
+    # [*'text'] would be a list of letters, and each process orders a set differently, so
+    # encode_prompts() gets such data in a tuple, which it refuses.
+    prompts, val_prompts = ([(data,)] if isinstance(data, str | dict | set | None) else [*data] for
+                            data in (program.prompts(), getattr(program, 'held_out', list)()))
     reward_fn = lambda prompts, texts: map(program.reward, prompts, texts)
 else:           # problems, FILE.jsonl or FOLDER
     from extras.tasks.rewards import open_reward
@@ -263,10 +264,10 @@ def compute_rewards(answers):
     all processes. Answers with a reward of at least 1 pass; those without a stop token are
     truncated."""
     texts = [tokenizer.decode([id for id in a['ids'] if id not in tokenizer.stop]) for a in answers]
-    rewards = reward_fn([prompt_of[a['prompt']] for a in answers], texts)
-    for a, value in zip(answers, map(float, rewards)):
-        require(abs(value) < 1e9, f'{reward=} must return finite numbers below 1e9, not {value}')
-        a['reward'] = value
+    for a, value in zip(answers, reward_fn([prompt_of[a['prompt']] for a in answers], texts)):
+        require(hasattr(value, '__float__') and abs(value) < 1e9,       # false for nan
+                f'{reward=} must return finite numbers below 1e9, not {value!r:.80}')
+        a['reward'] = float(value)
     values = np.array([(1, len(a['ids']), a['reward'], a['reward'] >= 1,
                         a['ids'][-1] not in tokenizer.stop, -sum(a['log_p'])) for a in answers])
     # a process may have no answers
