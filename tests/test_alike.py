@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_or_that_another_process_writes_to_is_re
     mistake(trainer.begin(out), 'has a run')
     assert contents(out) == contents(done)
     (tmp_path / 'file').write_text('mine')
-    for place in 'file', 'file/below', '/proc/no':
+    for place in 'file', 'file/below', '/proc/no', 'x' * 300:
         mistake(trainer.begin(tmp_path / place), f"can't write to {tmp_path / place}: ")
     mistake(trainer.begin(tmp_path / 'deep/er', trainer.given('nowhere')), 'nowhere')
     assert {path.name for path in tmp_path.iterdir()} == {'run', 'file'}
@@ -155,7 +155,7 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(train
     more = f'{more} --init_from={start}'.replace('HERE', str(tmp_path))
     straight, out = tmp_path / 'straight', tmp_path / 'run'
     ok(trainer.begin(straight, more))
-    auto = functools.partial(trainer.begin, out, more, '--init_from=auto')
+    auto = functools.partial(trainer.begin, out, more, '--init_from=auto --init_from=auto')   # of a config, too
     killed = [auto(before=accident('kill', updates))]
     assert state(out)['step'] == 0                      # the first save comes before the first step
     shutil.rmtree(start)
