@@ -1,12 +1,12 @@
 """
-Options in four rooms: each file is what one user wants, and a flag of a script opens it. The
-scripts work without this folder as long as no flag asks for a file of it.
+Optional features in four subpackages. Each file is one feature, imported only when a flag of a
+script needs it. Without such a flag, the scripts work without this folder.
 
-text/       what clean.py and chats.py read, mask, filter and look at
-training/   how a model or a tokenizer trains in another way
-tasks/      questions, answers, and programs that run to see whether an answer is right
-models/     models and tokenizers of others, and files for other programs
+text/       what clean.py and chats.py read, mask, filter and audit
+training/   other ways to train a model or a tokenizer
+tasks/      questions, answers, and a sandbox that runs programs to grade the answers
+models/     import and export: Hugging Face models and tokenizers, GGUF, an HTML page
 
-Each room's __init__.py says in a line a file what it is and who opens it. Some files are commands,
-too: python -m extras.ROOM.NAME --help
+The __init__.py of a subpackage lists its files and the flags that import them. Some files are also
+commands: python -m extras.SUBPACKAGE.NAME --help
 """

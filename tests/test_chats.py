@@ -216,9 +216,9 @@ CONVERSATIONS = r'''
 {"messages": "[{'from': 'human', 'value': 'a} {b}\\n{c'}\n {'from': 'gpt', 'value': 'd'}]"}
 -> user: a} {b}\n{c | assistant: d
 {"messages": "[{'from': 'human', 'value': 'a'} {'from': 'gpt', 'value': 'd'}]", "prompt": "a"}
--> refused: messages is a text, and neither JSON nor a list of Python
+-> refused: messages is a string, but neither JSON nor a Python list
 {"messages": "array([{'role': 'user', 'content': 'a'}], dtype=object)"}
--> refused: messages is a text, and neither JSON nor a list of Python: array([{
+-> refused: messages is a string, but neither JSON nor a Python list: array([{
 {"instruction": "Write a chat.", "output": "[{\"role\": \"assistant\", \"content\": \"b\"}]", "context": "c"}
 -> user: Write a chat.\n\nc | assistant: [{"role": "assistant", "content": "b"}]
 {"instruction": "Sort:", "input": "[{\"name\": \"b\"}, {\"name\": \"a\"}]", "output": "a, b"}
@@ -680,7 +680,7 @@ def test_every_record_of_real_files_arrives(tmp_path):
 WHY_LEFT_OUT = r"""not a JSON object \(a list must be a .json file\), 2, .*/a.jsonl:11$
 can't be read \(Error -N .*, 1, .*/bad.jsonl.gz
 can't be read \(Compressed file ended before the end-of-stream marker.*, 1, .*/cut.jsonl.gz:\d\d+
-no list .*Expecting.*, 1, .*/cut.json$
+neither a list .*Expecting.*, 1, .*/cut.json$
 not UTF-8.*iconv.*, 1, .*/latin.jsonl:1
 not as many cells.*, 1, .*/b.csv:2
 exact duplicate, 2,
@@ -840,8 +840,8 @@ MISTAKES = """
 --source=nowhere => nowhere does not exist
 --source=one.jsonl,nowhere => nowhere does not exist
 --source=one.jsonl => 1 records of one.jsonl can be used & need two questions & left out, no list & or input with output & 1, first one.jsonl:2 (prompt)
---source=samples.jsonl => an answer that eval.py judged: 2 & samples.jsonl:1 & --prefer
---source=samples.jsonl --prefer=passed => none of 2 judged answers
+--source=samples.jsonl => an answer that eval.py graded: 2 & samples.jsonl:1 & --prefer
+--source=samples.jsonl --prefer=passed => none of the 2 graded answers
 --source=one.jsonl --val_fraction=1 => val_fraction=1 must be
 --source=one.jsonl --kind=chat => kind='chat' must be
 --source=one.jsonl --prefer => --prefer needs a value: '' or passed

@@ -65,7 +65,7 @@ def test_packed_files_are_records_and_a_damaged_one_is_said(tmp_path):
 
 # files, the texts that arrive, and the reasons of what does not
 TABLES = read_rows(pathlib.Path(__file__).with_name('tables.jsonl'))
-TABLES += [{'file': 'a.json', 'data': '[' * 100_000, 'texts': [], 'left_out': ['no list']}]
+TABLES += [{'file': 'a.json', 'data': '[' * 100_000, 'texts': [], 'left_out': ['neither a list']}]
 
 
 @pytest.mark.parametrize('row', TABLES, ids=[f"{row['file']} {row['data'][:50]}" for row in TABLES])

@@ -349,7 +349,7 @@ REFUSED = """
 --compare=x => no setting has this name; closest
 --tasks=problems => --allow_code_execution=True
 --tasks=problems --splits=unseen,unseen --allow_code_execution=True => 'unseen-0/0' twice
---tasks=problems --splits=variation --allow_code_execution=True => 'variation' is no split
+--tasks=problems --splits=variation --allow_code_execution=True => 'variation' is not a split
 --tasks=problems --num_samples=4 --k=1,8 => --num_samples=8
 --k=a => --k=a must be whole numbers from 1, separated by commas
 --k=1,0 => --k=1,0 must be

@@ -274,7 +274,7 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_work(place, tmp_pat
     (tmp_path / f'x{ending}').mkdir(parents=True)
     for out in tmp_path / f'file/x{ending}', f'/proc/x{ending}', tmp_path / f'x{ending}':
         mistake(run(command, *flags, f'--out={out}', cwd=place), *(
-            ['is there already'] if 'hf' in ending and 'file' not in str(out) and '/proc' not in str(out)
+            ['already exists'] if 'hf' in ending and 'file' not in str(out) and '/proc' not in str(out)
             else [f"can't write to {out}: ", 'choose another --out']))
     assert (tmp_path / 'file').read_text() == 'mine'
     assert {path.name for path in tmp_path.iterdir()} == {'file', f'x{ending}'.partition('/')[0]}

@@ -209,7 +209,7 @@ def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path, stage
     (tmp_path / 'eval.json').write_text('scores')
     export = lambda: run('extras.models.export', '--ckpt=best.pt --to=hf', cwd=tmp_path)
     ok(export())
-    mistake(export(), 'hf is there already')
+    mistake(export(), 'hf already exists')
     assert (hf / 'eval.json').read_text() == 'scores'
     card = (hf / 'README.md').read_text()
     assert all(word in card for word in ("init_from = 'out/base'", 'license: other', 'at step 7'))

@@ -248,16 +248,16 @@ def test_a_full_run_that_was_interrupted_goes_on_there(full_run, tmp_path):
     trainer that had begun resumes."""
     code, printed, calls = full_run()
     assert (code, len(calls)) == (0, 22) and '22 of 22, after 0 minutes' in printed, printed
-    assert 'full run begins anew' not in printed and full_run()[::2] == (0, [])
+    assert 'full run starts over' not in printed and full_run()[::2] == (0, [])
     for i, how, code in ((0, KILL, -9), (2, CTRL_C, 130), (5, FAIL, 1), (7, KILL, -9), (9, KILL, -9),
                          (12, CTRL_C, 130), (16, KILL, -9), (21, CTRL_C, 130)):
         begun = full_run('--again', end=f'{how} {calls[i]}')
-        assert 'full run begins anew' in begun[1] and begun[::2] == (code, calls[:i + 1]), begun
-        assert code == -9 or 'goes on here' in begun[1]
+        assert 'full run starts over' in begun[1] and begun[::2] == (code, calls[:i + 1]), begun
+        assert code == -9 or 'continues from here' in begun[1]
         resumed = full_run()
         first = calls[i].replace(' --overwrite=True', AUTO) if ' config/' in calls[i] else calls[i]
         assert resumed[::2] == (0, [first, *calls[i + 1:]]), resumed
-        assert f'{i} of 22 ended well before' in resumed[1] or i == 0
+        assert f'{i} of 22 finished before' in resumed[1] or i == 0
         mixed = (tmp_path / 'data/rejection/train.jsonl').read_text().split()
         assert mixed == ['"data/mined/train.jsonl"', '"data/sft/train.jsonl"']
 

@@ -297,7 +297,7 @@ DAMAGED = {'twice.csv': ('text,text\na,b\n', 'two columns have the name text'),
            'lfs.jsonl': ('version https://git-lfs.github.com/spec/v1\noid sha256:1\n', 'git lfs pull'),
            'cut.jsonl.gz': (gzip.compress(b'{"text": "a"}' * 99)[:-20], 'Compressed file ended'),
            'list.jsonl': ('[1, 2]\n', 'not a JSON object'), 'pdf.json': ('%PDF-1.7\n', 'looks like a .pdf'),
-           'empty.json': ('', 'no list')}
+           'empty.json': ('', 'neither a list')}
 
 
 def test_the_four_scripts_that_read_text_read_the_same_files_alike_and_say_alike_what_is_damaged(

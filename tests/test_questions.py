@@ -137,7 +137,7 @@ def test_a_pattern_that_needs_years_ends_and_says_so(monkeypatch):
     monkeypatch.setattr(questions, 'SECONDS', 0.2)
     text = 'The harvest was early because the summer was warm and dry, and the farmers of the valley sold it.'
     [verdict] = verdicts([(to_question({'prompt': 'x', 'regex': r'^(\w+[ ,.]*){1,15}$'}), text, True)], None)
-    assert verdict == {'outcome': 'wrong', 'message': 'regex was not done in 0.2 s'}
+    assert verdict == {'outcome': 'wrong', 'message': 'regex timed out after 0.2 s'}
 
 
 def test_a_question_of_any_source_is_asked_alike():

@@ -222,7 +222,7 @@ clm --prompt=@dataclass => save it in a file, and pass --prompt=@FILE
 clm --prompt=@latin.txt => @latin.txt must name a file of UTF-8 text
 clm --system=x --prompt=a => --system needs --chat=True
 span --prompt=a => python -m extras.models.fill
-rm --prompt=a => scores answers
+rm --prompt=a => reward model
 clm --chat=True => a base model & python sft.py --init_from=
 clm --serve=0 => no setting has this name; closest: seed
 clm --prompts=x => closest: prompt

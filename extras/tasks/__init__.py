@@ -7,11 +7,11 @@ problems            --tasks=problems: small Python problems with tests; chats.py
 questions           eval.py --data: one format for HumanEval, MBPP, GSM8K and your own
 grading             eval.py --tasks: scores answers by tests or rules
 own_tests           questions: runs your unittest, doctest or pytest tests
-sandbox             --allow_code_execution: runs programs that a model wrote; may be copied alone
+sandbox             --allow_code_execution: runs generated programs; you can copy this file alone
 rewards             rl.py --reward=problems, FILE.jsonl, FOLDER: tests, rules or a reward model
 
 Commands, python -m extras.tasks.NAME --help:
-compare             is the second of two models better, and at what?
-rescore             pass@k of existing answers, without a model
-chain_report        the report of run.sh: scores of each stage
+compare             compares two models on the same problems
+rescore             computes pass@k of existing answers, without a model
+chain_report        writes the report of run.sh: scores of each stage
 """

@@ -1,16 +1,16 @@
 """
-The report of run.sh: the scores of each stage, and its gains over SFT.
+Write the report of run.sh: the scores of each stage, and its gains over SFT.
 
     python -m extras.tasks.chain_report --minutes=8.3         # reads out/quickstart*
 
-Writes REPORT.md and report.json into out/quickstart.
+This command writes REPORT.md and report.json to out/quickstart.
 """
 import argparse, ast, json, os, pathlib, platform, re, subprocess
 import torch
 from extras.tasks.answers import read_rows
 from extras.training.muon import is_native
 
-# {name in report.json, which other programs read: (name for people, folder)}
+# {name in report.json, which other programs read: (name in REPORT.md, folder)}
 STAGES = {'base': ('base', 'out/quickstart'), 'sft': ('SFT', 'out/quickstart_sft'),
           'dpo': ('DPO with an SFT term', 'out/quickstart_dpo'), 'rl': ('RL', 'out/quickstart_rl'),
           'control rejection sampling': ('rejection sampling', 'out/quickstart_rejection')}
@@ -20,8 +20,8 @@ LEGEND = """Each number is the percentage of greedy answers that pass all their 
 interval. README.md, under "What you will see", says what the three kinds of problems are.
 - preferred: the percentage of passing answers that are a single return statement.
 - bits per byte: the loss on the first 16,384 held-out tokens of the base model's corpus.
-- usual range: what several seeds of ours ended with, for the preset of a stage.
-- over SFT: the gain in points. If 0 is in its 95% interval, it may be luck."""
+- usual range: the final values of our runs with several seeds, for the preset of a stage.
+- over SFT: the gain in percentage points. If its 95% interval contains 0, it may be chance."""
 
 
 def read_json(path):
@@ -29,7 +29,7 @@ def read_json(path):
 
 
 def machine():
-    """Return a text: GPU or CPU, its cores, the dtype of matrix products and the versions."""
+    """Describe the GPU or CPU, its cores, the dtype of matrix products and the versions."""
     kind, name = 'cpu', platform.machine()
     if torch.cuda.is_available():
         kind, name = 'cuda', torch.cuda.get_device_name()
@@ -57,16 +57,16 @@ def as_expected(folder):
     last = {}
     for row in read_rows(f'{folder}/metrics.jsonl'):
         last |= row
-    usual = ast.literal_eval(found[1]) if found else {}
-    return {name: (last[name], *limits) for name, limits in usual.items() if name in last}
+    ranges = ast.literal_eval(found[1]) if found else {}
+    return {name: (last[name], *limits) for name, limits in ranges.items() if name in last}
 
 
 def verdict(name, numbers):
     """('val_loss', (3.918, 3.85, 4.2)) -> 'val_loss 3.918 is in the usual range, 3.85 to 4.2'"""
     value, low, high = numbers
     where = 'in' if low <= value <= high else 'outside'
-    more = '; see "My numbers differ" in docs/trouble.md' if where == 'outside' else ''
-    return f'{name} {value:.4g} is {where} the usual range, {low:g} to {high:g}{more}'
+    advice = '; see "My numbers differ" in docs/trouble.md' if where == 'outside' else ''
+    return f'{name} {value:.4g} is {where} the usual range, {low:g} to {high:g}{advice}'
 
 
 def stage(name):
@@ -76,8 +76,8 @@ def stage(name):
     split = tasks['problems']['by_split']
     passed = [row for row in read_rows(f'{folder}/samples.jsonl')
               if row['split'] == 'example' and row['outcome'] == 'passed']
-    # A trainer writes tokenizer.json as it begins or resumes, and last.pt as it ends. One that was
-    # resumed after its last step writes no other last.pt.
+    # A trainer writes tokenizer.json when it starts or resumes, and last.pt when it finishes. A run
+    # that is resumed after its last step doesn't write last.pt again.
     began, ended = (os.path.getmtime(f'{folder}/{file}') for file in ('tokenizer.json', 'last.pt'))
     return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
             'minutes': max(0, ended - began) / 60, 'expect': as_expected(folder),
@@ -92,7 +92,7 @@ def stage(name):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--minutes', type=float, required=True, help='of the whole run')
+    parser.add_argument('--minutes', type=float, required=True, help='duration of the full run')
     minutes = parser.parse_args().minutes
     stages = [stage(name) for name in STAGES]
     lines = ['# quickstart', '',

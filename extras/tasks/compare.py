@@ -1,5 +1,5 @@
 """
-Is the second of two models better? On the same problems, with a 95% interval.
+Compare two models on the same problems: the gain of the second model, with a 95% interval.
 
     python -m extras.tasks.compare out/sft out/dpo                    # after eval.py on both
     python -m extras.tasks.compare a/samples.jsonl b/samples.jsonl --out=compare.json
@@ -39,7 +39,7 @@ def paired_difference(before, after):
         before      0.9     0.5     0.1
         after       1.0     0.7     0.2
         gained      0.1     0.2     0.1"""
-    # bootstrap() needs numbers from 0 to 1, so differences from -1 to 1 are scaled.
+    # bootstrap() needs scores from 0 to 1, so scale the differences, which are from -1 to 1.
     changes = [(1 + b - a) / 2 for a, b in zip(before, after)]
     return [mean(after) - mean(before), *[2 * end - 1 for end in bootstrap(changes)]]
 
@@ -61,12 +61,12 @@ def compare(before, after):
     shared = [problem for problem in before if problem in after]
     require(shared, 'the two samples.jsonl have no problem in common: give both the same --tasks')
     a, b = [[mean([*map(score, rows[problem])]) for problem in shared] for rows in (before, after)]
-    # such as practice tasks; rows of questions from a file have no kind
+    # such as 'practice tasks'; rows of questions from a file have no kind
     kinds = [before[problem][0].get('kind') for problem in shared]
     gain = {'all': paired_difference(a, b)}
     for kind in dict.fromkeys(filter(None, kinds)):
-        some = [i for i, own in enumerate(kinds) if own == kind]
-        gain[kind] = paired_difference([a[i] for i in some], [b[i] for i in some])
+        indices = [i for i, own in enumerate(kinds) if own == kind]
+        gain[kind] = paired_difference([a[i] for i in indices], [b[i] for i in indices])
     return {'n': len(shared), 'a': mean(a), 'b': mean(b), 'interval': gain['all'][1:],
             'gained': [name for (name, _), x, y in zip(shared, a, b) if x < y],
             'lost': [name for (name, _), x, y in zip(shared, a, b) if x > y], 'gain': gain}
@@ -76,15 +76,15 @@ if __name__ == '__main__':
     sys.excepthook = report_error
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('samples', nargs=2, help='a samples.jsonl, or its folder')
-    parser.add_argument('--out', help='file for the result, JSON')
+    parser.add_argument('samples', nargs=2, help='a samples.jsonl or its folder')
+    parser.add_argument('--out', help='JSON file for the result')
     args = parser.parse_args()
     out = args.out and pathlib.Path(args.out).expanduser()
     if out:
         require_writable(out)
     result = compare(*map(read, args.samples))
     for name, value in zip(args.samples, (result['a'], result['b'])):
-        print(f'{name}: {value:.4f} on the {result["n"]} problems of both')
+        print(f'{name}: {value:.4f} on {result["n"]} shared problems')
     for kind, (gain, low, high) in result['gain'].items():
         print(f'gain, {kind}: {gain:+.4f} ({low:+.4f} to {high:+.4f})')
     for name in 'gained', 'lost':

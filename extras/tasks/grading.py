@@ -23,7 +23,7 @@ def grade(questions, rows, run):
              for row in rows]
     for row, verdict in zip(tqdm(rows, 'grade', disable=None), verdicts(cases, run)):
         row |= verdict
-        if question_of[row['task_id']].get('tests'):    # is it a single line? DPO teaches it
+        if question_of[row['task_id']].get('tests'):    # a single line? DPO teaches this
             row['preferred'] = problems.preferred(row['completion'])
         # name: the program uses an undefined name, or defines another function than asked for
         is_name = re.match(r'(Name|UnboundLocal)Error\b', row['message'])
@@ -38,11 +38,11 @@ def verdicts(cases, run):
     in a chat). run: [(program, tests, entry point)] -> results, in order."""
     found, jobs = [], []
     for question, text, chat in cases:
-        # the thinking before </think>, which may be cut off, is no answer
+        # remove the reasoning before </think>, which may be truncated
         text = re.sub(r'(?s)^.*</think>|^\s*<think>.*', '', text)
         broken = broken_rules(question['rules'], text)
         outcome = 'empty' if not text.strip() else 'wrong' if broken else 'passed'
-        if outcome == 'passed' and question['tests']:       # that is not decided yet
+        if outcome == 'passed' and question['tests']:       # decided by the tests below
             outcome = ''
             jobs.append((program(question, text, chat), question['tests'], question['entry_point']))
         found.append({'outcome': outcome, 'message': ', '.join(broken)})
@@ -79,11 +79,11 @@ def group(rows, key):
 
 
 def by_problem(rows):
-    """Return {problem: its rows}, without answers that have no verdict, because they are ungraded
-    or the machine failed (infrastructure). A problem is identified by its name and its prompt,
-    because files without ids may use a name twice."""
-    judged = [row for row in rows if row['outcome'] not in ('infrastructure', 'ungraded')]
-    return group(judged, lambda row: (f'{row.get("task")} {row["task_id"]}',
+    """Return {problem: its rows}, without answers that have no verdict because they are ungraded or
+    the machine failed (infrastructure). A problem is identified by its name and its prompt, because
+    files without ids may use a name twice."""
+    graded = [row for row in rows if row['outcome'] not in ('infrastructure', 'ungraded')]
+    return group(graded, lambda row: (f'{row.get("task")} {row["task_id"]}',
                                       str(row.get('prompt'))))
 
 
@@ -94,8 +94,8 @@ def summarise(rows, ks, pass_at_k, interval):
     mean = lambda numbers: sum(numbers) / len(numbers)
 
     def summary(rows):
-        verdicts = [[row['outcome'] == 'passed' for row in some]    # [[True, False], [True, True]]
-                    for some in by_problem(rows).values()]
+        verdicts = [[row['outcome'] == 'passed' for row in own]     # [[True, False], [True, True]]
+                    for own in by_problem(rows).values()]
         result = {'n': len(verdicts), 'samples': sum(map(len, verdicts))}
         for k in ks:
             chances = [pass_at_k(len(each), sum(each), k) for each in verdicts if len(each) >= k]
@@ -108,7 +108,7 @@ def summarise(rows, ks, pass_at_k, interval):
 
     splits = group(rows, lambda row: row.get('split'))
     return summary(rows) | {
-        'by_split': {split: summary(some) for split, some in splits.items() if split}}
+        'by_split': {split: summary(own) for split, own in splits.items() if split}}
 
 
 # --- does the harness work here? ------------------------------------------------------------------
@@ -129,11 +129,11 @@ def check_harness(questions, run):
     run_all = lambda cases: [*run([(code, q['tests'], q['entry_point']) for q, code in cases])]
     empty = run_all([(q, f'def {q["entry_point"] or "_"}(*_): pass') for q in questions])
     for question, result in zip(questions, empty):
-        said = f'{question["messages"]} {question["prompt"]}'
-        unknown = names_in(question['tests'])[1] - {*dir(builtins), *re.findall(r'\w+', said)}
+        given = f'{question["messages"]} {question["prompt"]}'
+        unknown = names_in(question['tests'])[1] - {*dir(builtins), *re.findall(r'\w+', given)}
         if unknown and not question['solution']:
             print(f'note: the tests of {named(question)!r} need {", ".join(sorted(unknown))}, '
-                  'which neither they nor the question name; an answer can only guess it')
+                  'which neither they nor the question name; an answer can only guess them')
         require(not re.match('infrastructure|exception: ModuleNotFoundError', f'{result.outcome}: '
                 f'{result.message}'), f'no score: the tests of {named(question)!r} fail by '
                 f'themselves: {result.message}')
@@ -163,25 +163,24 @@ def check_tasks(questions_of, run):
 
 
 # --- code -----------------------------------------------------------------------------------------
-# A line with a fence, ``` or ~~~, perhaps behind a sentence, and all up to the same fence on a line
-# of its own. A fence with the name md is skipped, because it encloses a whole answer.
+# A line with a fence, ``` or ~~~, which may follow a sentence, and the lines up to a line with only
+# the same fence. Fences named md are skipped, because they enclose a whole answer.
 BLOCK = re.compile(r'^[^`~\n]*(`{3,}|~{3,})(?! *(?:md|markdown)\b)[^`\n]*\n'
                    r'(.*?)(?:^\s*\1[`~]*\s*$|\Z)', re.M | re.S)
 
 
-# What may stand on a line with code: a quote's >, a prompt of Python, <answer>, [PYTHON], words and
-# a colon.
+# Markup on a line with code: > of a quote, Python's prompts, <answer>, [PYTHON], words and a colon.
 TAG = re.compile(r'^(?:>>> ?|> ?|\.\.\. ?|<\w+>|\[\w+\]|.*[:*>\]] ?(?=(?:async )?def \w))'
                  r'|(?:</\w+>|\[/\w+\])\s*$', re.M)
 
 
 def code_in(text, wanted=()):
-    """Return the code of an answer that has words around it. It is in fences; if these don't define
-    the wanted names, it is the parts of the text that are Python. If nothing defines the names, the
-    code is the last fence with Python in it, or else the last fence, or all of the text."""
-    if not names_in(text)[2]:           # Python may have a fence, too, in a docstring
+    """Return the code in an answer that also has prose: the fenced blocks, or if these don't define
+    the wanted names, the parts of the text that are Python. If nothing defines the names, return
+    the last fenced block with Python, otherwise the last fenced block, or the whole text."""
+    if not names_in(text)[2]:           # docstrings in Python code may contain fences, too
         return '\n'.join(python_in(text, len(text)))
-    # no program has these where it matters: byte order marks, and blanks that a page may have
+    # remove characters that no program needs: byte order marks, and spaces from web pages
     text = re.sub('[\u200b\ufeff]', '', text).replace('\xa0', ' ')
     fenced = [textwrap.dedent(block) for _, block in BLOCK.findall(text)]
     python = [block for block in fenced if block.strip() and not names_in(block)[2]]
@@ -191,8 +190,8 @@ def code_in(text, wanted=()):
 
 
 def definitions(blocks, wanted):
-    """Return the last block that defines each wanted name, and the blocks that define what these
-    blocks need, as one program."""
+    """Return one program: the last block that defines each wanted name, and the blocks that define
+    the names used in these blocks."""
     found = [names_in(block) for block in blocks]
     last = {name: i for i, (defines, _, _) in enumerate(found) for name in defines}
     chosen, names = set(), [*wanted]
@@ -204,9 +203,9 @@ def definitions(blocks, wanted):
 
 
 def python_in(text, most=300):
-    """Return the parts of a text that are Python. A part begins at a line and goes on to the first
-    mistake, for at most `most` lines; it may be indented as a whole. Lone words and numbers are
-    left out, because prose has them, too:
+    """Return the parts of a text that are Python. A part begins at a line and ends before the first
+    syntax error, after at most `most` lines; it may be indented as a whole. Single words and
+    numbers are removed, because they are usually prose:
 
         python_in('Answer\\nx = 1\\nThat is it.') -> ['\\nx = 1']"""
     is_word = lambda node: isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call) or (
@@ -215,7 +214,7 @@ def python_in(text, most=300):
     while start < len(lines):
         above = ['if 1:'] * lines[start].startswith((' ', '\t'))
         end = min(start + most, len(lines))
-        for _ in range(9):      # what is before a mistake may end within a statement
+        for _ in range(9):      # the code before an error may end within a statement
             part = [*above, *lines[start:end]]
             try:
                 tree = ast.parse('\n'.join(part))
@@ -234,16 +233,16 @@ def python_in(text, most=300):
 
 
 def program(question, text, chat):
-    """Return the program to run: the prompt and its completion. In a chat, or where these are no
-    Python, it is the code of the answer, below what the prompt has above the function to complete,
-    such as imports."""
+    """Return the program to run: the prompt and its completion. In a chat, or if they are invalid
+    Python, return the code of the answer, after the part of the prompt above the function to
+    complete, such as imports."""
     prompt, name = question['prompt'], question['entry_point']
     if not chat and not names_in(prompt + text)[2]:
         return joined([prompt, text])
     code = code_in(text, [name, *sorted(names_in(question['tests'])[1])])
     if 'test' not in question:
         return code
-    if name not in names_in(code)[0]:       # perhaps the answer is the body of the function
+    if name not in names_in(code)[0]:       # the answer may be the function's body
         for body in text, *[block for _, block in BLOCK.findall(text)][::-1]:
             indented = re.search(r'(?m)^[ \t]+\S', body)
             whole = python_in(prompt + body[indented.start():])[0] if indented else ''

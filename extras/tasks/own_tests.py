@@ -1,7 +1,7 @@
 """
-Support for unittest, doctest and pytest tests: questions.py puts this text before the tests and a
-call of run_found() after them, so that the sandbox runs all tests that these tools would collect. A
-process that exits has no verdict. So unittest.main() and pytest.main() do not exit here.
+Support for unittest, doctest and pytest tests: questions.py inserts this file before the tests and
+a call of run_found() after the tests, so that the sandbox runs all tests that these tools find.
+unittest.main() and pytest.main() do not exit here, because a process that exits has no verdict.
 """
 import doctest, sys, types, unittest
 
@@ -9,8 +9,8 @@ __name__, __file__ = '__main__', 'tests'
 
 
 def try_examples(*_, try_all=doctest.testmod, **how):
-    """Do what doctest.testmod() does with the examples of the tests, or if they have none, of the
-    program. An AssertionError says that one fails, or that there is none."""
+    """Run doctest.testmod() on the examples in the tests, or in the program if the tests have none.
+    Raise AssertionError if an example fails, or if there are no examples."""
     program, tests = sys.modules['program'], types.ModuleType('tests')
     tests.__test__ = {name: value for name, value in globals().items() if name not in HERE
                       and type(value) in (str, types.FunctionType, type)
@@ -23,12 +23,12 @@ def try_examples(*_, try_all=doctest.testmod, **how):
 
 
 def run_found():
-    """Run functions test...(), and the methods of TestCases and of classes Test..."""
+    """Run functions test...(), and the tests in TestCases and in classes Test..."""
     for name, found in [*globals().items()]:
         if name in HERE or getattr(found, '__module__', '') != '__main__':
             continue
         if isinstance(found, types.FunctionType) and name.startswith('test'):
-            # other tests call functions that need arguments
+            # a function that needs arguments is called by another test
             if found.__code__.co_argcount == len(found.__defaults__ or ()):
                 found()
         elif type(found) is type and (name[:4] == 'Test' or issubclass(found, unittest.TestCase)):
@@ -40,6 +40,6 @@ def run_found():
 
 
 doctest.testmod = try_examples
-# what unittest.main() and pytest.main() return here: 0, and what has a result
+# The return value of unittest.main() and pytest.main() here: 0, with an attribute `result`.
 PASSED = type('Passed', (int,), {'result': unittest.TestResult()})()
-HERE = {*globals()} - {'__doc__'}        # that of the tests comes below
+HERE = {*globals()} - {'__doc__'}        # the tests set their own __doc__

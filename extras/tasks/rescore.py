@@ -1,5 +1,5 @@
 """
-Score existing answers without a model, such as those of another program or an older run.
+Score existing answers without a model, such as answers of another program or an older run.
 
     python -m extras.tasks.rescore --completions=mine.jsonl --tasks=humaneval \\
         --data=HumanEval.jsonl.gz --allow_code_execution=True
@@ -7,12 +7,12 @@ Score existing answers without a model, such as those of another program or an o
 
 The first command reads lines of {"task_id", "completion"} and runs them with the tests of --data.
 Each question needs as many lines as the largest --k. Without --tasks, each row must have an
-`outcome`, as in the samples.jsonl that eval.py writes. Then no program runs, and the command only
+`outcome`, as in the samples.jsonl that eval.py writes. Then no program runs: the command only
 counts outcomes.
 
 Both commands print pass@k of each task and split, and write eval.json and samples.jsonl to the
-folder `scored` next to --completions, or next to --out. Earlier results in this folder are
-replaced, but never an input file.
+folder `scored` next to --completions, or to the folder of --out. Earlier results in this folder
+are replaced, but never an input file.
 """
 import functools, json, math, os, pathlib, re
 from configurator import configure, find_paths, require, require_writable
@@ -20,12 +20,12 @@ from extras.tasks import answers, grading, questions, sandbox
 
 # --- settings -------------------------------------------------------------------------------------
 completions = ''                # .jsonl file with the answers of one model
-tasks = ''                      # as in eval.py, without loss; '' = the answers have outcomes
-data = ''                       # questions: a .jsonl or .jsonl.gz file; of several tasks: A,B
+tasks = ''                      # as in eval.py, without loss; '' = use the answers' outcomes
+data = ''                       # questions: a .jsonl or .jsonl.gz file; several tasks: A,B
 n_problems = 0                  # questions; 0 = 100 of each split, or a whole file
-splits = 'example,practice,unseen,other'    # of the problems; others are in problems.py
+splits = 'example,practice,unseen,other'    # of the problems; problems.py lists all splits
 out = ''                        # eval.json; '' = scored/eval.json next to the completions
-k = '1'                         # k of pass@k; several: 1,10,100
+k = '1'                         # k of pass@k; several values: 1,10,100
 timeout = 3.0                   # seconds for a program
 allow_code_execution = False    # True: run generated programs; first read extras/tasks/sandbox.py
 
@@ -66,12 +66,12 @@ if __name__ == '__main__':
         report |= grading.check_tasks(questions_of, run)
         for task, asked in questions_of.items():
             texts = answers.given_answers(task, asked, given, ks[-1])
-            some = answers.rows_of(task, asked, texts, who)
-            grading.grade(asked, some, run)
-            rows += some
+            graded = answers.rows_of(task, asked, texts, who)
+            grading.grade(asked, graded, run)
+            rows += graded
 
-    for task, some in grading.group(rows, lambda row: row.get('task') or 'answers').items():
-        summary = grading.summarise(some, ks, pass_at_k, interval)
+    for task, graded in grading.group(rows, lambda row: row.get('task') or 'answers').items():
+        summary = grading.summarise(graded, ks, pass_at_k, interval)
         report['tasks'][task] = summary | who
         for split, part in {'all': summary, **summary.pop('by_split')}.items():
             rounded = re.sub(r'\d\.\d+', lambda m: f'{float(m[0]):.4f}', json.dumps(part))

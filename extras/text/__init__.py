@@ -1,17 +1,18 @@
 """
-What clean.py and chats.py read, mask, filter and look at. A line a file: who opens it, and why.
+What clean.py and chats.py read, mask, filter and audit. Each line: a file, the script or option
+that imports it, and what it does.
 
-pii                 clean.py, chats.py --pii, which is on: addresses and keys are masked; tlds.txt
-markup              clean.py --markup: HTML, LaTeX and pictures in a text go, and wrong letters
-                    are repaired
-formats             files.py: .parquet, .csv, .tsv, .ipynb, .json, .zst
+pii                 clean.py, chats.py --pii, on by default: masks addresses and keys; tlds.txt
+markup              clean.py --markup: removes HTML, LaTeX and images from text, and repairs
+                    wrongly decoded characters
+formats             files.py: reads .parquet, .csv, .tsv, .ipynb, .json, .zst
 hub                 files.py, for --source=shakespeare, codeparrot, hf:OWNER/NAME: downloads
-filters             clean.py --url_block, --licenses, --decontaminate; it opens the
+filters             clean.py --url_block, --licenses, --decontaminate; it imports the
                     next two
 text_quality        clean.py --languages (languages.txt), --perplexity_reference, --quality_good,
                     --quality_bad
-audit               clean.py --audit: documents to look at, and the data card
-streaming           train.py --streaming: text is tokenized while it is read
-chat_schemas        chats.py: more forms in which people keep conversations and pairs
-preference_pairs    chats.py --prefer: answers that eval.py judged become pairs or conversations
+audit               clean.py --audit: a sample of documents to review, and the data card
+streaming           train.py --streaming: tokenizes text while it is read
+chat_schemas        chats.py: converts other schemas of conversations and preference pairs
+preference_pairs    chats.py --prefer: pairs or conversations from answers that eval.py graded
 """

@@ -1,30 +1,31 @@
 r"""
-Tables and notebooks become records, and .zst is unpacked. files.py opens this file for their
-endings, and for texts that are not UTF-8.
+Read tables and notebooks as records, and decompress .zst, for files.py, which imports this file for
+these file extensions and for text that is not UTF-8.
 
     for record in records_of('a.csv'):          # .csv, .tsv, .json, .ipynb
-        print(record)               # {'text': 'a', 'n': '1'}, or an error: why there is none
+        print(record)               # {'text': 'a', 'n': '1'}, or the error in this row
     records_of('part.parquet', columns=['text', 'url'])
 
-A table takes a few MB of memory, whatever its size; a list in a .json file and a notebook are read
-whole. A file that is not what its name says raises a ValueError with the reason. A file that is cut
-off raises an EOFError or OSError in the words of the library that found it.
+A table needs a few MB of memory, whatever its size. A list in a .json file and a notebook are read
+into memory. A file whose content doesn't match its extension raises a ValueError with the reason. A
+truncated file raises the EOFError or OSError of the library that reads it.
 """
 import codecs, contextlib, csv, importlib, io, itertools, re
 from configurator import UserError
 from files import DAMAGE, HTML, NO_RECORD, ends_with, lines_of, open_bytes, parse_json, record_of
 
-ROWS = 100                      # of a .parquet file, in memory at a time
-LONGEST_CELL = 100_000_000      # characters; a quote that never ends takes no more than that
-# cells that pandas reads as missing, too; \N is that of databases
+ROWS = 100                      # rows of a .parquet file in memory at a time
+# Characters. This limits the memory that a cell with an unclosed quote needs.
+LONGEST_CELL = 100_000_000
+# Null values, which pandas also reads as missing. Databases write \N.
 NULLS = {'NULL', 'null', 'NaN', 'nan', '<NA>', 'NA', 'N/A', 'n/a', '#N/A', 'None', '\\N'}
-DAMAGED = ('not as many cells as the header has (or a quote does not end, or is written \\", which '
-           'should be "")')
+DAMAGED = ('not as many cells as the header (or a quote is not closed, or is escaped as \\", which '
+           'must be "")')
 
 
 def package(path, *names):
-    """Import the first of these modules that is installed. Without any, a UserError says that this
-    path, or whatever it is, needs the package of the last one."""
+    """Import the first of these modules that is installed. If none is, raise a UserError: `path`,
+    a file or a feature, needs the package of the last module."""
     for name in names:
         with contextlib.suppress(ImportError):
             return importlib.import_module(name)
@@ -33,16 +34,16 @@ def package(path, *names):
 
 
 def open_zst(path):
-    """Open a .zst to read its bytes, unpacked. The package zstandard ends without a word where a
-    file is cut off; this one, which Python 3.14 has, doesn't. 31: the largest window that
-    zstd --long=31 writes, as in dumps of forums."""
+    """Open a .zst file to read its decompressed bytes. The package zstandard reads a truncated file
+    without an error; Python 3.14's module raises one. 31 is the window of zstd --long=31, which
+    dumps of forums use."""
     zstd = package(path, 'compression.zstd', 'backports.zstd')
     file = zstd.open(path, options={zstd.DecompressionParameter.window_log_max: 31})
     return io.BufferedReader(Unpacked(file, zstd.ZstdError))
 
 
 class Unpacked(io.RawIOBase):
-    """A file whose own kind of error becomes an OSError."""
+    """Wrap a file, and raise its errors of the class `error` as an OSError."""
 
     def __init__(self, file, error):
         self.file, self.error = file, error
@@ -58,26 +59,26 @@ class Unpacked(io.RawIOBase):
 
 
 # --- encodings ------------------------------------------------------------------------------------
-# What a page says of itself: <meta charset="koi8-r">, or content="text/html; charset=koi8-r", or
-# <?xml version="1.0" encoding="koi8-r"?>. x-sjis is sjis, and Python knows windows-874 as 874.
+# The encoding that a page declares: <meta charset="koi8-r">, content="text/html; charset=koi8-r" or
+# <?xml version="1.0" encoding="koi8-r"?>. Python calls x-sjis sjis, and windows-874 is 874.
 CHARSET = re.compile(rb'<(?:meta|\?xml)\b[^>]*?\b(?:charset|encoding)\s*=\s*["\']?\s*'
                      rb'(?:x-|windows-)*([\w.:-]+?)(?:-[ie])?(?![\w.:-])', re.I)
-# By these names people mean a larger encoding, that of Windows, and browsers read them so.
+# Like browsers, decode these encodings as the larger ones that their authors usually mean.
 LARGER = {'ascii': 'cp1252', 'iso8859-1': 'cp1252', 'iso8859-9': 'cp1254', 'iso8859-11': 'cp874',
           'tis-620': 'cp874', 'shift_jis': 'cp932', 'gb2312': 'gb18030', 'gbk': 'gb18030',
           'euc_kr': 'cp949', 'big5': 'big5hkscs', 'euc_jp': 'euc_jis_2004'}
 
 
 def encoding_of(path, start, encoding):
-    """Return the encoding of a file that begins with these bytes, or '' if it is UTF-8: what a page
-    says of itself, or else `encoding`."""
+    """Return the encoding of a file that begins with the bytes `start`, or '' for UTF-8: the one
+    that an HTML page declares, or else `encoding`."""
     try:
         'a'.encode(encoding or 'utf-8')
     except LookupError as error:
-        raise UserError(f'--encoding={encoding}: {error}; name another') from None
-    said = CHARSET.findall(re.sub(rb'(?s)<!--.*?-->', b'', start)) if ends_with(path, HTML) else []
-    for name in [*map(bytes.decode, said), encoding]:
-        with contextlib.suppress(LookupError):          # of a name that Python does not know
+        raise UserError(f'--encoding={encoding}: {error}; use another name') from None
+    named = CHARSET.findall(re.sub(rb'(?s)<!--.*?-->', b'', start)) if ends_with(path, HTML) else []
+    for name in [*map(bytes.decode, named), encoding]:
+        with contextlib.suppress(LookupError):          # Python doesn't know the name
             name = codecs.lookup(name).name
             if name != 'utf-8':
                 return '' if is_utf8(path, name) else LARGER.get(name, name)
@@ -85,9 +86,9 @@ def encoding_of(path, start, encoding):
 
 
 def is_utf8(path, encoding):
-    """Whether a file is UTF-8, although something else is said of it: it has more letters beyond
-    ASCII than invalid bytes and zeros. Pure ASCII may be Japanese mail (iso-2022-jp), so there what
-    is said wins; it can't be UTF-16, which has zeros."""
+    """Return whether a file is UTF-8 despite the declared `encoding`, that is, has more non-ASCII
+    characters than invalid bytes and zeros. Pure ASCII may be Japanese mail (iso-2022-jp), so there
+    the declaration wins, but not UTF-16, which would contain zeros."""
     n_letters = n_invalid = 0
     with contextlib.suppress(*DAMAGE):
         for line in open_bytes(path):
@@ -99,8 +100,8 @@ def is_utf8(path, encoding):
 
 # --- records --------------------------------------------------------------------------------------
 def records_of(path, encoding='', columns=None):
-    """Yield the records of a file, or for each that can't be read an error, why. columns: those of
-    a .parquet file to read; without any, all that are no bytes."""
+    """Yield each record of a file, or an error for a record that can't be read. columns: the
+    columns of a .parquet file to read; None = all except binary columns."""
     if ends_with(path, '.parquet'):
         return rows_of_parquet(path, columns)
     lines = lines_of(path, encoding)
@@ -112,19 +113,19 @@ def records_of(path, encoding='', columns=None):
 
 
 def check_names(names):
-    """Refuse two columns of one name, because a record would have only one of them."""
+    """Raise a ValueError if two columns share a name, because a record can hold only one value."""
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
         raise ValueError(f'two columns have the name {twice[0]}: rename one, or add a header line')
 
 
 def rows_of_parquet(path, columns):
-    """Yield the rows of a .parquet file. The other columns stay on the disk, and are None."""
+    """Yield the rows of a .parquet file. Columns that are not read from the disk are None."""
     parquet = package(path, 'pyarrow.parquet')
-    # without pre_buffer, of a group of rows only the pages that are read are in memory
+    # pre_buffer would load a row group into memory, instead of one page at a time
     with parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
         check_names(file.schema_arrow.names)
-        # filters.py looks for an address or a license, also in a struct, as meta.url
+        # filters.py needs URLs and licenses, also from a struct, such as meta.url
         names = [part.name for field in file.schema_arrow for part in field.flatten() if (
             field.name in columns or re.search('(ur[il]|licen[cs]e)$', part.name, re.I)
             if columns else 'binary' not in str(field.type))]
@@ -137,9 +138,9 @@ def rows_of_parquet(path, columns):
 
 
 def value_of(cell):
-    """Return the value of a cell. Many programs write texts as BINARY, without saying that they are
-    texts. A byte that isn't UTF-8 becomes a lone surrogate, which no text has. What Python has no
-    value for, such as a date in the year 12000, is None."""
+    """Return the value of a cell. Bytes are decoded, because many programs write text as BINARY. An
+    invalid byte becomes a lone surrogate, which no valid text contains. A value that Python can't
+    represent, such as a date in the year 12000, becomes None."""
     try:
         value = cell.as_py()
     except (ValueError, OverflowError):
@@ -148,11 +149,11 @@ def value_of(cell):
 
 
 def rows_of_tsv(path, encoding):
-    """Return the rows of a .tsv. Some programs put quotes around a cell with several lines, as in a
-    .csv. Others never do, so there a quote is a sign like any other. Each line is a row if all have
-    the cells that the header has, and also if the quotes don't add up."""
+    """Return the rows of a .tsv file. Some programs quote a cell with several lines, as in a .csv
+    file. Other programs never quote, so a quote is an ordinary character. Each line is one row if
+    every line has as many cells as the header, or if the quotes are unbalanced."""
     read = lambda quoting: rows_of_csv(lines_of(path, encoding), '\t', quoting)
-    is_line = lambda row: isinstance(row, dict) and len(row) > 1    # one column fits any line
+    is_line = lambda row: isinstance(row, dict) and len(row) > 1    # any line fits one column
     if all(map(is_line, read(csv.QUOTE_NONE))) or any(
             isinstance(row, csv.Error) for row in read(csv.QUOTE_MINIMAL)):
         return read(csv.QUOTE_NONE)
@@ -160,17 +161,18 @@ def rows_of_tsv(path, encoding):
 
 
 def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
-    """Yield the rows of a table, whose first line names the columns. Excel's `sep=;` above the
-    names says what separates the columns."""
+    """Yield the rows of a table, whose first line names the columns. A line `sep=;` above them, as
+    Excel writes it, sets the delimiter."""
     csv.field_size_limit(LONGEST_CELL)
     lines = iter(lines)
-    # where a lone CR ends the first row it ends all, as in Excel's CSV for a Mac; else it is a sign
+    # If a lone CR ends the first row, it ends every row, as in Excel's CSV for a Mac. Otherwise a
+    # lone CR is an ordinary character.
     lines = itertools.chain(re.findall('[^\r]*\r\n?|[^\r]+', next(lines, '')), lines)
     first = next(lines, '')
-    if sign := re.match('"?sep=(.)"?\\s*$', first, re.I):
-        delimiter, first = sign[1], next(lines, '')
+    if found := re.match('"?sep=(.)"?\\s*$', first, re.I):
+        delimiter, first = found[1], next(lines, '')
     if delimiter not in first and re.search('^#|[;|\t]', first):
-        raise ValueError('the first line must name columns, with commas; for ;, add a line sep=;')
+        raise ValueError('the first line must name columns, with commas; for ;, put sep=; above it')
     rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True,
                       skipinitialspace=f'{delimiter} "' in first, quoting=quoting)
     names, row = [], []
@@ -185,21 +187,21 @@ def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
             names = [name.strip() for name in row]
             check_names(names)
         elif row:
-            # cat a.csv b.csv leaves the second header
-            again = row[-1] == names[-1] and [cell.strip('\ufeff" ') for cell in row] == names
-            why = DAMAGED if len(row) != len(names) else 'the header again' * again
+            # cat a.csv b.csv keeps the second header
+            is_header = row[-1] == names[-1] and [cell.strip('\ufeff" ') for cell in row] == names
+            why = DAMAGED if len(row) != len(names) else 'the header again' * is_header
             cells = [None if cell in NULLS else cell for cell in row]
             yield ValueError(why) if why else dict(zip(names, cells))
 
 
 def unquoted(cell):
-    """Return a cell without the quotes in which pandas and Excel put one that has a quote."""
+    """Return a cell without the quotes that pandas and Excel put around a cell with a quote."""
     is_quoted = re.fullmatch('"(?:[^"]|"")*"', cell)
     return cell[1:-1].replace('""', '"') if is_quoted else cell
 
 
 def records_of_json(lines):
-    """Return the records of a .json file: one list of them, or one on each line, or one in all."""
+    """Return the records of a .json file: a list of records, one record per line, or one record."""
     lines = filter(str.strip, lines)
     first = next(lines, '')
     if isinstance(record_of(first), dict):
@@ -210,13 +212,13 @@ def records_of_json(lines):
         records, why = None, f' ({getattr(error, "msg", error)})'
     records = [records] if isinstance(records, dict) else records
     if not isinstance(records, list):
-        raise ValueError(f'no list [{{...}}, {{...}}] of records, and no record on each line{why}')
+        raise ValueError(f'neither a list [{{...}}, {{...}}] of records nor one per line{why}')
     return (record if isinstance(record, dict) else ValueError(NO_RECORD) for record in records)
 
 
 def record_of_notebook(lines):
-    """Yield one record: text and code of a Jupyter notebook (nbformat 4), in order, without what
-    the code printed. Code stands in fences, as in Markdown, so that cleaning leaves it as it is."""
+    """Yield one record: the text and code of a Jupyter notebook (nbformat 4), in order, without
+    outputs. Code is in Markdown fences, so that cleaning doesn't change it."""
     try:
         notebook, texts = parse_json(''.join(lines)), []
         metadata = notebook.get('metadata') or {}
@@ -230,5 +232,5 @@ def record_of_notebook(lines):
                 text = f'{ticks}{language.lower()}\n{text.rstrip()}\n{ticks}'
             texts.append(text)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise ValueError('no notebook of nbformat 4') from None
+        raise ValueError('not a notebook of nbformat 4') from None
     yield {'text': '\n\n'.join(texts)}

@@ -1,25 +1,24 @@
 """
-Personal data and keys become placeholders, because a model may recite what it has read once.
-clean.py and chats.py open this file unless --pii=False.
+Replace personal data and keys by placeholders, because a model may recite text that it saw once.
+clean.py and chats.py import this file unless --pii=False.
 
     hide('Ask ann@uni.edu or +49 30 901820.', found)    # 'Ask <EMAIL> or <PHONE>.'
     found                                               # Counter({'email': 1, 'phone': 1})
 
-What stays: names, which take a model to find, streets, passwords, card numbers, `ann at uni`, and
-phone numbers without + in other forms than (212) 555-0123, 010-1234-5678 and, in text that is no
-code, 0171 1234567. Example domains, versions, dates, amounts and hashes stay, too.
+Not masked: names (finding them needs a model), streets, passwords, card numbers, `ann at uni`, and
+phone numbers without + in formats other than (212) 555-0123, 010-1234-5678 and, outside of code,
+0171 1234567. Example domains, versions, dates, amounts and hashes are kept, too.
 """
 import pathlib, re
 
 # --- edges ----------------------------------------------------------------------------------------
-# Chinese, Japanese, Thai and Korean write their letters directly around an address, and Markdown
-# writes _ there. So only Latin letters and digits make a word longer: \w and \b would also take
-# the neighbors.
+# In Chinese, Japanese, Thai and Korean, letters may touch an address, and in Markdown, _ may. So
+# only Latin letters and digits extend a word: \w and \b would also match the adjacent letters.
 LATIN = 'A-Za-z0-9À-ÖØ-öø-ɏḀ-ỿ'
 CYRILLIC = 'Ѐ-ԯ'
 DASH = r'\u2010-\u2015\u2212\u30fc\ufe63\uff0d\-'   # ‐ ‑ ‒ – — ― − ー ﹣ － -
 BLANK = ' \xa0\u2000-\u200a\u202f\u205f\u3000'
-# In code, \n and \u003c may stand before an address: print("To:\nann@uni.edu").
+# In code, \n or \u003c may precede an address: print("To:\nann@uni.edu").
 BEGIN = (rf'(?:(?<![{LATIN}])(?<![{LATIN}]_)(?<!\\(?=[nrtxu]))|(?<=\\[nrt])|'
          r'(?<=\\x[\da-fA-F]{2})|(?<=\\u[\da-fA-F]{4}))')
 END = rf'(?!_?[{LATIN}])'
@@ -39,24 +38,24 @@ KEYS = '|'.join([
 PRIVATE_KEY = (r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----'
                r'(?:\s|\\[nr]|["\'+,]|[\w-]+: [^\n]*\n)*[A-Za-z0-9+/]{40}[^-]*'
                r'(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?')
-# In a query, a page and a program @ is written otherwise, too: ann%40uni.edu, "ann\u0040uni.edu".
+# URLs, HTML and programs may escape @: ann%40uni.edu, "ann\u0040uni.edu".
 AT_SIGNS = ('@', '＠', '%40', '%2540', '&#64;', '&#064;', '&#x40;', '&#X40;', '&#x0040;',
             '&commat;', '\\u0040', '\\x40')
 AT = f'(?:{"|".join(map(re.escape, AT_SIGNS))})'
-# IANA has these top-level domains on 2026-10-23: x@y.mean, backup@home.mount and logo@2x.png are
-# no addresses. Letter case doesn't matter, Ann@Web.De, but q@k.mT is a product of matrices.
+# IANA's top-level domains of 2026-10-23. With them, x@y.mean, backup@home.mount and logo@2x.png are
+# not addresses. Letter case doesn't matter, Ann@Web.De, but q@k.mT is a matrix product.
 TLDS = {*pathlib.Path(__file__).with_name('tlds.txt').read_text('utf-8').split()}
 TLD = rf'(?!m[TH]\b)(?i:{"|".join(sorted(filter(str.isascii, TLDS)))})'
-# A word may follow that lacks its blank, .Then, and Perl's E<gt>, but no more names, .a.T, and no
-# call, x@layer.to(
+# A word without a space, .Then, or Perl's E<gt> may follow an address, but not further attributes,
+# .a.T, or a call, x@layer.to(
 EMAIL = (rf'(?:{BEGIN}[{LATIN}][{LATIN}_.%+-]{{0,63}}|'
          rf'(?<![{CYRILLIC}])[{CYRILLIC}][{CYRILLIC}.-]{{0,63}}){AT}(?:[\w-]{{1,63}}\.){{1,5}}'
          rf'(?:{TLD}(?!(?!E<)[{LATIN}]|\([ -~])|[{CYRILLIC}]{{2,24}})'
          rf'(?!\.(?:[a-z\d]|[A-Z](?![a-z])))')
-# In R and Python x@meta.group is none: an address stands in a string, a comment or < >.
+# In R and Python, x@meta.group is not an address. Addresses are in a string, a comment or < >.
 QUOTED = re.compile(r'(\"{3}|\'{3}).*?(?:\1|\Z)|"(?:[^"\\\n]|\\.)*"?|\'(?:[^\'\\\n]|\\.)*\'?|'
                     r'#[^\n]*|<[^<>\s]*>', re.S)
-# no addresses, either: examples, and matrices and fields of a program that look like domains
+# Not addresses either: examples, and matrices and attributes in code that look like domains.
 NOBODY = re.compile(r'^(git|this|super)@|@(self|\dx|\d+\.\d+)\.|\.data$|[%+-]@.*\.name$|'
                     r'@(.*\.)?example\.(com|org|net|edu)$', re.I)
 
@@ -69,7 +68,7 @@ def is_nobody(address):
 # --- numbers --------------------------------------------------------------------------------------
 NUMBER = rf'(?=[+＋(（\d]){BEGIN}(?<![+＋=#$€£¥-])(?<!\d\.)(?<!\D/)'
 SSN = rf'(?!000|666|9\d\d)\d{{3}}[{DASH}](?!00)\d\d[{DASH}](?!0000)\d{{4}}'
-# E.164: + and 8 to 15 digits in groups, +49 (0)30 / 901820-0, but no number or fraction, +12.50
+# E.164: + and 8 to 15 digits in groups, +49 (0)30 / 901820-0, but not a decimal or fraction, +12.50
 GROUP = (rf'(?:[{BLANK}{DASH}.]|[{BLANK}]?/[{BLANK}]?|[{BLANK}]?[(（]\d{{1,4}}[)）]'
          rf'[{BLANK}{DASH}/]?)\d{{1,8}}')
 PHONES = '|'.join([
@@ -80,8 +79,8 @@ PHONES = '|'.join([
     rf'[2-9２-９]\d\d[{DASH}]\d{{4}}',                                      # (212) 555-0123
     r'[2-9]\d\d\.[2-9]\d\d\.\d{4}',                                         # 212.555.0123
     rf'[0０]\d{{1,3}}[{DASH}]\d{{3,4}}[{DASH}]\d{{4}}'])                    # 010-1234-5678
-# Without + a number begins with a 0: 0171 1234567, (0)44 123 45 67, 020 7946 0958, 01 42 34 56 78.
-# Code has bytes like these, so they stay there, as do 3f 01 42 34 56 78 and 012 / 345678 = 0.04.
+# National numbers begin with 0: 0171 1234567, (0)44 123 45 67, 020 7946 0958, 01 42 34 56 78. They
+# are kept in code, where they may be bytes, as are 3f 01 42 34 56 78 and 012 / 345678 = 0.04.
 NATIONAL = (rf'(?<!\d[{BLANK}])(?<!\d[a-f][{BLANK}])'
             rf'(?:[(（]0[)）][{BLANK}]?\d{{1,4}}|[(（]0[1-9]\d{{0,3}}[)）]|0[1-9]\d{{0,4}})'
             rf'(?:(?:[{BLANK}{DASH}/]|[{BLANK}]/[{BLANK}])\d{{5,8}}(?:[{DASH}]\d{{1,3}})?|(?:\.\d\d){{4}}|'
@@ -99,17 +98,17 @@ def is_amount(number):
             or not 8 + (number[0] in '(（0') <= sum(map(str.isdigit, number)) <= 15)
 
 
-# what it is: the pattern; what stays
-PERSONAL = {what: (re.compile(pattern), stays) for what, pattern, stays in (
+# {kind: (pattern, function that returns whether a match is kept, or None)}
+PERSONAL = {kind: (re.compile(pattern), is_kept) for kind, pattern, is_kept in (
     ('key', rf'{PRIVATE_KEY}|(?=[AaghxnpsreE]){BEGIN}(?:{KEYS}){END}(?!-[A-Za-z0-9])', None),
     ('email', EMAIL, is_nobody),
     ('ssn', NUMBER + SSN + NUMBER_END, None),
     ('phone', rf'{NUMBER}(?:{PHONES}){NUMBER_END}{UNIT}', is_amount),
     ('national phone', rf'{NUMBER}{NATIONAL}{NUMBER_END}{UNIT}', is_amount))}
-# what else could be a phone number: a report counts it, but it may be an amount, an ISBN or a code
+# Possible phone numbers, which the report only counts: they may be amounts, ISBNs or codes.
 LIKE_PHONE = re.compile(rf'(?<![\w.,])(?!\d{{9}}|(?:19|20)\d\d[{DASH}/])[+(（]?\d'
                         rf'(?:[()（）]?[{BLANK}{DASH}/]?\d){{8,14}}(?![\w,:])')
-# Most texts have none of these, and such tests are faster than the patterns.
+# Most texts contain none of these substrings, and searching them is faster than the patterns.
 KEY_SIGNS = ('AKIA ASIA ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ xox AIza hf_ sk- k_live_ eyJ glpat- '
              'npm_ pypi- -----BEGIN').split()
 NUMBER_SIGN = re.compile(rf'[+＋\d](?:(?<=\D)\d[\d{BLANK}{DASH}()（）./]{{6}}|(?<=\d)\d[{DASH}.)）]'
@@ -117,18 +116,18 @@ NUMBER_SIGN = re.compile(rf'[+＋\d](?:(?<=\D)\d[\d{BLANK}{DASH}()（）./]{{6}}
 
 
 def hide(text, found, is_code=False):
-    """Return a text with <EMAIL>, <PHONE>, <SSN>, <KEY> in place of such data. found, {kind: n},
-    counts them, and numbers that look like phones and stay. is_code: it is a program in R or
-    Python."""
+    """Return a text with personal data replaced by <EMAIL>, <PHONE>, <SSN> or <KEY>. The Counter
+    found, {kind: n}, is updated with these kinds and with possible phone numbers that are kept.
+    is_code: whether the text is a program in R or Python."""
     number = NUMBER_SIGN.search(text)
     has = {'key': any(sign in text for sign in KEY_SIGNS), 'ssn': number, 'phone': number,
            'email': any(sign in text for sign in AT_SIGNS), 'national phone': not is_code}
-    for what, (pattern, stays) in PERSONAL.items():
-        if not has[what]:
+    for kind, (pattern, is_kept) in PERSONAL.items():
+        if not has[kind]:
             continue
-        label = f'<{what.split()[-1].upper()}>'
-        mask = lambda m: m[0] if stays and stays(m[0]) else label
-        if what == 'email':         # a slow pattern: it gets the few parts that have an @
+        label = f'<{kind.split()[-1].upper()}>'
+        mask = lambda m: m[0] if is_kept and is_kept(m[0]) else label
+        if kind == 'email':         # search only parts with an @: slow pattern
             hidden = lambda part: (pattern.sub(mask, part[0])
                                    if any(sign in part[0] for sign in AT_SIGNS) else part[0])
             new = re.sub(QUOTED if is_code else '.+', hidden, text)
