@@ -33,8 +33,8 @@ def load_model(path, trained_by='train.py', allow_reward_model=False, **changes)
             f'it, or make one: python {trained_by}')
     model = GPT.load(path, **changes)
     run_config = model.saved.get('config', {})
-    tokenizer = Tokenizer.load(
-        folder_of(path) / 'tokenizer.json', model.saved.get('tokenizer_hash'))
+    saved_hash = model.saved.get('tokenizer_hash')
+    tokenizer = Tokenizer.load(folder_of(path) / 'tokenizer.json', saved_hash)
     is_clm = model.config.causal and run_config.get('objective', 'clm') == 'clm'
     require(is_clm and (allow_reward_model or 'reward_head' not in model.saved),
             f'{path} is not a causal language model: it is a reward model, or fills in masked text '
@@ -51,9 +51,9 @@ PROCESS_COUNTS = 'WORLD_SIZE', 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', '
 def is_main_process():
     """Return whether this process has rank 0, as a single process does. Refuse several processes
     without torch.distributed's environment variables: each would train a model of its own."""
-    n = max(int(os.environ.get(name) or 1) for name in PROCESS_COUNTS)
-    has_rendezvous = {'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'} <= os.environ.keys()
-    require(has_rendezvous or n == 1 and 'RANK' not in os.environ, f'{n} processes, but not all of '
+    n = max(os.environ.get(name, '1') for name in PROCESS_COUNTS)
+    has_rendezvous = all(map(os.environ.get, ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')))
+    require(has_rendezvous or n == '1' and 'RANK' not in os.environ, f'{n} processes; not all of '
             'RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT are set: set them, or run torchrun on each '
             'node with srun (docs/training.md); for independent runs, unset SLURM_STEP_NUM_TASKS')
     return os.environ.get('RANK', '0') == '0'

@@ -34,7 +34,8 @@ def configure(script, bounds=(), explicit=None):
     """Apply the command line to the settings in `script`, the globals() of a script. Return
     {setting: value}, plus 'preset', the name of the last config file. bounds: {setting: (minimum,
     maximum)}; any other number must be at least 0. explicit: a dict that is filled with {setting:
-    previous value} for each setting that a config file or flag sets."""
+    previous value} for each setting that a config file or flag sets. A value that is set again
+    leaves the previous value."""
     sys.excepthook = report_error       # because scripts have no main() with a try statement
     atexit.register(at_exit.close)
     if hasattr(sys.stdout, 'reconfigure'):          # false in a notebook
@@ -56,10 +57,8 @@ def configure(script, bounds=(), explicit=None):
         for name, value in new.items():
             [closest] = difflib.get_close_matches(name.lower(), config, 1) or ['none, see --help']
             require(name in config, f'{prefix}{name}: no setting has this name; closest: {closest}')
-            value = convert(script, bounds, prefix, name, value)
-            # the second of two --init_from=auto replaces what the first one has replaced
-            explicit[name] = (explicit if value == config[name] else config).get(name, value)
-            config[name] = value
+            old, config[name] = config[name], convert(script, bounds, prefix, name, value)
+            explicit[name] = explicit.get(name, old) if config[name] == old else old
     script.update(config)
     files = [os.path.basename(argument) for argument in sys.argv[1:] if argument[:2] != '--']
     return {**config, 'preset': ['defaults', *files][-1]}

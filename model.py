@@ -333,7 +333,7 @@ class GPT(nn.Module):
         files = [os.path.join(path, name) for name in ('best.pt', 'last.pt')]
         path = next(filter(os.path.exists, files), path)
         try:
-            if not str(path).endswith(('.pt', '.pth', '.ckpt', '.bin')):
+            if not str(path).endswith(('.pt', '.pth', '.ckpt')):
                 from extras.models import hf_model
                 saved = hf_model.read(path)
             else:       # weights_only: executes no code; mmap: doesn't read the optimizer's moments

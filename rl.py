@@ -265,7 +265,7 @@ def compute_rewards(answers):
     truncated."""
     texts = [tokenizer.decode([id for id in a['ids'] if id not in tokenizer.stop]) for a in answers]
     for a, value in zip(answers, reward_fn([prompt_of[a['prompt']] for a in answers], texts)):
-        require(hasattr(value, '__float__') and abs(value) < 1e9,       # false for nan
+        require(hasattr(value, '__float__') and abs(value) < 1e9,
                 f'{reward=} must return finite numbers below 1e9, not {value!r:.80}')
         a['reward'] = float(value)
     values = np.array([(1, len(a['ids']), a['reward'], a['reward'] >= 1,

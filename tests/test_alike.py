@@ -155,7 +155,7 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(train
     more = f'{more} --init_from={start}'.replace('HERE', str(tmp_path))
     straight, out = tmp_path / 'straight', tmp_path / 'run'
     ok(trainer.begin(straight, more))
-    auto = functools.partial(trainer.begin, out, more, '--init_from=auto --init_from=auto')   # of a config, too
+    auto = functools.partial(trainer.begin, out, more, '--init_from=auto')
     killed = [auto(before=accident('kill', updates))]
     assert state(out)['step'] == 0                      # the first save comes before the first step
     shutil.rmtree(start)

@@ -99,6 +99,7 @@ JUDGED = r"""
 [{"answer": 1200}, "\\boxed{1{,}200}", "1{,}20"]
 [{"answer": 1234567}, "1,\\!234,\\!567", "1\\,234\\,56"]
 [{"answer": 1200}, "\\boxed{1\\,200}", "1 200"]
+[{"answer": 1200}, "\\boxed{1\\;200\\text{ km}} in 7", "\\boxed{1\\;20}"]
 [{"answer": 1200}, "1\u202f200"]
 [{"answer": 4}, "<think>5</think>4", "<think>4</think>5"]
 [{"answer": 18}, "\\boxed{\\$18}. She has 3 days left.", "\\boxed{\\$3}. She has 18."]

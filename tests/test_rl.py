@@ -195,10 +195,10 @@ def test_prompts_are_texts_or_lists_of_messages_and_others_are_shown(rl, tmp_pat
 
 
 def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
-    for value in 'nan', '1e30', '-1e9', 'inf', None, [1.0], '1':
-        odd = value if value in (None, [1.0], '1') else float(value)
-        mistake(rl(paid=PAID.replace('return sum', f'return eval("{odd!r}", {{"nan": float("nan"), "inf": 1e999}}); sum')),
-                'reward=', f'below 1e9, not {odd!r}')
+    for value in 'nan', '1e30', '-1e9', 'inf':
+        mistake(rl(paid=PAID.replace('return sum', f'return float("{value}"); sum')),
+                'reward=', f'below 1e9, not {float(value)}')
+    mistake(rl(paid=PAID.replace('return sum', 'sum')), 'below 1e9, not None')
     mistake(rl(paid='def prompts(): return []'), 'paid.py', 'must define', 'reward()')
     result = rl('--overwrite', paid=PAID.replace('return sum', 'raise KeyError("a"); sum'))
     assert result.returncode == 1 and "KeyError: 'a'" in result.stderr
