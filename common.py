@@ -146,7 +146,7 @@ def lock_out_dir(out):
     """Refuse a folder that is not writable, or that another process writes to. The lock is released
     when this process ends, even by kill -9. Any other exit also deletes the lock file."""
     from files import WORK, lock_folder
-    new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
+    new_folders = [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
     lock = lock_folder(out)
 
     def unlock():

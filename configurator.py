@@ -48,21 +48,20 @@ def configure(script, bounds=(), explicit=None):
     config = {name: value for name, value in script.items()
               if name.islower() and name[0] != '_' and value is not explicit
               and isinstance(value, int | float | str | tuple | dict | None)}
-    preset = 'defaults'
     for argument in sys.argv[1:]:
         if argument.startswith('--'):
             name, equals, text = argument[2:].partition('=')
             prefix, new = '--', {name: text if equals else True}    # --overwrite means True
         else:
             prefix, new = f'{argument}: ', settings_in(argument, config)
-            preset = os.path.basename(argument)
         for name, value in new.items():
             [closest] = difflib.get_close_matches(name.lower(), config, 1) or ['none, see --help']
             require(name in config, f'{prefix}{name}: no setting has this name; closest: {closest}')
             old, config[name] = config[name], convert(script, bounds, prefix, name, value)
             explicit[name] = explicit.get(name, old) if config[name] == old else old
     script.update(config)
-    return {**config, 'preset': preset}
+    files = [os.path.basename(argument) for argument in sys.argv[1:] if argument[:2] != '--']
+    return {**config, 'preset': ['defaults', *files][-1]}
 
 
 def settings_in(path, config):

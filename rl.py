@@ -166,9 +166,10 @@ if reward.endswith('.py'):
     exec(compile(content, reward, 'exec'), vars(program))
     require({'prompts', 'reward'} <= vars(program).keys(),
             f'{reward} does not exist, or it must define prompts() and reward()')
-    # [*'text'] would be a list of letters, so encode_prompts() gets the invalid value in a tuple.
-    prompts, val_prompts = ([(value,)] if isinstance(value, str | dict | None) else [*value] for
-                            value in (program.prompts(), getattr(program, 'held_out', list)()))
+    # [*'text'] would be a list of letters, and each process orders a set differently, so
+    # encode_prompts() gets such data in a tuple, which it refuses.
+    prompts, val_prompts = ([(data,)] if isinstance(data, str | dict | set | None) else [*data] for
+                            data in (program.prompts(), getattr(program, 'held_out', list)()))
     reward_fn = lambda prompts, texts: map(program.reward, prompts, texts)
 else:           # problems, FILE.jsonl or FOLDER
     from extras.tasks.rewards import open_reward

@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_or_that_another_process_writes_to_is_re
     mistake(trainer.begin(out), 'has a run')
     assert contents(out) == contents(done)
     (tmp_path / 'file').write_text('mine')
-    for place in 'file', 'file/below', '/proc/no':
+    for place in 'file', 'file/below', '/proc/no', 'x' * 300:
         mistake(trainer.begin(tmp_path / place), f"can't write to {tmp_path / place}: ")
     mistake(trainer.begin(tmp_path / 'deep/er', trainer.given('nowhere')), 'nowhere')
     assert {path.name for path in tmp_path.iterdir()} == {'run', 'file'}

@@ -586,6 +586,7 @@ clean.py --source=. --bands=0 | bands
 clean.py sources = {} | sources={} | must name a source
 clean.py sources = {'a': ('x', -1)} | weight
 clean.py sources = {'a b': ('x', 1)} | a b
+clean.py from pathlib import Path; sources = {'a': Path('x')} | must look like
 clean.py sources = {5: ('x', 1)} | sources[5]
 clean.py sources = {'a': ('000.txt', 1), 'b': ('001.txt', None)} | weight
 prepare.py  | no text at data/clean | python clean.py

@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 from accidents import SHORT_SAMPLES, accident, before, full_disk, replaced
-from conftest import (ROOT, RUN_FILES, assert_same_sums, contents, mistake, ok, read_rows, run,
-                      series, slow, state, table)
+from conftest import (ROOT, RUN_FILES, assert_same_sums, contents, metrics, mistake, ok, read_rows, run,
+                      same, series, slow, state, table)
 from pytest import approx
 
 # Norms are about 0.8, so clipping acts: done before the processes' gradients are added, the runs
@@ -92,6 +92,14 @@ def test_in_bfloat16_other_micro_batches_and_processes_change_a_loss_by_rounding
         ok(train(out, f'--dtype=bfloat16 --micro_batch_size={micro}', processes=n))
         losses.append(np.array(series(out, 'loss')))
     assert 2e-6 <= abs(losses[0] - losses[1]).max() < 5e-3
+
+
+def test_two_processes_that_were_killed_are_the_straight_ones_bit_for_bit(made, train, tmp_path):
+    again = functools.partial(train, tmp_path, CASES['muon'], '--shard=fsdp --init_from=auto', processes=2)
+    assert again(before=accident('kill', 5)).returncode == -9
+    ok(again())
+    straight = made('muon', 2, 'fsdp')
+    assert metrics(tmp_path) == metrics(straight) and same(state(tmp_path), state(straight))
 
 
 def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(made, train, tmp_path):

@@ -104,7 +104,7 @@ JUDGED = r"""
 [{"answer": 4}, "<think>5</think>4", "<think>4</think>5"]
 [{"answer": 18}, "\\boxed{\\$18}. She has 3 days left.", "\\boxed{\\$3}. She has 18."]
 [{"answer": 18}, "\\boxed{\\text{18}} of the 40", "\\boxed{\\text{40}} of the 18"]
-[{"answer": 18}, "\\boxed{x = 18}", "\\boxed{18 + 2 = 20}", "\\boxed{\\frac{18}{2}}"]
+[{"answer": 18}, "\\boxed{x = 18}", "\\boxed{18 + 2 = 20}", "\\boxed{\\frac{18}{2}}", "\\boxed{18/2}", "\\boxed{18 \\times 10}"]
 [{"answer": 1200}, "\\boxed{\\textbf{about } {\\$1{,}200} \\text{ m}^{2}} in 7", "\\boxed{\\sqrt{1200}}"]
 [{"answer": -7}, "\\boxed{ v_{1} = -\\mathbf{7}\\,\\text{km/h} }, not 3", "\\boxed{5 - 7}"]
 [{"answer": 9}, "#### \\boxed{\\boxed{9}}\n\nDay 3 is next.", "\\boxed{9} or \\boxed{10}"]
@@ -698,7 +698,8 @@ def test_text():
     with pytest.raises(TypeError): f('a')
 """
 OWN_TESTS = [
-    UNITTEST, UNITTEST + 'unittest.main()', UNITTEST + 'if __name__ == "__main__":\n    unittest.main(verbosity=2)',
+    UNITTEST, UNITTEST + '    @unittest.expectedFailure\n    def test_no(self): self.fail()\n    test_not = unittest.skip("")(setUpClass)',
+    UNITTEST + 'unittest.main()', UNITTEST + 'if __name__ == "__main__":\n    unittest.main(verbosity=2)',
     UNITTEST + 'sys.exit(not unittest.main(argv=["x"], exit=False).result.wasSuccessful())',
     UNITTEST + 'unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(Adds))',
     EXAMPLES + 'testmod()', EXAMPLES + 'assert testmod(verbose=True).failed == 0',

@@ -175,6 +175,7 @@ WRONG_PROMPTS = """
 prompts => 'What is 2 + 2?'
 held_out => 'What is 2 + 2?'
 prompts => None
+prompts => {'a'}
 held_out => {'prompt': ['a', 'b']}
 prompts => [{'prompt': 'a', 'answer': '4'}]
 held_out => [{'role': 'user', 'content': 'a'}]

@@ -10,23 +10,24 @@ Streaming: train.py tokenizes text on the fly, for corpora whose tokens don't fi
     positions = stream.positions()          # for a checkpoint: the position of each process
 
 Each process cycles through its own shards: .jsonl or .jsonl.gz files of {"text": ...} lines, as
-clean.py writes them. The first pass yields the same tokens as a bin of the same documents, in the
-order of the files: documents are not shuffled, and each source of a mixture is read once, so
-weights are refused. The tokenizer and val.bin are in data_dir; documents of val.bin are skipped, by
-the hash with which prepare.py splits.
+clean.py writes them; {"content": ...} and the other names that prepare.py knows are read, too. The
+first pass yields the same tokens as a bin of the same documents, in the order of the files. They
+are not shuffled, and each source of a mixture is read once, so weights are refused. The tokenizer
+and val.bin are in data_dir; documents of val.bin are skipped, by the hash with which prepare.py
+splits.
 """
 import glob, gzip, hashlib, itertools, json, os, zlib
 import numpy as np
 from configurator import UserError, find_paths, require
-from files import record_of, replace_invalid_bytes
+from files import TEXT_NAMES, record_of, replace_invalid_bytes
 
 
 def text_in(row):
     """Return the text of a JSON line, or '' if it has none, like prepare.py."""
     record = record_of(row.decode('utf-8', 'surrogateescape'))
-    text = record.get('text') if isinstance(record, dict) else ''
-    text, _ = replace_invalid_bytes(text if isinstance(text, str) else '')
-    return text if text and not text.isspace() else ''
+    found = map(record.get, TEXT_NAMES) if isinstance(record, dict) else ()
+    texts = [text for text in found if isinstance(text, str) and text.strip()]
+    return replace_invalid_bytes(texts[0])[0] or '' if texts else ''
 
 
 class Stream:

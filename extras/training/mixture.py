@@ -35,8 +35,8 @@ def sources_of(sources):
     1, and None leaves it to prepare.py."""
     result = {}
     for name, value in sources.items():
-        path, weight = (value, 1) if isinstance(value, str) else value
-        require(isinstance(name, str) and re.fullmatch(r'[\w.-]+', name) and (
+        path, weight = value if isinstance(value, tuple | list) else (value, 1)
+        require(isinstance(name, str) and re.fullmatch(r'[\w.-]+', name) and type(path) is str and (
             weight is None or is_weight(weight)),
             f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), with a name for "
             'a file (letters, digits, _ . -) and a positive weight or None')
@@ -124,9 +124,6 @@ def described(sources, n_read, T):
 
 
 # --- sft.py: replay -------------------------------------------------------------------------------
-EVAL_TOKENS = 65_536            # of val.bin, at each evaluation
-
-
 class Base:
     """The base model's data as rows (ids, mask), like conversations. rows_of(step) returns training
     rows of T tokens, and val has validation rows of the context length. hash identifies replayed
@@ -151,9 +148,9 @@ class Base:
         self.epoch_starts = weighted(sources, T)
         self.n_blocks = len(self.epoch_starts(0, len(self.train), T, seed))
         self.hash = hashlib.sha256(text).digest() if replay else b''
-        # about EVAL_TOKENS of val.bin, always the same, spread evenly over it
+        # about 65,536 tokens of val.bin, always the same, spread evenly over it
         n_blocks = (len(val) - 1) // context
-        blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, EVAL_TOKENS // context)))
+        blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, 65_536 // context)))
         self.val = [row(val, i * context, context) for i in blocks.astype(int)]
         text_bytes = np.array(tokenizer.text_bytes)                                     # (V,)
         n_bytes = sum(text_bytes[ids[1:]].sum() for ids, mask in self.val)
