@@ -17,6 +17,7 @@ import random
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -31,6 +32,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'learn')]
 from tour import lift     # noqa: E402, F401
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads
+# Tests in the background of a shell (bash run.sh test &) inherit that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import torch    # noqa: E402
 
 from common import load_model        # noqa: E402
