@@ -183,22 +183,12 @@ ks = sorted({1, *map(int, split_list(k))})                 # 1 for the interval 
 require(not generation_tasks or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs at least {ks[-1]} answers per question: --num_samples={ks[-1]}')
 paths, folders = [*map(os.path.normpath, find_paths(ckpt))], find_paths(data_dir)
-for path in paths:
-    require(os.path.exists(path), f'{path} does not exist; --ckpt must be a run\'s folder or a .pt '
-            'file; for a first run: python clean.py && python prepare.py && python train.py')
 out = pathlib.Path(out or folder_of(paths[0]) / 'eval.json')
 samples_path = out.with_name('samples.jsonl')
 require(out.suffix == '.json', f'--out={out} must end with .json')
 outputs = {*map(os.path.abspath, [out, samples_path])}
 require(outputs.isdisjoint(map(os.path.abspath, find_paths(data))),
         f'--out={out} would replace a file of --data; choose another --out')
-if 'loss' in all_tasks and not folders:
-    folders = sorted({*map(base_data_dir, paths)} - {''})
-    require(folders, f'{ckpt} has no data.json that names its training data; say on which text to '
-            'measure the loss: --data_dir=FOLDER')
-    config['data_dir'] = ','.join(folders)
-    print(f'the loss is measured on {config["data_dir"]}; choose other text with '
-          '--data_dir=FOLDER')
 
 losses = {}         # {model and text: {'nats': ...}}
 samples = []        # scored answers of all checkpoints and tasks
@@ -219,6 +209,16 @@ if generation_tasks:
     # Check the test harness: refuse to score if an empty function passes the tests of a question.
     # Then run the reference solutions, and remove the questions whose solution fails.
     report |= grading.check_tasks(questions_of, run)        # 'left_out': the removed task_ids
+for path in paths:
+    require(os.path.exists(path), f'{path} does not exist; --ckpt must be a run\'s folder or a .pt '
+            'file; for a first run: python clean.py && python prepare.py && python train.py')
+if 'loss' in all_tasks and not folders:
+    folders = sorted({*map(base_data_dir, paths)} - {''})
+    require(folders, f'{ckpt} has no data.json that names its training data; say on which text to '
+            'measure the loss: --data_dir=FOLDER')
+    config['data_dir'] = ','.join(folders)
+    print(f'the loss is measured on {config["data_dir"]}; choose other text with '
+          '--data_dir=FOLDER')
 require_writable(out)
 val_data = {folder: open_data(folder) for folder in folders if 'loss' in all_tasks}
 if generation_tasks:
