@@ -396,8 +396,8 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
 
 if __name__ == '__main__':
     torch.manual_seed(0)
-    # docs/exercises.md counts the parameters of this model. train.py --plan counts those of three
-    # larger models: config/mini.py, midi.py and mega.py.
+    # Parameters of a model and of one of its blocks. train.py --plan counts those of three larger
+    # models: config/mini.py, midi.py and mega.py.
     nano = GPT(GPTConfig(256, 512, 6, 8, 0, 256, 768))
     for part in nano, nano.blocks[0]:
         print(f'{type(part).__name__}: {sum(p.numel() for p in part.parameters()):,} parameters')
