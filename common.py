@@ -55,7 +55,7 @@ def is_main_process():
     has_rendezvous = all((n, *address)) and n.isdecimal() and rank in map(str, range(int(n)))
     counts = {os.environ.get(name) or '1' for name in PROCESS_COUNTS}
     require(has_rendezvous or rank is None and counts == {'1'}, f'RANK={rank} WORLD_SIZE={n}: each '
-            'process needs RANK below WORLD_SIZE, MASTER_ADDR, MASTER_PORT; run torchrun on each '
+            'process needs MASTER_ADDR, MASTER_PORT, RANK below WORLD_SIZE; run torchrun on each '
             'node with srun (docs/training.md); for independent runs, unset SLURM_STEP_NUM_TASKS')
     return rank in (None, '0')
 
