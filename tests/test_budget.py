@@ -10,7 +10,7 @@ from conftest import ROOT
 # a reader needs. A script that needs more lines may have them: raising a number is a commit of its
 # own that says what a user gets for it.
 BUDGET = {'chats.py': 210, 'clean.py': 399, 'common.py': 121, 'configurator.py': 101,
-          'dedup.py': 140, 'dpo.py': 267, 'eval.py': 191, 'files.py': 259, 'model.py': 275,
+          'dedup.py': 140, 'dpo.py': 267, 'eval.py': 191, 'files.py': 259, 'model.py': 278,
           'plot.py': 150, 'prepare.py': 172, 'rl.py': 251, 'sample.py': 103, 'sft.py': 219,
           'tokenizer.py': 280, 'train.py': 345}
 HAS_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
