@@ -164,10 +164,8 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice():
 
 # The task_ids of questions and of completions, and for each question which completions are its own
 SAME_IDS = """
-[[601, 602, 603], [601, "602", "Mbpp/603"], [[0], [1], [2]]]
-[["601", "602"], ["Mbpp/602", 601, 601], [[1, 2], [0]]]
-[["HumanEval/7"], [7], [[0]]]
-[["HumanEval/7", 7], ["HumanEval/7", 7], [[0], [1]]]
+[[601, 602], [601, "602"], [[0], [1]]]
+[["601", "own/602"], ["own/602", 601, 601], [[1, 2], [0]]]
 [[7, 17], ["17", "7"], [[1], [0]]]
 """
 OTHER_IDS = """
@@ -177,7 +175,7 @@ OTHER_IDS = """
 """
 
 
-def test_a_number_its_text_and_the_name_with_its_data_are_one_task_id():
+def test_a_number_and_its_text_are_one_task_id():
     of = lambda ids, **more: [{'task_id': id, 'completion': i} for i, id in enumerate(ids)]
     for asked, given, wanted in json_rows(SAME_IDS):
         assert given_answers('x', of(asked), of(given), 1) == wanted, asked
@@ -706,12 +704,29 @@ OWN_TESTS = [
     '"""\n>>> f(1)\n2\n"""\nimport doctest\nif __name__ == "__main__":\n    doctest.testmod()',
     PYTEST, PYTEST + 'raise SystemExit(pytest.main([__file__]))', PYTEST + 'if __name__ == "__main__":\n    pytest.main()',
     'def test(x, y): assert f(x) == y\ntest(1, 2)\ntest(5, 6)', 'def go(): assert f(1) == 2\nif __name__ == "__main__": go()']
+MORE_TESTS = [
+    UNITTEST + '    def test_skip(self): self.skipTest("later")\n    def tearDown(self): self.assertEqual(f(6), 7)',
+    UNITTEST + '@unittest.skip("later")\nclass Later(unittest.TestCase):\n    def test_no(self): self.fail()',
+    UNITTEST + 'class Base(unittest.TestCase): pass\ndef tearDownModule(): assert f(7) == 8',
+    'import unittest\ndef setUpModule():\n    global n\n    n = f(1)\n' + UNITTEST.replace('f(self.n)', 'n'),
+    'class TestBase:\n    def test_base(self): self.assertEqual(f(self.n), 2)\n' + UNITTEST.replace('.TestCase', '.TestCase, TestBase'),
+    UNITTEST + '    @unittest.expectedFailure\n    def test_two(self): self.assertEqual(f(5), 7)',
+    'import pickle\nclass P: pass\ndef test_p():\n    p = P()\n    p.n = f(1)\n    assert pickle.loads(pickle.dumps(p)).n == 2',
+    '__test__ = {"one": ">>> f(1)\\n2\\n"}\nimport doctest\ndoctest.testmod()',
+    'assert f(1) == 2\nexit()', 'import sys\nassert f(1) == 2\nsys.exit(0)']
 # They fail all of them, and do not pass by leaving, or by what unittest would forgive.
 NO_ANSWERS = [
     'def f(x):\n    """\n    >>> 1\n    1\n    """\n    return x + 2', 'def f(x): raise SystemExit(0)',
     'import sys\nf = sys.exit', 'import unittest\ndef f(x): raise unittest.SkipTest', 'def g(x): return x + 1',
     'import unittest\ndef f(x): unittest.main()', 'import unittest\nunittest.main()', 'def f(*_): pass',
     'import unittest\nclass Adds(unittest.TestCase): pass\ndef f(x): return 7 if x == 5 else 3']
+# They change what the tests use.
+CHANGED = [
+    'def f(x):\n    import unittest\n    raise unittest.SkipTest("later")', 'import os\nos._exit(0)',
+    'import doctest, unittest\nunittest.TestCase.run = unittest.TestCase._baseAssertEqual = lambda *_, **__: None\n'
+    'doctest.OutputChecker.check_output = lambda *_: True\ndef f(x): return x + 2',
+    'import unittest\nunittest.TestLoader.getTestCaseNames = lambda *_: []\nunittest.TestCase.__unittest_skip__ = True\n'
+    'def f(x): return x + 2']
 
 
 def test_own_tests_are_run_as_unittest_doctest_and_pytest_would():
@@ -720,23 +735,35 @@ def test_own_tests_are_run_as_unittest_doctest_and_pytest_would():
         question = {'prompt': 'Write f(x), which adds 1.', 'tests': tests}
         found = outcomes(question, [RIGHT, answer, *NO_ANSWERS], run=lambda jobs: run_many(jobs, 20))
         assert found[:2] == ['passed'] * 2 and 'passed' not in found[2:], (tests, found)
+    for tests, *cheats in (OWN_TESTS[2], *CHANGED), (EXAMPLES + 'testmod()', *CHANGED), *[
+            (tests, RIGHT.replace('+ 1', '+ 2')) for tests in MORE_TESTS]:
+        found = outcomes({'prompt': 'Write f.', 'tests': tests}, [RIGHT, *cheats], run=lambda jobs: run_many(jobs, 20))
+        assert found[0] == 'passed' and 'passed' not in found[1:], (tests, found)
     example = RIGHT.replace(':\n', ':\n    """\n    >>> f(1)\n    2\n    """\n')
     only_program = {'prompt': 'Write f.', 'tests': 'import doctest\ndoctest.testmod()'}
     assert outcomes(only_program, [example, example.replace('+ 1', '+ 2'), RIGHT]) == ['passed', 'wrong', 'wrong']
 
 
 FAIL_BY_THEMSELVES = [('import nonesuch\nassert f(1) == 2', "own/0.*fail by themselves: ModuleNotFoundError.*nonesuch"),
-                      ('def test_f(): pass', 'own/0.*pass without an answer')]
-NEED_ARGUMENTS = 'def test_f(capsys): assert f(1) == 2', (
-    'import pytest\n@pytest.mark.parametrize("x", [1])\ndef test_f(x): assert f(x) == 2')
+                      *[(tests, 'own/0.*pass without an answer') for tests in (
+                          'def test_f(): pass', 'def test_f(): return f(1) == 2', 'print(f(1) == 2)',
+                          'import unittest\nclass T(unittest.TestCase):\n    def test(self): self.skipTest(str(f(1)))')]]
+# Tests that need pytest, and a test that nothing calls
+NEED_PYTEST = r"""
+def test_f(capsys): assert f(1) == 2 => no test calls test_f, which needs arguments
+@pytest.mark.parametrize("x", [1])\ndef test_f(x): assert f(x) == 2 => pytest.mark
+from pytest import fixture\n@fixture\ndef n(): return 1\ndef test_f(n): assert f(n) == 2 => pytest import fixture
+def test_f(): pytest.skip("later") => pytest.skip
+class TestF:\n    def setup_method(self): self.n = 1\n    def test(self): assert f(self.n) == 2 => def setup_method
+"""
 
 
 def test_tests_that_fail_by_themselves_are_named(capsys):
     asked = lambda tests, **more: [to_question({'prompt': 'Write f.', 'task_id': 'own/0', 'tests': tests, **more})]
     for tests, words in FAIL_BY_THEMSELVES:
         refused(words, check_harness, asked(tests), run_many)
-    for tests in NEED_ARGUMENTS:
-        refused('no test calls test_f, which needs arguments', asked, tests)
+    for tests, words in table(NEED_PYTEST):
+        refused(words, asked, tests.replace('\\n', '\n'))
     check_harness(asked('assert f(1) == two'), run_many)
     assert "the tests of 'own/0' need two, which neither they nor the question name" in capsys.readouterr().out
     refused('1 of 1 known solutions fail.*own/0', check_harness,
