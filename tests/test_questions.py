@@ -52,7 +52,8 @@ REFUSED = r"""
 {"answer": true} => must be a number
 {"answer": "2026-11-27"} => must be a number
 {"answer": "May 5, 2026"} => must be a number
-{"answer": "1/2"} => must be a number
+{"answer": "1/2/26"} => must be a number
+{"answer": "2^3"} => must be a number
 {"answer": "1,2"} => must be a number
 {"answer": "H2O"} => must be a number
 {"answer": "Apollo 11"} => must be a number
@@ -93,7 +94,24 @@ JUDGED = r"""
 [{"answer": 17}, "#### 1. Cost\n5 * 4 = 20\n#### 2. Minus\n20 - 3 = 17\n\nIt is 17."]
 [{"answer": 17}, "> #### **3 pens** are free\n20 - 3 = 17\n\nThe total is $17."]
 [{"answer": 17}, "20 - 3\n#### 17\nThat is 3 less than 20.", "##### 17 pens\n20"]
-[{"answer": 17}, "#### **$17**\nThat is 3 less than 20.", "#### 17 or 18"]
+[{"answer": 17}, "#### **$17**\nThat is 3 less than 20.", "#### 18 or 17"]
+[{"answer": 18}, "#### 18 apples for 3 days", "#### 3 days\n4 of them"]
+[{"answer": 18}, "#### \u20ac18 for 3", "#### \u20ac3 for 18"]
+[{"answer": 18}, "\\fbox{18}. She has 3 days left.", "\\fbox{3}. She has 18."]
+[{"answer": 1000}, "It is 1e3", "1e2"]
+[{"answer": "2.5E-3"}, "0.0025", "2.5", "-3"]
+[{"answer": 0.5}, "\\boxed{1/2}", "\\boxed{1}", "2/1"]
+[{"answer": "1/4"}, "$\\frac{1}{4}$", "$\\frac{2}{4}$", "1/0", "4"]
+[{"answer": 2}, "#### 2", "1/2", "2/0", "x = 10^2", "$10^{2}$", "10\u00b2", "2\u00bd"]
+[{"answer": 18}, "18 m^2"]
+[{"answer": 18}, "\\boxed{18\\,\\mathrm{cm}^{2}}"]
+[{"answer": 18000}, "18~000"]
+[{"answer": 18000}, "\\boxed{18\u00a0000}"]
+[{"answer": -5}, "\\boxed{\u20135}"]
+[{"answer": -5}, "\\boxed{\\text{-}\\$5}"]
+[{"answer": 18}, "\\boxed{+18\\%}."]
+[{"answer": 18}, "\\boxed{\\text{about }18\\text{ a day}}"]
+[{"answer": 2}, "\\boxed{2^\\circ}", "\\boxed{2x}", "\\boxed{2\\pi}", "\\boxed{2!}", "\\boxed{\\log 2}", "\\boxed{2^{10}}", "\\boxed{10^2}", "\\boxed{1 - 2}", "\\boxed{2 + 1}", "\\boxed{2, 3}", "\\boxed{(3, 2)}", "\\boxed{2 \\text{ or } 3}", "\\boxed{x = 3, y = 2}", "\\boxed{2 \\pm 1}", "\\boxed{2:30}", "\\boxed{2\\cdot 3}", "\\boxed{2\u00bd}", "\\boxed{0.\\overline{2}}"]
 [{"answer": 17}, "\\boxed{17}, which is 3 less than 20.", "17 = \\boxed{18}"]
 [{"answer": -5}, "it is -$5"]
 [{"answer": 1200}, "\\boxed{1{,}200}", "1{,}20"]
