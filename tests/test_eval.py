@@ -355,6 +355,7 @@ REFUSED = """
 --k=1,0 => --k=1,0 must be
 --out=scores => must end with .json
 --tasks=own --data=samples.jsonl --out=eval.json => would replace a file
+--data=samples.jsonl => --data=samples.jsonl needs a task with questions, not tasks='loss'
 """
 REFUSED_BY_RESCORE = """
 --tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl & each line must be a JSON object & No such file

@@ -105,8 +105,9 @@ def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
 def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, out, tmp_path):
     """Its scores are those of the run that made it, whatever is next to an answer."""
     folder = tmp_path / 'reward'
-    ok(run('dpo.py', f'--init_from={sft_model} --data_dir={pairs} --out_dir={folder}',
-           '--loss_type=rm --device=cpu --max_steps=24 --learning_rate=1e-2 --dtype=float32'))
+    said = ok(run('dpo.py', f'--init_from={sft_model} --data_dir={pairs} --out_dir={folder}',
+                  '--loss_type=rm --device=cpu --max_steps=24 --learning_rate=1e-2 --dtype=float32'))
+    assert f'next: python rl.py --kl_coef=0.05 --reward={folder}' in said
     scores = lambda tokenizer: rewards.open_scores(str(folder), tokenizer, 'cpu', contextlib.nullcontext())
     prompts, held_out, judge = scores(BYTES)
     asked, good, bad = zip(*map(dict.values, read_rows(pairs / 'val.jsonl')))
@@ -199,7 +200,9 @@ def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
         mistake(rl(paid=PAID.replace('return sum', f'return float("{value}"); sum')),
                 'reward=', f'below 1e9, not {float(value)}')
     mistake(rl(paid=PAID.replace('return sum', 'sum')), 'below 1e9, not None')
-    mistake(rl(paid='def prompts(): return []'), 'paid.py', 'must define', 'reward()')
+    for text in 'def prompts(): return []', f'{PAID}\nprompts = ["a"]':
+        mistake(rl(paid=text), 'paid.py', 'must define', 'reward()')
+    mistake(rl('--max_new_tokens=1000'), 'of at most 0 tokens', 'lower --max_new_tokens')
     result = rl('--overwrite', paid=PAID.replace('return sum', 'raise KeyError("a"); sum'))
     assert result.returncode == 1 and "KeyError: 'a'" in result.stderr
 
