@@ -414,5 +414,9 @@ if __name__ == '__main__':
         loss.backward()
         opt.step()
     assert loss < 0.5, 'the model does not learn: check your last change'
-    assert model.generate(idx[:, :8], 25, temperature=0).equal(idx), 'wrong tokens: check the cache'
-    print('the model memorized four texts and generates each of them from its first 8 tokens')
+    # RL and eval.py generate from prompts of different lengths, padded on the left.
+    prompts = torch.stack((F.pad(idx[0, :5], (3, 0), value=IGNORE), idx[1, :8]))
+    short, long = model.generate(prompts, 25, temperature=0)
+    assert long.equal(idx[1]), 'wrong tokens: check the cache'
+    assert short[3:].equal(idx[0, :30]), 'wrong tokens: check that padding is hidden'
+    print('the model memorized four texts and generates two of them from their first tokens')

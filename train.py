@@ -79,7 +79,7 @@ BOUNDS |= {'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999), 'se
 
 
 # --- data order, learning rate, loss spikes -------------------------------------------------------
-@functools.lru_cache(2)         # 8 bytes a sequence
+@functools.lru_cache(3)         # epoch 0, and two at the end of an epoch; 8 bytes a sequence
 def epoch_starts(epoch, n_tokens, T, seed):
     """Return the offsets of an epoch's sequences in a bin of n_tokens, shuffled, int64 (n,). Each
     epoch also has a random shift, so that epochs cut the text at different tokens: 10 tokens with
@@ -108,8 +108,8 @@ def spike_limit(window, spike_z):
     return np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
 
 
-explicit = dict()           # {setting in a config file or flag: its previous value}
-config = configure(globals(), BOUNDS, explicit)     # config files and flags override the settings
+# Config files and flags override the settings. explicit: {overridden setting: its previous value}
+config = configure(globals(), BOUNDS, explicit := {})
 if plan:
     from extras.training import planner
     sys.exit(planner.show(config))
@@ -445,8 +445,8 @@ while step < max_steps and not stopping:
                     memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if on_gpu else None)
     # float16 gradients overflow until GradScaler has found a scale
     require(skipped_in_a_row < (30 if dtype == 'float16' else 3), f'{skipped_in_a_row} updates in '
-            'a row were skipped; resume with a lower --learning_rate; if this fails, resume from '
-            f'an older checkpoint: copy {out / "last-1.pt"} to last.pt')
+            'a row were skipped; resume with --spike_z=0 if the text changes here, otherwise with '
+            f'a lower --learning_rate; if this fails, first copy {out / "last-1.pt"} to last.pt')
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     if step % save_interval == 0 or step == max_steps or stopping:

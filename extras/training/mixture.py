@@ -92,7 +92,7 @@ def weighted(sources, T):
         require(n > T, f'the source {name} has {n} tokens to train on, fewer than a sequence with '
                 f'its last target, {T + 1}: lower --block_size, add text, or remove the source')
 
-    @functools.lru_cache(2)         # 8 bytes a sequence
+    @functools.lru_cache(3)         # as in train.py: 8 bytes a sequence
     def epoch_starts(epoch, n_tokens, T, seed):
         """Return where the sequences of an epoch begin, in the order in which they are read, int64
         (n,)."""
