@@ -138,7 +138,7 @@ require(b'"tokenizer_hash"' in meta_text and os.path.exists(f'{data_dir}/val.bin
         'python clean.py --source=TEXT && python prepare.py --out_dir=NEW, then set --data_dir=NEW')
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
-sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
+prompt = torch.tensor([tokenizer.encode(sample_prompt) or tokenizer.first], device=device)
 V = tokenizer.vocab_size
 require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; set --vocab_size=0')
 T = block_size                  # text tokens in a sequence; fewer with span, which adds sentinels
@@ -350,7 +350,6 @@ def evaluate():
     val_loss = row['val_loss']
     log_metrics(**row, val_ppl=math.exp(min(val_loss, 700)))
     if objective == 'clm' and math.isfinite(val_loss):                  # NaN can't be sampled from
-        prompt = torch.tensor([sample_ids], device=device)
         with autocast, uncompiled():
             [ids] = model.generate(prompt, 100, 0.8, top_k=50, seeds=[seed],
                                    suppress=tokenizer.suppressed_tokens(model.config.vocab_size))
@@ -453,6 +452,8 @@ while step < max_steps and not stopping:
         save('last.pt')
 
 script = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
+# a stream can only be resumed with the same number of processes
+launcher = f'torchrun --nproc_per_node={world}' if world > 1 else 'python'
 log_text(f'done, best val_loss {best_val:.4f}; next: python {script} --ckpt={shlex.quote(out_dir)}'
-         if step >= max_steps else f'stopped at step {step}; resume: python train.py '
+         if step >= max_steps else f'stopped at step {step}; resume: {launcher} train.py '
          f'--out_dir={shlex.quote(out_dir)} --init_from=resume')

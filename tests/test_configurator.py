@@ -208,13 +208,12 @@ import json/kind = json.JSONDecoder => kind=<class & must be none or big
 def steps(n): return n => steps=<function & must be int
 import math as rate => rate=<module & must be float
 import numpy/steps = numpy.ones(2) => steps=array([1., 1.]) must be int
-steps = = 2 => SyntaxError: invalid & line 1
-/import nowhere => line 2: ModuleNotFoundError: No module named 'nowhere'
-def half(n):/  return 1 % n//steps = half(0) => line 4: ZeroDivisionError
-if 1:/steps = 2 => IndentationError & line 2
-rate = "0.1 => SyntaxError & line 1
-steps = 3/exit() => line 2: SystemExit
-steps = 3NUL => null bytes'''
+steps = = 2 => invalid syntax & line 1
+if 1:/steps = 2 => indented block & line 2
+rate = "0.1 => unterminated & line 1'''
+# A config file whose code fails => the line in it that the traceback names, and its last line.
+FAILING = {'\nimport nowhere': ("line 2, in <module>", "ModuleNotFoundError: No module named 'nowhere'"),
+           'def half(n):\n  return n / 0\n\nsteps = half(3)': ('line 4, in <module>', 'ZeroDivisionError: division by zero')}
 
 
 def test_what_cannot_be_a_setting_is_one_line_that_names_it_its_value_and_where(play):
@@ -223,6 +222,13 @@ def test_what_cannot_be_a_setting_is_one_line_that_names_it_its_value_and_where(
         text = text.replace('/', '\n').replace('NUL', '\0')
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')
     one_line(play('--steps=0', processes=2), 'steps=0')         # said once, not by all processes
+
+
+def test_code_of_a_config_file_that_fails_keeps_its_traceback(play):
+    for text, (line, words) in FAILING.items():
+        process = play('wrong.py', wrong=text)
+        assert process.returncode == 1 and process.stderr.splitlines()[-1] == words
+        assert f'wrong.py", {line}' in process.stderr
 
 
 def test_help_prints_the_settings_with_their_comments_and_types(play):
@@ -245,13 +251,13 @@ seed: int | None = None     # None = the clock
 MISTAKES = '''
 raise UserError("two\\nlines") => two lines
 import extras.training.muon => copy extras/, needed by
+exec("x = = 1") => invalid syntax
 import model => no even number'''
 BUGS = '''
 10.0 ** 1000 => OverflowError
 raise RuntimeError("ours") => RuntimeError
 import numpy; numpy.zeros(3).reshape(2, 2) => ValueError
 import nowhere => nowhere
-from extras.training.muon import Mun => Mun
 open("gone") => No such file or directory: 'gone'
 raise OSError(28, "No space left on device") => No space left'''
 
@@ -265,7 +271,9 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
         for line in 'from extras.training.muon import Muon', 'from extras.training import muon':
             one_line(play(body=line), f'muon & copy extras/, needed by: {line}')
         fill({'extras/__init__.py': '', 'extras/training/__init__.py': ''})
-    fill({'extras/training/muon.py': ''})
+    fill({'extras/training/muon.py': ''})               # an older one, without the name
+    one_line(play(body=line.replace('import muon', 'import sgd')), 'sgd & copy extras/')
+    one_line(play(body='from extras.training.muon import Mun'), 'Mun & copy extras/')
     for body, name in table(BUGS):
         process = play('--note=', body=body)        # an empty value names no file
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body

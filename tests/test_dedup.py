@@ -4,13 +4,14 @@ import functools
 import itertools
 import random
 import re
+import tracemalloc
 from pathlib import Path
 
 import dedup
 import numpy as np
 import pytest
-from dedup import find_duplicates, jaccard, minhash, ngrams, shingles, simhash, word_hashes
 from conftest import with_each
+from dedup import find_duplicates, jaccard, minhash, ngrams, shingles, simhash, word_hashes
 from preparing import clean, dropped, kept, prose, write
 
 
@@ -46,6 +47,16 @@ def test_a_signature_of_a_union_is_the_smaller_of_two():
     a, b, _ = random_pair(np.random.default_rng(0), 2500, 0)
     equal(minhash(a[:0], 4), np.full(4, 2 ** 32 - 1, np.uint32))
     equal(minhash(np.append(a, b)), np.minimum(minhash(a), minhash(b)))
+
+
+def test_a_signature_of_a_long_text_needs_little_memory():
+    """Far from 4 bytes for each pair of a shingle and a hash function, which are 51 MB here."""
+    grams, *_ = random_pair(np.random.default_rng(0), 50_000, 0)
+    tracemalloc.start()
+    minhash(grams)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6, f'{peak / 1e6:.0f} MB for {len(grams):,} shingles'
 
 
 @with_each('bands, rows, size', [(32, 8, 1000), (64, 4, 5)])

@@ -57,8 +57,8 @@ def check(sources, weights, temperature, write):
         f'{weights=} must give a positive number to each of {", ".join(sources)}')
     given = weights or [*filter(None, (source.get('weight') for source in sources.values()))]
     require(temperature == 1 or not given, '--temperature needs sources without weights')
-    require(write == 'bins' or not given and temperature == 1, 'weights and --temperature need '
-            '--write=bins: a stream reads one source after the other, each once')
+    require(write == 'bins' or not given and temperature == 1, 'a stream reads each source '
+            "once: use --write=bins, or clean again without weights: {'web': ('PATH', None), ...}")
 
 
 def passes_of(n_tokens, weights):
