@@ -523,7 +523,7 @@ def test_a_column_is_never_named_in_vain():
     rows = [beside({}, i) | {'question': f'and {i}?'} for i in range(9)]
     source = write('x.jsonl', rows)
     for flag in 'questions', 'question,messages.x', 'Id,all,x':
-        no_chats(source, f'--unused={flag} must name columns that are not read:  --unused={flag}')
+        no_chats(source, f'--unused={flag} must name columns that are not read: ', f'--unused={flag}')
     chats(source, '--unused=Instruction')
     assert {row['messages'][0]['content'] for row in kept()} == {row['question'] for row in rows}
 
