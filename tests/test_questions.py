@@ -130,9 +130,9 @@ JUDGED = r"""
 """
 
 
-def test_a_record_on_which_no_answer_could_fail_is_refused(tmp_path):
+def test_a_record_on_which_no_answer_could_fail_is_refused():
     for checks, words in table(REFUSED):
-        data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', **json.loads(checks)}])
+        data = write('own.jsonl', [{'prompt': 'x', **json.loads(checks)}])
         refused(f'own.jsonl:1: .*{words}', of_tasks, ['own'], str(data), 0, [])
 
 
@@ -208,7 +208,7 @@ def test_blank_lines_are_skipped_wherever_they_are_also_in_a_packed_file(tmp_pat
         (tmp_path / name).write_bytes(pack((lines + lines.replace('1', '2') + ' \n').encode()))
         assert len(of_tasks(['own'], str(tmp_path / name), 0, [])['own']) == 2
         assert len(read_answers(str(tmp_path / name), 'completion')) == 2
-    assert len(read_rows(tmp_path / 'a.jsonl')) == 2
+    assert len(read_rows('a.jsonl')) == 2
 
 
 # --- the harness is checked before a score --------------------------------------------------------
@@ -788,10 +788,10 @@ MBPP = r'''
 '''
 
 
-def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
+def test_mbpp_is_read_as_both_its_files_are_published():
     """Answers fail if they are wrong, and both a chat and a base model are shown the tests."""
     records = [record for record, _ in json_rows(MBPP)]
-    of_tasks(['mbpp'], str(write(tmp_path / 'mbpp.json', [records])), 0, [])      # also one list
+    of_tasks(['mbpp'], str(write('mbpp.json', [records])), 0, [])      # also one list
     for record, wrong in json_rows(MBPP):
         question = to_question(record)
         for shown in question['messages'][0]['content'], question['prompt']:
