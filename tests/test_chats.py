@@ -223,7 +223,7 @@ CONVERSATIONS = r'''
 -> user: Write a chat.\n\nc | assistant: [{"role": "assistant", "content": "b"}]
 {"instruction": "Sort:", "input": "[{\"name\": \"b\"}, {\"name\": \"a\"}]", "output": "a, b"}
 -> user: Sort:\n\n[{"name": "b"}, {"name": "a"}] | assistant: a, b
-{"prompt": "\u001b[1;31merror\u001b[0m 1: N\bNABC\b\b\bA\u001bPq#0\u001b\\\u009b0m", "completion": "b\u0007\u00ad"}
+{"prompt": "\u001b[1;31merror\u001b[0m 1: N\bA", "completion": "b\u0007\u00ad"}
 -> user: error 1: NA | assistant: b
 {"prompt": [{"role": "user", "content": "a"}], "input": "x", "completion": "b"}
 -> refused: neither text nor messages: ['prompt', 'input']
@@ -678,7 +678,7 @@ def test_every_record_of_real_files_arrives(tmp_path):
 
 
 WHY_LEFT_OUT = r"""not a JSON object \(a list must be a .json file\), 2, .*/a.jsonl:11$
-can't be read \(Error -N .*, 1, .*/bad.jsonl.gz
+can't be read \(Error -3 .*, 1, .*/bad.jsonl.gz
 can't be read \(Compressed file ended before the end-of-stream marker.*, 1, .*/cut.jsonl.gz:\d\d+
 neither a list .*Expecting.*, 1, .*/cut.json$
 not UTF-8.*iconv.*, 1, .*/latin.jsonl:1
