@@ -9,7 +9,7 @@ from conftest import ROOT
 # Lines of code of each script. Comments, docstrings and blank lines are free, so explain as much as
 # a reader needs. A script that needs more lines may have them: raising a number is a commit of its
 # own that says what a user gets for it.
-BUDGET = {'chats.py': 210, 'clean.py': 398, 'common.py': 121, 'configurator.py': 101,
+BUDGET = {'chats.py': 214, 'clean.py': 398, 'common.py': 121, 'configurator.py': 101,
           'dedup.py': 140, 'dpo.py': 267, 'eval.py': 191, 'files.py': 252, 'model.py': 275,
           'plot.py': 150, 'prepare.py': 175, 'rl.py': 251, 'sample.py': 103, 'sft.py': 219,
           'tokenizer.py': 279, 'train.py': 345}

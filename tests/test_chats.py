@@ -99,7 +99,7 @@ CONVERSATIONS = r'''
 {"conversation": [{"human": "a", "assistant": "b"}]}
 -> refused: unknown role: none: {'human': 'a', 'assistant': 'b'}
 {"input": "a", "target": "b"}
--> refused: or input with output, completion, response, answer: target, input
+-> refused: or input with output, completion, response, answer (cells None, N/A are empty): target, input
 {"id": "0", "data": ["a", "b", "c", "d"]}
 -> refused: no list of messages, and no instruction
 {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
@@ -237,7 +237,7 @@ CONVERSATIONS = r'''
 {"name": "Ann", "messages": [{"id": 1, "from": "Ann", "text": "a"}]}
 -> refused: unknown role: ann
 {"title": "t", "body": "a", "answers": [{"body": "b", "score": 3}]}
--> refused: no instruction, prompt, question, query or input with output, completion, response, answer: title, body, answers
+-> refused: no instruction, prompt, question, query or input with output, completion, response, answer (cells None, N/A are empty): title, body, answers
 {"messages": [3]}
 -> refused: neither text nor messages: ['messages']: 3
 {"mapping": {"1": null}, "current_node": "1"}
@@ -253,7 +253,7 @@ CONVERSATIONS = r'''
 {"prompt": "a", "answer": "b", "system": 3}
 -> refused: a message is not text
 {"text": "a"}
--> refused: response, answer: text
+-> refused: response, answer (cells None, N/A are empty): text
 {"prompt": "a", "completion": "b", "score": "4.5"}
 -> user: a | assistant: b
 {"prompt": "a", "completion": "b", "score": null}
@@ -455,7 +455,32 @@ def test_both_splits_have_good_and_bad_answers_if_there_are_two_questions_of_eac
             assert {row['label'] for row in read_rows(out / name)} == {True, False}, (len(rows), name)
     chats(tmp_path / 'no', write(tmp_path / 'x.jsonl', labels(2, 1)), check=lambda result: mistake(
         result, '2 records of', 'need two questions (of each label)'))
+    # dpo.py would refuse them
+    for rows in labels(60, 1), labels(60, 59), labels(60, 0), labels(60, 60):
+        chats(tmp_path / 'no', write(tmp_path / 'x.jsonl', rows), check=lambda result: mistake(
+            result, '60 records of', 'need two questions (of each label)'))
     assert not [*tmp_path.glob('no/[!.]*')]
+
+
+def test_names_of_special_tokens_are_text_and_counted(tmp_path):
+    rows = [line_of(f'user: q{i} | assistant: A <|endoftext|> B<|im_end|>') for i in range(9)]
+    out = of_rows(tmp_path, [*rows, line_of('user: a <| b |> | assistant: |>')])
+    assert as_text(kept(out)) == as_text([*rows, line_of('user: a <| b |> | assistant: |>')])
+    made = read_json(out / 'report.json')
+    assert made['changed'] == {'special tokens to plain text': 18}
+    assert made['first']['special tokens to plain text'] == f'{tmp_path}/x.jsonl:1'
+
+
+def test_an_empty_cell_and_a_table_with_other_names_are_refused_with_what_to_do(tmp_path):
+    cells = '"None of them",None,N/A,no,NULL'.split(',')
+    fill(tmp_path, {'a.csv': 'question,answer\n' + ''.join(f'q{i},{cells[i % 5]}\n' for i in range(50)),
+                    'b.csv': 'Frage,Antwort\n' + 'q,a\n' * 9})
+    chats(tmp_path / 'out', tmp_path / 'a.csv')
+    assert {answer_in(row) for row in kept(tmp_path / 'out')} == {'None of them', 'no'}
+    [(why, [n, place])] = read_json(tmp_path / 'out/report.json')['left_out'].items()
+    assert '(cells None, N/A are empty)' in why and (n, place) == (30, f'{tmp_path}/a.csv:2 (question)')
+    chats(tmp_path / 'no', tmp_path / 'b.csv', check=lambda result: mistake(
+        result, "rename a table's columns: sed '1s/MINE/question/'", 'first', '(frage, antwort)'))
 
 
 # --- it asks about what it does not read ----------------------------------------------------------
