@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from configurator import configure, find_paths, require, require_writable
-from common import folder_of, load_model, init_device
+from common import folder_of, init_device, is_main_process, load_model
 from model import GPT
 
 # --- settings -------------------------------------------------------------------------------------
@@ -169,6 +169,7 @@ def print_table(title, rows):
 
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
+require(is_main_process(), 'eval.py is a single process: run it with python, not with torchrun')
 
 # --- 4. tasks, checkpoints and output files -------------------------------------------------------
 TASKS = 'loss', 'problems', 'humaneval', 'mbpp', 'gsm8k', 'own'

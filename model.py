@@ -338,7 +338,8 @@ class GPT(nn.Module):
                 saved = hf_model.read(path)
             else:       # weights_only: executes no code; mmap: doesn't read the optimizer's moments
                 saved = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-            weights, config = saved.pop('model'), GPTConfig(**saved.pop('model_config') | changes)
+            # a checkpoint of another program has no model_config, and its weights won't match
+            config = GPTConfig(**saved.pop('model_config', {}) | changes)
         except MemoryError:
             raise
         except Exception as e:
@@ -347,10 +348,10 @@ class GPT(nn.Module):
             raise UserError(f'{path} cannot be loaded into this model.py ({cause:.200})') from e
         model = cls(config)
         try:
-            model.load_state_dict(weights)
+            model.load_state_dict(saved.pop('model', None))
         except (RuntimeError, TypeError) as e:      # TypeError: not a state dict
-            raise UserError(f'the weights in {path} do not match this model.py: '
-                            f'{" ".join(str(e).split()):.300}') from e
+            raise UserError(f'{path} is not a checkpoint of this model.py, because its weights '
+                            f'do not match: {" ".join(str(e).split()):.300}') from e
         model.saved = saved
         return model
 
@@ -414,5 +415,9 @@ if __name__ == '__main__':
         loss.backward()
         opt.step()
     assert loss < 0.5, 'the model does not learn: check your last change'
-    assert model.generate(idx[:, :8], 25, temperature=0).equal(idx), 'wrong tokens: check the cache'
-    print('the model memorized four texts and generates each of them from its first 8 tokens')
+    # RL and eval.py generate from prompts of different lengths, padded on the left.
+    prompts = torch.stack((F.pad(idx[0, :5], (3, 0), value=IGNORE), idx[1, :8]))
+    short, long = model.generate(prompts, 25, temperature=0)
+    assert long.equal(idx[1]), 'wrong tokens: check the cache'
+    assert short[3:].equal(idx[0, :30]), 'wrong tokens: check that padding is hidden'
+    print('the model memorized four texts and generates two of them from their first tokens')

@@ -127,8 +127,8 @@ def collate(answers):
             torch.tensor([a['advantage'] for a in answers for _ in a['ids']]))
 
 
-explicit = dict()           # {setting in a config file or flag: its previous value}
-config = configure(globals(), BOUNDS, explicit)     # config files and flags override the settings
+# Config files and flags override the settings. explicit: {overridden setting: its previous value}
+config = configure(globals(), BOUNDS, explicit := {})
 content = pathlib.Path(reward).read_bytes() if os.path.isfile(reward) else b''
 # eval.py uses the chat format if a checkpoint has a stage. reward_hash detects an edited FILE.py.
 config |= {'stage': 'rl', 'reward_hash': hashlib.sha256(content).hexdigest()[:16]}

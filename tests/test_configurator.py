@@ -203,11 +203,11 @@ FILES = {'for _ in (1, 2): stepz = _': 'stepz: no setting has this name; closest
          'z_loss = 1': 'z_loss: no setting & closest: none', 'name = 5': 'must be str', 'steps = True': 'steps=True must be int',
          'rate = float("nan")': 'rate=nan must be', 'import json\nkind = json.JSONDecoder': "kind=<class & must be none or big",
          'def steps(n): return n': 'steps=<function & must be int', 'import math as rate': 'rate=<module & must be float',
-         'import numpy\nsteps = numpy.ones(2)': 'steps=array([1., 1.]) must be int', 'steps = = 2': 'SyntaxError: invalid & line 1',
-         '\nimport nowhere': "line 2: ModuleNotFoundError: No module named 'nowhere'",
-         'def half(n):\n  return n / 0\n\nsteps = half(3)': 'line 4: ZeroDivisionError',
-         'if 1:\nsteps = 2': 'IndentationError & line 2', 'rate = "0.1': 'SyntaxError & line 1',
-         'steps = 3\nexit()': 'line 2: SystemExit', 'steps = 3\0': 'null bytes'}
+         'import numpy\nsteps = numpy.ones(2)': 'steps=array([1., 1.]) must be int', 'steps = = 2': 'invalid syntax & line 1',
+         'if 1:\nsteps = 2': 'indented block & line 2', 'rate = "0.1': 'unterminated & line 1'}
+# A config file whose code fails => the line in it that the traceback names, and its last line.
+FAILING = {'\nimport nowhere': ("line 2, in <module>", "ModuleNotFoundError: No module named 'nowhere'"),
+           'def half(n):\n  return n / 0\n\nsteps = half(3)': ('line 4, in <module>', 'ZeroDivisionError: division by zero')}
 
 
 def test_what_cannot_be_a_setting_is_one_line_that_names_it_its_value_and_where(play):
@@ -215,6 +215,13 @@ def test_what_cannot_be_a_setting_is_one_line_that_names_it_its_value_and_where(
     for text, words in FILES.items():
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')
     one_line(play('--steps=0', processes=2), 'steps=0')         # said once, not by all processes
+
+
+def test_code_of_a_config_file_that_fails_keeps_its_traceback(play):
+    for text, (line, words) in FAILING.items():
+        process = play('wrong.py', wrong=text)
+        assert process.returncode == 1 and process.stderr.splitlines()[-1] == words
+        assert f'wrong.py", {line}' in process.stderr
 
 
 def test_help_prints_the_settings_with_their_comments_and_types(play):
@@ -235,11 +242,11 @@ seed: int | None = None     # None = the clock
 # --- how a script ends ----------------------------------------------------------------------------
 # What the user can put right, in one line; a bug or the machine, whose traceback stays.
 MISTAKES = {'raise UserError("two\\nlines")': 'two lines',
-            'import extras.training.muon': 'copy extras/, needed by: ',
+            'import extras.training.muon': 'copy extras/, needed by: ', 'exec("x = = 1")': 'invalid syntax',
             'import model': 'no even number'}
 BUGS = {'10.0 ** 1000': 'OverflowError', 'raise RuntimeError("ours")': 'RuntimeError',
         'import numpy\nnumpy.zeros(3).reshape(2, 2)': 'ValueError', 'import nowhere': 'nowhere',
-        'from extras.training.muon import Mun': 'Mun', 'open("gone")': "No such file or directory: 'gone'",
+        'open("gone")': "No such file or directory: 'gone'",
         'raise OSError(28, "No space left on device")': 'No space left'}
 
 
@@ -252,7 +259,9 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
         for line in 'from extras.training.muon import Muon', 'from extras.training import muon':
             one_line(play(body=line), f'muon & copy extras/, needed by: {line}')
         fill(tmp_path, {'extras/__init__.py': '', 'extras/training/__init__.py': ''})
-    (tmp_path / 'extras/training/muon.py').write_text('')
+    (tmp_path / 'extras/training/muon.py').write_text('')       # an older one, without the name
+    one_line(play(body=line.replace('import muon', 'import sgd')), 'sgd & copy extras/')
+    one_line(play(body='from extras.training.muon import Mun'), 'Mun & copy extras/')
     for body, name in BUGS.items():
         process = play('--note=', body=body)        # an empty value names no file
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body

@@ -4,6 +4,7 @@ import functools
 import itertools
 import random
 import re
+import tracemalloc
 
 import dedup
 import numpy as np
@@ -44,6 +45,16 @@ def test_a_signature_of_a_union_is_the_smaller_of_two():
     a, b, _ = random_pair(np.random.default_rng(0), 2500, 0)
     equal(minhash(a[:0], 4), np.full(4, 2 ** 32 - 1, np.uint32))
     equal(minhash(np.append(a, b)), np.minimum(minhash(a), minhash(b)))
+
+
+def test_a_signature_of_a_long_text_needs_little_memory():
+    """Far from 4 bytes for each pair of a shingle and a hash function, which are 51 MB here."""
+    grams, *_ = random_pair(np.random.default_rng(0), 50_000, 0)
+    tracemalloc.start()
+    minhash(grams)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6, f'{peak / 1e6:.0f} MB for {len(grams):,} shingles'
 
 
 @pytest.mark.parametrize('bands, rows, size', [(32, 8, 1000), (64, 4, 5)])

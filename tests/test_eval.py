@@ -379,4 +379,8 @@ def test_mistakes_are_one_sentence(tmp_path):
         write(tmp_path / f'{name}.jsonl', [scored, scored, scored | {'completion': completion}])
     write(tmp_path / 'two.jsonl', [scored | {'ckpt': name} for name in 'ab'])
     each_is_a_mistake(REFUSED, lambda *flags: run('eval.py', '--ckpt=.', *flags, cwd=tmp_path))
+    # each of several processes would write the same files
+    second = {'RANK': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '29500'}
+    for env, words in (second, 'single process'), ({'SLURM_STEP_NUM_TASKS': '2'}, 'independent runs, unset SLURM'):
+        mistake(run('eval.py', '--ckpt=.', cwd=tmp_path, env=env), words)
     each_is_a_mistake(REFUSED_BY_RESCORE, lambda *flags: run('extras.tasks.rescore', *flags, cwd=tmp_path))

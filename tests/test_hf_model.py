@@ -199,9 +199,10 @@ def test_an_export_of_an_option_that_a_llama_lacks_is_refused_unless_it_is_off(t
 
 
 # --- a folder to publish, and a model of others: more pretraining, SFT, a chat --------------------
-@pytest.mark.parametrize('stage', [{}, {'stage': 'sft'}])
+@pytest.mark.parametrize('stage', [{}, {'sample_prompt': 'ROMEO:\n'}, {'stage': 'sft'}])
 def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path, stage):
-    """Nothing is replaced. The card's example asks a model of chats in its template."""
+    """Nothing is replaced. The card's example continues the prompt of the run's samples, or asks a
+    model of chats in its template, whatever that learned; no prompt of another model is in it."""
     tokenizer, hf = Tokenizer.train(SOURCE, 500), tmp_path / 'hf'
     torch.manual_seed(0)
     model = GPT(GPTConfig(500, 64, 2, 4, 2, 32, vocab_multiple=64))
@@ -216,9 +217,9 @@ def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path, stage
     names, example = {}, re.search('```python\n(.*?)```', card, re.S)[1]
     exec(example.replace("'.'", repr(str(hf))), names)
     theirs, idx = names['model'], names['ids']['input_ids']
-    question = [{'role': 'user', 'content': 'Write mean(values).'}]
-    wanted = tokenizer.render(question, add_generation_prompt=True)[0] if stage else (
-        [*tokenizer.first, *tokenizer.encode('def mean(values):')])
+    question = [{'role': 'user', 'content': 'YOUR QUESTION'}]
+    wanted = tokenizer.render(question, add_generation_prompt=True)[0] if 'stage' in stage else (
+        [*tokenizer.first, *tokenizer.encode('ROMEO:' if stage else 'The')])
     assert idx.tolist() == [wanted]
     config = theirs.generation_config
     assert config.eos_token_id == tokenizer.stop

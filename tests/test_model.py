@@ -287,11 +287,13 @@ def test_what_is_no_model_of_ours_is_one_sentence_with_its_path_and_what_is_odd(
     for name, value, words in table(ODD, ' '):
         refused(f'{file}.*this model.py.*{words}', GPT.load, saved(file, {name: int(value)}))
     whole = torch.load(saved(file))
-    for key, odd, words in ('model', 5, 'do not match'), ('model_config', None, 'cannot be loaded into'):
-        torch.save(whole | {key: odd}, file)
-        refused(f'{file} {words} this model.py', GPT.load, file)
-        torch.save({key: whole[key]}, file)
-        refused(f"{file} cannot be loaded into this model.py .KeyError.'model", GPT.load, file)
+    other = {'model': {'transformer.wte.weight': torch.ones(2, 3)}, 'model_args': {}}    # nanoGPT's
+    for odd in whole | {'model': 5}, {'model_config': whole['model_config']}, {'model': whole['model']}, \
+            other, other['model']:
+        torch.save(odd, file)
+        refused(f'{file} is not a checkpoint of this model.py, because', GPT.load, file)
+    torch.save(whole | {'model_config': None}, file)
+    refused(f'{file} cannot be loaded into this model.py', GPT.load, file)
     for name in 'a.ckpt', 'a.pth':
         assert GPT.load(saved(tmp_path / name)).config
     saved(file)

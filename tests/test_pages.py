@@ -382,6 +382,16 @@ def test_every_exercise_is_passed_by_our_function_and_failed_by_its_usual_mistak
         assert bool(spoiled) == (e.name in names), (e.name, failed)
 
 
+def test_an_answer_that_takes_much_memory_or_computes_in_float32_without_a_scaler_fails():
+    one_array = text_of('dedup.py').replace('120', '10 ** 9')
+    plain = text_of('train.py').replace('        with autocast:\n            mean_loss = net(',
+                                        '        if True:\n            mean_loss = net(')
+    plain = plain.replace('scaler.scale(mean_loss * fraction * world)', '(mean_loss * fraction * world)')
+    tests = [name for e in EXERCISES if e.name in ('minhash', 'accumulation') for name in ids_of(e)[2:]]
+    result = grade(tests, {'dedup.py': one_array, 'train.py': plain})
+    assert len(tests) == 3 and '3 failed' in result.stdout and 'passed' not in result.stdout
+
+
 def test_a_reader_begins_is_told_what_is_missing_or_wrong_and_passes(tmp_path):
     """The whole way of one exercise, in a copy of the project."""
     copy_project(tmp_path)

@@ -79,4 +79,6 @@ def test_train_py_prints_a_plan_and_writes_nothing(tmp_path):
     out = ok(run('train.py', '--plan=RTX 4090 --out_dir=x --init_from=auto', cwd=tmp_path))
     assert '1 x RTX 4090: 165 TFLOP/s and 24 GB each' in out and not list(tmp_path.iterdir())
     mistake(run('train.py', '--plan=8xH100 --n_head=7', cwd=tmp_path), 'n_head=7')
+    mistake(run('train.py', '--plan=8xH100 --batch_size=12', cwd=tmp_path),
+            'batch_size=12 must be a multiple of the 8 processes')
     mistake(run('train.py', '--plan=8xP100', cwd=tmp_path), '8xH100', '4x312:80', 'B200', '8xP100')

@@ -92,7 +92,7 @@ def test_each_stage_reads_the_splits_that_are_its_own(monkeypatch, tmp_path):
         assert '--splits=example_train,practice_train' in (ROOT / path).read_text('utf-8')
     monkeypatch.setattr(rewards, 'N_PROBLEMS', 40)
     monkeypatch.setenv('RANK', '1')         # only the first process tries the tests
-    asked, held_out, _ = rewards.open_tests('problems', 20, True)
+    asked, held_out, _ = rewards.open_reward('problems', 20, True, None, 'cpu', None)
     ask = lambda n, seed, *splits: [P.to_messages(p)[:1] for split in splits
                                     for p in P.problems(n, seed, split)]
     assert asked == ask(20, 1, 'example_train', 'practice_train')

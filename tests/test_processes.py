@@ -120,14 +120,15 @@ def test_processes_stop_together_when_one_of_them_is_asked_to(train, tmp_path):
         if n == 4 and os.environ['RANK'] == '1':
             os.kill(os.getpid(), signal.SIGTERM)""")
     printed = ok(train(tmp_path, processes=2, before=one))      # else one waits
-    assert 'stopped at step 5; resume: ' in printed and '--init_from=resume' in printed
-    assert state(tmp_path)['step'] == 5
+    assert 'stopped at step 5; resume: torchrun --nproc_per_node=2 train.py ' in printed
+    assert '--init_from=resume' in printed and state(tmp_path)['step'] == 5
 
 
 def test_what_cannot_be_shared_is_refused(train, tmp_path):
     for flags, words in ('--batch_size=7', '2 processes'), ('--shard=fsdp --dtype=float16', 'bfloat16'):
         result = train(tmp_path / 'run', flags, processes=2)
         assert result.returncode == 2 and re.search(f'error: .*{words}', result.stderr)
+    mistake(train(tmp_path / 'run', '--shard=zero2'), 'zero2 needs torchrun; for one process, use --shard=ddp')
     assert not (tmp_path / 'run').exists()
 
 
@@ -139,7 +140,14 @@ PMI_SIZE=2 PMI_RANK=0
 WORLD_SIZE=2
 RANK=0
 RANK= WORLD_SIZE=
-RANK=0 WORLD_SIZE=1 MASTER_ADDR=127.0.0.1"""
+RANK=0 WORLD_SIZE=1 MASTER_ADDR=127.0.0.1
+RANK=2 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500
+RANK=-1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500
+RANK=10 WORLD_SIZE=9 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500
+RANK=0 WORLD_SIZE=x MASTER_ADDR=127.0.0.1 MASTER_PORT=29500
+RANK=x WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500
+WORLD_SIZE=x
+SLURM_STEP_NUM_TASKS=x"""
 
 
 def env_of(words):
@@ -153,7 +161,7 @@ def test_processes_that_cannot_meet_are_refused_and_others_meet_also_without_loc
         mistake(train(tmp_path / 'run', env=env_of(line)), 'torchrun', 'srun', 'MASTER_ADDR',
                 'independent runs, unset SLURM_STEP_NUM_TASKS')
     assert not (tmp_path / 'run').exists()
-    for line in 'SLURM_PROCID=0 SLURM_NTASKS=2', 'SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=1':
+    for line in 'SLURM_PROCID=0 SLURM_NTASKS=2', 'SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=1', 'WORLD_SIZE= PMI_SIZE=':
         assert 'processes: 1 ' in ok(train(tmp_path / line, '--max_steps=1', env=env_of(line)))
     slurm = {'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2'}
     forget = 'import os; del os.environ["LOCAL_RANK"]\n'

@@ -208,7 +208,7 @@ def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
 def lines_of(tmp_path, lines):
     """What rl.py gets from a file of these lines: prompts, and judge."""
     fill(tmp_path, {'mine.jsonl': lines})
-    prompts, held_out, judge = rewards.open_tests(f'{tmp_path}/mine.jsonl', 4, True)
+    prompts, held_out, judge = rewards.open_reward(f'{tmp_path}/mine.jsonl', 4, True, None, 'cpu', None)
     assert held_out == []           # rl.py takes a tenth
     return prompts, judge
 

@@ -70,6 +70,10 @@ def read_answers(path, *keys):
     return rows
 
 
+def mean(numbers):
+    return sum(numbers) / len(numbers)
+
+
 def group(rows, key):
     """Return {key(row): its rows}."""
     rows_of = collections.defaultdict(list)
@@ -91,8 +95,6 @@ def summarise(rows, ks, pass_at_k, interval):
     """Return pass@k of rows of samples.jsonl, the mean over problems with at least k scored
     answers; the interval of pass@1; why answers failed; and `by_split`, the same for each split of
     problems.py (questions from a file have no split). eval.py explains pass_at_k and interval."""
-    mean = lambda numbers: sum(numbers) / len(numbers)
-
     def summary(rows):
         verdicts = [[row['outcome'] == 'passed' for row in own]     # [[True, False], [True, True]]
                     for own in by_problem(rows).values()]
