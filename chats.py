@@ -119,8 +119,8 @@ def read_record(columns, kind, changed, unread):
     listed = [name for name in MESSAGES if isinstance(columns.get(name), list | dict)][:1]
     question = listed or first(QUESTION) + first(['input'])
     answer = PAIR if is_pair else [] if listed else first(ANSWER)
-    require(question and (answer or listed), 'no list of messages, and no '
-            f'{", ".join(QUESTION)} or input with {", ".join(ANSWER)}: {", ".join(columns)}')
+    require(question and (answer or listed), f'no list of messages, and no {", ".join(QUESTION)} '
+            f'or input with {", ".join(ANSWER)} (cells None, N/A are empty): {", ".join(columns)}')
     scores = ['margin', 'agreement'] if is_pair else ['score'] * (min_score is not None)
     ratings = {name: float(str(columns[name])) for name in scores if name in columns}
     ratings |= {'label': LABELS[label]} if is_labeled else {}
@@ -187,7 +187,8 @@ def tidy(text, changed):
     and in NFC (e with its accent is one character). changed, {change: n}, counts the removals."""
     text, n_images = DATA_URI.subn('', text)
     plain = without_controls(text)
-    changed.update({'control characters': plain != text, 'data: addresses': n_images})
+    changed.update({'control characters': plain != text, 'data: addresses': n_images,
+                    'special tokens to plain text': len(re.findall(r'<\|\w+\|>', text))})
     text = unicodedata.normalize('NFC', re.sub('\r\n?', '\n', plain))
     if pii:
         from extras.text.pii import hide
@@ -307,8 +308,10 @@ else:
     train, val = (
         problems.to_jsonl(problems.problems(n, 0, split, with_tests=False)).splitlines(True)
         for split, n in (('train', n_examples), ('validation', 300)))
-require(train, '; '.join([f'{len(examples)} records of {source} can be used, but training and '
-                          'validation need two questions (of each label): add records', *notes]))
+labels = [{line[-7:] for line in some} & {' true}\n', 'false}\n'} for some in (train, val)]
+require(train and {1}.isdisjoint(map(len, labels)), '; '.join([
+    f'{len(examples)} records of {source} can be used, but both splits need two questions (of each '
+    "label): add records, or rename a table's columns: sed '1s/MINE/question/' a.csv", *notes]))
 
 # 3. report
 # first: the place of the first record of each counted name
@@ -321,7 +324,8 @@ for name, text in {'train.jsonl': ''.join(train), 'report.json': json.dumps(repo
     (work / 'new' / name).write_text(text, 'utf-8')
 publish(out, RESULTS)
 script = 'dpo.py --init_from=out/sft' if kind == 'preference' else 'sft.py --init_from=out/base'
-script += ' --loss_type=kto' * any(line.endswith((' true}\n', ' false}\n')) for line in train)
+script += ' --loss_type=kto' * any(labels)
 print(f'{report["read"]:,} records, {left_out.total():,} left out ({bytes_left_out:,} bytes); '
       f'{len(train):,} to train on, {len(val):,} held out', *notes,
+      'the model in --init_from is an example: replace it by the folder of yours',
       f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

@@ -26,9 +26,8 @@ from typing import Literal
 from configurator import UserError, configure, require
 import numpy as np
 from dedup import exact_duplicates, hash64, near_duplicates, shingles, signature
-from files import (HTML, LINES, METADATA, NOT_UTF8, PROSE, SURROGATE, TABLES, ends_with,
-                   find_files, lines_of, open_results, publish, read, replace_invalid_bytes,
-                   shown, without_controls)
+from files import (HTML, LINES, METADATA, PROSE, SURROGATE, TABLES, ends_with, find_files,
+                   lines_of, open_results, publish, read, shown, without_controls)
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
@@ -212,6 +211,10 @@ SENTENCE = re.compile(r'\s*[A-Z]\w*[ \t]+(?!(?:is|in|and|or|if|not)\b)[^\W\d]')
 STATEMENT = re.compile(r'^[^#"\'\n]*[=(]|^[ \t]*(?:from|import)\b', re.M)
 
 
+# a record whose path ends so has the text of a document or subtitles
+DOCUMENTS = '.pdf', '.doc', '.docx', '.odt', '.rtf', '.epub', '.ppt', '.pptx', '.srt', '.vtt'
+
+
 def mode_of(text, path):
     """Return the mode of a text by its file extension: 'code' for Python, 'prose' for text formats,
     'other code' for any other extension, such as .zig. A text without an extension is Python if it
@@ -219,7 +222,7 @@ def mode_of(text, path):
     # The extension of a.zig.gz is .zig. A record, a.jsonl:7, has none, and neither has a
     # repository, ann/discord.py/.
     if re.search(r'\.(?!(gz|zst|bz2|xz)$)[A-Za-z][\w+]*(\.(gz|zst|bz2|xz))?$', path):
-        prose = ends_with(path, PROSE)
+        prose = ends_with(path, PROSE + DOCUMENTS)
         return 'code' if ends_with(path, '.py') else 'prose' if prose else 'other code'
     may_be_code = not SENTENCE.match(text) and STATEMENT.search(text)
     return 'code' if may_be_code and compiles(text) else 'prose'
@@ -249,13 +252,12 @@ def compiles(program):
 
 def check_text(document, stats):
     """Drop unreadable, undecodable and empty documents. A document with more than one invalid byte
-    per 1,000 characters is undecodable. In the others, replace invalid bytes by \ufffd."""
-    text, n_invalid = replace_invalid_bytes(document['text'])
-    reason = document['error'] or text is None and NOT_UTF8 or not text.strip() and 'empty'
-    if n_invalid and not reason:
-        document['text'] = text
-        stats['changed']['undecodable bytes'] += 1
-        stats['changed bytes']['undecodable bytes'] += n_invalid
+    per 1,000 characters is undecodable. In the others, read() has replaced invalid bytes."""
+    reason = document['error'] or not document['text'].strip() and 'empty'
+    if not reason:
+        for name, n in document['changes'].items():
+            stats['changed'][name] += 1
+            stats['changed bytes'][name] += n
     return reason
 
 
@@ -289,7 +291,7 @@ def make_normalization(config):
                 stats['changed bytes'][name] += n_bytes(before) - n_bytes(text)
         document |= {'text': normalise(text, mode), 'mode': mode}
         stats['documents taken as'][mode] += 1
-        return check_text(document, stats)
+        return not document['text'].strip() and 'empty'
 
     return normalize_document
 

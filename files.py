@@ -12,8 +12,8 @@ share these functions. A killed script leaves the old results, the new ones, or 
 
 A document is a text file, a part of one that ends with <|endoftext|>, or a record of a .jsonl file.
 In a large data set some files are damaged. read() does not raise an exception for them: it yields a
-document without text, whose 'error' is the reason, and the caller skips it or stops. Tables,
-notebooks, .zst and downloads need extras/text/.
+document whose 'error' is the reason, and the caller skips it or stops. Tables, notebooks, .zst and
+downloads need extras/text/.
 """
 import bz2, codecs, collections, contextlib, functools, glob, gzip, io, itertools, json, lzma, math
 import os, pathlib, re, shutil, sysconfig, zlib
@@ -86,8 +86,7 @@ def find_text(source, endings, ignored=PACKAGES):
     without an extension. Output folders of our scripts are skipped."""
     found, skipped = [], collections.Counter()
     paths = paths_at(source, ignored, skipped)
-    require(paths or skipped, f'{source} does not exist; give a file, folder or glob, hf:OWNER/NAME'
-            ' or stdlib')
+    require(paths or skipped, f'{source} does not exist; give a file, a folder, a glob or stdlib')
 
     @functools.cache
     def kind_above(folder):
@@ -98,10 +97,9 @@ def find_text(source, endings, ignored=PACKAGES):
     is_glob = re.search(r'\w[^/]*$', source) and not os.path.exists(source)
     ending_of = lambda path: os.path.splitext(re.sub(COMPRESSED, '', path))[1]  # a.log.gz: .log
     for path in sorted(paths):
-        kind = kind_above(os.path.dirname(path))
         if not os.path.isfile(path):                            # a folder, link or pipe
             skipped['folders' if os.path.isdir(path) else 'links without a target'] += 1
-        elif kind:
+        elif kind := kind_above(os.path.dirname(path)):
             skipped[f'files of {kind}'] += 1
         elif (path == source or ends_with(path, endings)
               or is_glob and ending_of(path) == ending_of(source)):
@@ -160,16 +158,17 @@ LONG = 4_000_000
 PIECE = 100_000
 DAMAGE = OSError, EOFError, ValueError, zlib.error, lzma.LZMAError
 NO_RECORD = 'not a JSON object (a list must be a .json file)'
-NOT_UTF8 = ('not UTF-8; name the encoding with clean.py --encoding=NAME (cp1252: Western, cp1251: '
-            'Cyrillic, shift_jis, gb18030, utf-16-le ...)')
+NOT_UTF8 = 'not UTF-8; name the encoding with clean.py --encoding=NAME, such as cp1252 or gb18030'
 
 
 def read(path, text_field='', encoding='', longest=LONG):
     """Yield a document for each text or record of a file: {'text', 'path', 'record', 'error',
-    'raw_bytes', ...}. error: the reason why there is no text, or None. raw_bytes: size of the
-    record's line or of the unreadable file, 0 for a text. The path of a record is file:line and the
-    record's repository and path: 'a.jsonl:7 ann/discord.py/src/main.py', whose extension is .py. A
-    repository without a path ends with a /, so it has no extension: 'a.jsonl:7 ann/discord.py/'."""
+    'changes', 'raw_bytes', ...}. error: the reason why the text can't be used, or None. changes,
+    {change: bytes}: undecodable bytes, which the text has as \ufffd, and each <|endoftext|> inside
+    a line, which is plain text. raw_bytes: size of the record's line or of the unreadable file, 0
+    for a text. The path of a record is file:line and the record's repository and path:
+    'a.jsonl:7 ann/discord.py/src/main.py', whose extension is .py. A repository without a path ends
+    with a /, so it has no extension: 'a.jsonl:7 ann/discord.py/'."""
     names = [text_field] if text_field else TEXT_NAMES
     for origin, text, size in entries(path, encoding, [*names, *REPOS, *PATHS, *METADATA], longest):
         record, error = {}, None
@@ -190,7 +189,11 @@ def read(path, text_field='', encoding='', longest=LONG):
             origin = f'{origin} {where}'.strip()
         more = {name: record[name] for name in METADATA if record.get(name)}
         for part in texts_in(io.StringIO(text), longest) if len(text) > longest else [text]:
-            yield dict(text=part, path=origin, record=record, error=error, raw_bytes=size, **more)
+            valid, n_invalid = replace_invalid_bytes(part)
+            n = {'undecodable bytes': n_invalid, f'{END} to plain text': part.count(END) * len(END)}
+            yield dict(text=part if valid is None else valid, path=origin, record=record,
+                       error=error or (NOT_UTF8 if valid is None else None),
+                       changes=+collections.Counter(n), raw_bytes=size, **more)
 
 
 def entries(path, encoding='', columns=None, longest=math.inf):
@@ -213,11 +216,10 @@ def entries(path, encoding='', columns=None, longest=math.inf):
         for number, (entry, size) in enumerate(found, 1):
             if entry is not None:
                 yield f'{path}:{number}' if has_records else path, entry, size
-    except UserError:             # a missing package
-        raise
     except DAMAGE as error:
-        # replace numbers by N, so that equal errors of different files are counted together
-        message = re.sub(r'0x[\da-f]+|\d+', 'N', getattr(error, 'strerror', '') or str(error))
+        require(not isinstance(error, UserError), str(error))       # a package is missing
+        # without the file's name, so that equal errors of different files are counted together
+        message = getattr(error, 'strerror', '') or error
         yield (f'{path}:{number + 1}' if has_records and number else path,
                error if isinstance(error, ValueError) else ValueError(f"can't be read ({message})"),
                os.path.getsize(path))
@@ -258,10 +260,8 @@ def lines_of(path, encoding=''):
     elif encoding or ends_with(path, HTML) and DECLARED.search(start):
         from extras.text import formats
         encoding = formats.encoding_of(path, start, encoding)
-    # CR ends a line of text, but in a .jsonl it may be part of a string, so only \r{ ends a line
-    lines = io.TextIOWrapper(f, encoding or 'utf-8-sig', 'surrogate', '\n' if may_be_json else '')
-    records = (part for line in lines for part in re.split('\r(?={)', line))
-    return records if ends_with(path, LINES) else lines
+    # CR ends a line of text, but in a .jsonl it may be part of a string
+    return io.TextIOWrapper(f, encoding or 'utf-8-sig', 'surrogate', '\n' if may_be_json else '')
 
 
 def open_bytes(path):
@@ -307,9 +307,7 @@ SURROGATE = re.compile('[\ud800-\udfff]')
 CONTROL = regex.compile(
     r'(?:(?<!\p{Line_Break=SA})\u200b++|\u200b++(?!\p{Line_Break=SA})|'
     '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u2028\u2029\u2060\ufeff\ufff9-\ufffb])'
-    r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|'
-    r'[PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|(?<=\x9b)[\d;]*m)?')
-LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, form feed, separators
+    r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~]))?')
 
 
 def replace_invalid_bytes(text):
@@ -327,12 +325,11 @@ def replace_invalid_bytes(text):
 
 def without_controls(text, mode='prose'):
     """Return code without zero bytes, prose without control characters and terminal escape
-    sequences, and raw text as it is. A bold N in a man page, N\\bN, becomes N."""
+    sequences, and raw text as it is. A control character that separates lines, such as a form feed,
+    becomes a newline."""
     if mode != 'prose':
         return text if mode == 'raw' else text.replace('\0', '')
-    if '\b' in text:        # each backspace removes one character before it
-        text = re.sub('([^\b\n]{0,80})(\b+)', lambda m: m[1][:-len(m[2])], text)
-    return CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
+    return CONTROL.sub(lambda match: '\n' if match[0].isspace() else '', text)
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -371,8 +368,7 @@ def open_results(out_dir, data_format, pattern, is_same, overwrite, keep=None):
     others = [name for name in names if not is_ours or not re.fullmatch(pattern, name)]
     found = others and not is_ours and kind_of(out_dir) or min(others, default='')
     require(not others, f'{out_dir} has {found}, not from this script; choose another --out_dir')
-    origin = ' and '.join(meta.get('sources') or ['an earlier run'])
-    require(overwrite or not meta or is_same(meta), f'{out_dir} has results of {origin}; '
+    require(overwrite or not meta or is_same(meta), f'{out_dir} has results of an earlier run; '
             'replace them with --overwrite=True, or choose another --out_dir')
     lock = lock_folder(out_dir)
     (work / 'meta.json').write_text(json.dumps({'format': data_format}))

@@ -16,11 +16,10 @@ Python become 2.5 million tokens in a few seconds. This stage decides what is he
 prepare.py needs tokenizer.py, files.py and configurator.py; several sources, gpt2, tables and
 downloads also need extras/.
 """
-import contextlib, glob, hashlib, itertools, json, math, os, pathlib, shlex
+import collections, contextlib, glob, hashlib, itertools, json, math, os, pathlib, shlex
 from typing import Literal
 from configurator import configure, require
-from files import (NOT_UTF8, TEXTS, find_files, meta_in, open_results, publish, read,
-                   replace_invalid_bytes, shown)
+from files import TEXTS, find_files, meta_in, open_results, publish, read, shown
 import numpy as np
 from tqdm import tqdm
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -63,17 +62,20 @@ def find_sources(source):
     return {source: paths}, {}
 
 
-def documents_in(files_of):
+def documents_in(files_of, changes):
     """Yield (index of the source, text) for each document. Each call reads the files again, because
-    they may not fit into memory."""
+    they may not fit into memory. Count in changes, {change: bytes}, what read() changes in the
+    texts, and print the first place of each change."""
     for i, paths in enumerate(files_of.values()):
         for path in paths:
             for document in read(path, longest=math.inf):
-                text, _ = replace_invalid_bytes(document['text'])
-                reason = document['error'] or text is None and NOT_UTF8
-                require(not reason, f'{document["path"]}: {reason}; clean.py skips such files')
-                if text.strip():
-                    yield i, text
+                path, error = document['path'], document['error']
+                require(not error, f'{path}: {error}; clean.py skips such files')
+                for name in document['changes'].keys() - changes.keys():
+                    print(f'{name}, first {path}')
+                changes.update(document['changes'])
+                if document['text'].strip():
+                    yield i, document['text']
 
 
 def text_id(meta):
@@ -173,9 +175,11 @@ work, lock = open_results(out_dir, FORMAT, RESULTS,
 new = work / 'new'
 
 # 1. read
-documents = lambda: documents_in(files_of)      # each call reads the files again
+changes = collections.Counter()
+documents = lambda: documents_in(files_of, changes)     # each call reads the files again
 source_of, hashes, n_bytes = measure(documents())                       # (n documents,) each
 require(len(hashes), f'{source} has no text')
+print(f'changed bytes: {shown(changes)}')       # before the files are read again
 
 # 2. split
 separator, held_out_to = ['<|endoftext|>'], None        # held_out_to: highest validation hash

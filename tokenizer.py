@@ -446,23 +446,22 @@ out = 'tokenizer.json'          # path of the trained tokenizer
 
 if __name__ == '__main__':
     from configurator import configure, require_writable
-    from files import NOT_UTF8, find_files, read, replace_invalid_bytes, shown
+    from files import find_files, read, shown
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e6)})
     require_writable(out)
     paths, skipped = find_files(input)
-    reasons = collections.Counter()
+    counts = collections.Counter()      # {reason or change: documents}
 
     def text_of(document):
-        """Return a document's text, or '' to skip it. Print the first path for each reason."""
-        text, _ = replace_invalid_bytes(document['text'])
-        reason = document['error'] or text is None and NOT_UTF8
-        if reason:
-            reasons[reason] += 1
-            if reasons[reason] == 1:
-                print(f'skipped: {document["path"]}: {reason}')
-        return text or ''
+        """Return a document's text, or '' to skip it. Print the first path of each count."""
+        error = document['error']
+        found = {f'skipped: {error}': 1} if error else document['changes']
+        for name in found.keys() - counts.keys():
+            print(f'{name}, first {document["path"]}')
+        counts.update(found.keys())
+        return '' if error else document['text']
 
     tokenizer = Tokenizer.train((text_of(d) for path in paths for d in read(path)), vocab_size)
     tokenizer.save(out)
     print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes/token, '
-          f'{tokenizer.hash}; skipped documents: {shown(reasons)}; skipped files: {shown(skipped)}')
+          f'{tokenizer.hash}; documents: {shown(counts)}; skipped files: {shown(skipped)}')

@@ -116,7 +116,7 @@ CONVERSATIONS = r'''
 {"conversation": [{"human": "a", "assistant": "b"}]}
 -> refused: unknown role: none: {'human': 'a', 'assistant': 'b'}
 {"input": "a", "target": "b"}
--> refused: or input with output, completion, response, answer: target, input
+-> refused: or input with output, completion, response, answer (cells None, N/A are empty): target, input
 {"id": "0", "data": ["a", "b", "c", "d"]}
 -> refused: no list of messages, and no instruction
 {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
@@ -240,7 +240,7 @@ CONVERSATIONS = r'''
 -> user: Write a chat.\n\nc | assistant: [{"role": "assistant", "content": "b"}]
 {"instruction": "Sort:", "input": "[{\"name\": \"b\"}, {\"name\": \"a\"}]", "output": "a, b"}
 -> user: Sort:\n\n[{"name": "b"}, {"name": "a"}] | assistant: a, b
-{"prompt": "\u001b[1;31merror\u001b[0m 1: N\bNABC\b\b\bA\u001bPq#0\u001b\\\u009b0m", "completion": "b\u0007\u00ad"}
+{"prompt": "\u001b[1;31merror\u001b[0m 1: N\bA", "completion": "b\u0007\u00ad"}
 -> user: error 1: NA | assistant: b
 {"prompt": [{"role": "user", "content": "a"}], "input": "x", "completion": "b"}
 -> refused: neither text nor messages: ['prompt', 'input']
@@ -254,7 +254,7 @@ CONVERSATIONS = r'''
 {"name": "Ann", "messages": [{"id": 1, "from": "Ann", "text": "a"}]}
 -> refused: unknown role: ann
 {"title": "t", "body": "a", "answers": [{"body": "b", "score": 3}]}
--> refused: no instruction, prompt, question, query or input with output, completion, response, answer: title, body, answers
+-> refused: no instruction, prompt, question, query or input with output, completion, response, answer (cells None, N/A are empty): title, body, answers
 {"messages": [3]}
 -> refused: neither text nor messages: ['messages']: 3
 {"mapping": {"1": null}, "current_node": "1"}
@@ -270,7 +270,7 @@ CONVERSATIONS = r'''
 {"prompt": "a", "answer": "b", "system": 3}
 -> refused: a message is not text
 {"text": "a"}
--> refused: response, answer: text
+-> refused: response, answer (cells None, N/A are empty): text
 {"prompt": "a", "completion": "b", "score": "4.5"}
 -> user: a | assistant: b
 {"prompt": "a", "completion": "b", "score": null}
@@ -467,6 +467,30 @@ def test_both_splits_have_good_and_bad_answers_if_there_are_two_questions_of_eac
         for side in both():
             assert {row['label'] for row in side} == {True, False}, len(rows)
     no_chats(write('x.jsonl', labels(2, 1)), '2 records of & need two questions (of each label)')
+    # dpo.py would refuse them
+    for rows in labels(60, 1), labels(60, 59), labels(60, 0), labels(60, 60):
+        no_chats(write('x.jsonl', rows), '60 records of & need two questions (of each label)')
+
+
+def test_names_of_special_tokens_are_text_and_counted():
+    rows = [line_of(f'user: q{i} | assistant: A <|endoftext|> B<|im_end|>') for i in range(9)]
+    rows.append(line_of('user: a <| b |> | assistant: |>'))
+    of_rows(rows)
+    assert as_text(kept()) == as_text(rows)
+    made = read_json('out/report.json')
+    assert made['changed'] == {'special tokens to plain text': 18}
+    assert made['first']['special tokens to plain text'] == 'x.jsonl:1'
+
+
+def test_an_empty_cell_and_a_table_with_other_names_are_refused_with_what_to_do():
+    cells = '"None of them",None,N/A,no,NULL'.split(',')
+    fill({'a.csv': 'question,answer\n' + ''.join(f'q{i},{cells[i % 5]}\n' for i in range(50)),
+          'b.csv': 'Frage,Antwort\n' + 'q,a\n' * 9})
+    chats('a.csv')
+    assert {answer_in(row) for row in kept()} == {'None of them', 'no'}
+    [(why, [n, place])] = read_json('out/report.json')['left_out'].items()
+    assert '(cells None, N/A are empty)' in why and (n, place) == (30, 'a.csv:2 (question)')
+    no_chats('b.csv', "rename a table's columns: sed '1s/MINE/question/' & first & (frage, antwort)")
 
 
 # --- it asks about what it does not read ----------------------------------------------------------
@@ -684,7 +708,7 @@ def test_every_record_of_real_files_arrives():
 
 
 WHY_LEFT_OUT = r"""not a JSON object \(a list must be a .json file\), 2, .*/a.jsonl:11$
-can't be read \(Error -N .*, 1, .*/bad.jsonl.gz
+can't be read \(Error -3 .*, 1, .*/bad.jsonl.gz
 can't be read \(Compressed file ended before the end-of-stream marker.*, 1, .*/cut.jsonl.gz:\d\d+
 neither a list .*Expecting.*, 1, .*/cut.json$
 not UTF-8.*iconv.*, 1, .*/latin.jsonl:1

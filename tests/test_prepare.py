@@ -103,6 +103,16 @@ def test_a_long_text_that_is_read_in_pieces_is_one_document_among_others():
     texts = {'a.txt': 'wörter ' * 700_000, 'b.txt': 'short'}
     said = prepare(fill({**texts, 'c.png': b'\xff'}, 'in'))
     assert all_of() == sorted(texts.values()) and 'skipped: .png: 1' in said
+    assert 'changed bytes: nothing\n' in said
+
+
+def test_undecodable_bytes_and_separators_inside_a_line_are_counted_with_their_first_file():
+    texts = [f'{prose(i, 200)} ? <|endoftext|> {i}' for i in range(3)]
+    said = prepare(fill({f'{i}.txt': text.encode().replace(b'?', b'\xff') for i, text in enumerate(texts)}, 'in'))
+    assert all_of() == sorted(text.replace('?', '\ufffd') for text in texts)
+    for name in 'undecodable bytes', '<|endoftext|> to plain text':
+        assert said.count(f'{name}, first in/0.txt\n') == 1 == said.count(f'{name}, first ')
+    assert 'changed bytes: undecodable bytes: 3, <|endoftext|> to plain text: 39\n' in said
 
 
 def test_half_a_character_and_a_name_of_any_bytes_are_no_trouble(tmp_path):

@@ -154,7 +154,7 @@ def test_gpt2s_vocabulary_encodes_as_gpt2(texts):
     ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab, encoder)
     gpt2 = tiktoken.Encoding('reference', pat_str=GPT2, mergeable_ranks=ranks, special_tokens={})
     fill({'vocab.bpe': '{}'})
-    refused('Hash mismatch|No such file', tokenizer_report.tokenizer_of_gpt2, '.')
+    refused('Hash mismatch|No such file', tokenizer_report.tokenizer_of_gpt2, os.getcwd())
     shutil.copy(vocab, 'vocab.bpe')
     shutil.copy(encoder, 'encoder.json')
     tokenizer = tokenizer_report.tokenizer_of_gpt2('.')
@@ -245,10 +245,12 @@ def test_the_command_counts_and_names_what_it_leaves_out_and_names_mistakes():
     result = run('tokenizer.py --input=c')
     mistake(result, 'no text to train')
     for file in 'b.jsonl:1', 'cut.txt.gz', 'list.jsonl:1', 'latin.txt':
-        assert f'skipped: c/{file}' in result.stdout and 'b.jsonl:2' not in result.stdout
-    fill({'c/good.txt': 'a few words'})
+        assert f', first c/{file}' in result.stdout and 'b.jsonl:2' not in result.stdout
+    fill({'c/good.txt': b'a few words ' * 99 + b'\xff', 'c/joined.txt': 'a <|endoftext|> b'})
     said = ok(run('tokenizer.py --input=c --vocab_size=330'))
-    assert re.search('skipped documents: .*no text in a usual field: .* clean.py .*: 3,.* not UTF-8.*: 1', said), said
+    assert re.search('documents: skipped: .*no text in a usual field: .* clean.py .*: 3,.* not UTF-8.*: 1', said), said
+    assert 'undecodable bytes, first c/good.txt\n' in said and 'plain text, first c/joined.txt\n' in said
+    assert ', undecodable bytes: 1, ' in said and ', <|endoftext|> to plain text: 1, ' in said
     each_is_a_mistake(FLAGS, 'tokenizer.py')
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from configurator import find_paths, require
 from dedup import ngrams, word_hashes
 from extras.text import audit, markup, text_quality
-from files import entries, find_files, read, replace_invalid_bytes
+from files import entries, find_files, read
 
 
 # --- called by clean.py ---------------------------------------------------------------------------
@@ -24,9 +24,8 @@ def with_options(stages, config, mode_of, normalise):
     def examples(source):
         for path in find_files(source)[0] if source else ():
             for document in read(path, config.text_field):
-                text, _ = replace_invalid_bytes(document['text'])
-                if text and not text.isspace():
-                    yield normalise(text, mode_of(text, document['path']))
+                if document['text'].strip() and not document['error']:
+                    yield normalise(document['text'], mode_of(document['text'], document['path']))
 
     before, after = {}, {}
     if config.licenses or config.audit or config.languages:

@@ -10,7 +10,7 @@ A table needs a few MB of memory, whatever its size. A list in a .json file and 
 into memory. A file whose content doesn't match its extension raises a ValueError with the reason. A
 truncated file raises the EOFError or OSError of the library that reads it.
 """
-import codecs, contextlib, csv, importlib, io, itertools, re
+import codecs, collections, contextlib, csv, importlib, io, itertools, re
 from configurator import UserError
 from files import DAMAGE, HTML, NO_RECORD, ends_with, lines_of, open_bytes, parse_json, record_of
 
@@ -151,13 +151,17 @@ def value_of(cell):
 def rows_of_tsv(path, encoding):
     """Return the rows of a .tsv file. Some programs quote a cell with several lines, as in a .csv
     file. Other programs never quote, so a quote is an ordinary character. Each line is one row if
-    every line has as many cells as the header, or if the quotes are unbalanced."""
+    every line has as many cells as the header, or if the quotes are unbalanced. If both ways of
+    reading are possible and give different rows, raise a ValueError."""
     read = lambda quoting: rows_of_csv(lines_of(path, encoding), '\t', quoting)
-    is_line = lambda row: isinstance(row, dict) and len(row) > 1    # any line fits one column
-    if all(map(is_line, read(csv.QUOTE_NONE))) or any(
-            isinstance(row, csv.Error) for row in read(csv.QUOTE_MINIMAL)):
-        return read(csv.QUOTE_NONE)
-    return read(csv.QUOTE_MINIMAL)
+    # any line fits one column
+    kind_of = lambda row: 'full' if isinstance(row, dict) and len(row) > 1 else type(row)
+    quoted, lines = (collections.Counter(map(kind_of, read(quoting)))
+                     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE))
+    if quoted.keys() == lines.keys() == {'full'} and quoted != lines:
+        raise ValueError('quotes may enclose several lines or be text: save the table as .jsonl')
+    is_unquoted = lines.keys() == {'full'} or csv.Error in quoted
+    return read(csv.QUOTE_NONE if is_unquoted else csv.QUOTE_MINIMAL)
 
 
 def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):

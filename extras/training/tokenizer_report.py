@@ -10,7 +10,7 @@ How well does a tokenizer fit a text? A report that compares it with those of GP
 import collections, os, re
 import tiktoken.load
 from configurator import UserError, configure, require, split_paths
-from files import find_files, read, replace_invalid_bytes
+from files import find_files, read
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
@@ -40,11 +40,10 @@ def read_documents(source):
             record = document['record']
             name = str(record.get('path') or path).removesuffix('.gz')
             kind = record.get('language') or record.get('source') or os.path.splitext(name)[1]
-            text, _ = replace_invalid_bytes(document['text'])
-            if document['error'] or not text or text.isspace():
-                left_out.append(f'{document["path"]}: {document["error"] or "no text in UTF-8"}')
+            if document['error'] or not document['text'].strip():
+                left_out.append(f'{document["path"]}: {document["error"] or "no text"}')
             else:
-                documents.append((str(kind), text))
+                documents.append((str(kind), document['text']))
     if left_out:
         print(f'note: {len(left_out):,} documents skipped, such as {left_out[0]}')
     require(documents, f'--input={source} has no text to report on')
