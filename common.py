@@ -51,12 +51,13 @@ PROCESS_COUNTS = 'WORLD_SIZE', 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', '
 def is_main_process():
     """Return whether this process has rank 0, as a single process does. Refuse several processes
     without torch.distributed's environment variables: each would train a model of its own."""
-    n = max(os.environ.get(name, '1') for name in PROCESS_COUNTS)
-    has_rendezvous = all(map(os.environ.get, ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')))
-    require(has_rendezvous or n == '1' and 'RANK' not in os.environ, f'{n} processes; not all of '
-            'RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT are set: set them, or run torchrun on each '
+    rank, n, *address = map(os.environ.get, 'RANK WORLD_SIZE MASTER_ADDR MASTER_PORT'.split())
+    has_rendezvous = all((n, *address)) and n.isdecimal() and rank in map(str, range(int(n)))
+    counts = {os.environ.get(name) or '1' for name in PROCESS_COUNTS}
+    require(has_rendezvous or rank is None and counts == {'1'}, f'RANK={rank} WORLD_SIZE={n}: each '
+            'process needs MASTER_ADDR, MASTER_PORT, RANK below WORLD_SIZE; run torchrun on each '
             'node with srun (docs/training.md); for independent runs, unset SLURM_STEP_NUM_TASKS')
-    return os.environ.get('RANK', '0') == '0'
+    return rank in (None, '0')
 
 
 def init_device(device, dtype, one_length=False):
@@ -65,7 +66,7 @@ def init_device(device, dtype, one_length=False):
     uses device 1 of 8. On a GPU, also enable TF32 for float32 matrix products. one_length: whether
     all texts have one length. If not, cuDNN's attention is disabled, because it makes a new plan
     for each length."""
-    world = int(os.environ.get('WORLD_SIZE', 1))
+    world = int(os.environ.get('WORLD_SIZE') or 1)
     rank = int(os.environ.get('RANK', 0))
     local_rank = int(os.environ.get('LOCAL_RANK', rank % max(1, torch.cuda.device_count())))
     mps = torch.backends.mps.is_available() and world == 1      # no distributed backend supports it
@@ -154,7 +155,6 @@ def lock_out_dir(out):
             os.unlink(lock.lock_file)           # before release, so that nobody else takes it
             for folder in (out / WORK, *new_folders):
                 folder.rmdir()
-        lock.release()
 
     at_exit.callback(unlock)
 

@@ -38,8 +38,7 @@ def configure(script, bounds=(), explicit=None):
     leaves the previous value."""
     sys.excepthook = report_error       # because scripts have no main() with a try statement
     atexit.register(at_exit.close)
-    if hasattr(sys.stdout, 'reconfigure'):          # false in a notebook
-        sys.stdout.reconfigure(errors='replace')    # print ? if it can't encode a character
+    sys.stdout.reconfigure(errors='replace')        # print ? if it can't encode a character
     if {'-h', '--help'} & {*sys.argv}:
         source = pathlib.Path(script['__file__']).read_text('utf-8').split('configure(globals')[0]
         print(script['__doc__'], *re.findall(r'^[a-z]\w*(?:: .+?)? = .+', source, re.M), sep='\n')
@@ -70,12 +69,7 @@ def settings_in(path, config):
     require(path.endswith('.py') and os.path.isfile(path),
             f'{path} is not a config file; a flag looks like --name=value')
     names = {'__file__': path}
-    try:
-        exec(compile(pathlib.Path(path).read_bytes(), path, 'exec'), names)
-    except (Exception, SystemExit) as error:
-        frame = error.__traceback__.tb_next     # None: a SyntaxError, which names its own line
-        where = f'{path}, line {frame.tb_lineno}' if frame else path
-        raise UserError(f'{where}: {type(error).__name__}: {error}') from None
+    exec(compile(pathlib.Path(path).read_bytes(), path, 'exec'), names)
     return {name: value for name, value in names.items()
             if name[0] != '_' and (name in config or not hasattr(value, '__name__'))}
 
@@ -86,9 +80,8 @@ def convert(script, bounds, prefix, name, given):
     config file. prefix: the start of an error message, '--' or 'my.py: '."""
     annotations = sys.modules[script['__name__']].__annotations__
     types = typing.get_args(annotations.get(name)) or [type(script[name])]
-    value = os.fspath(given) if isinstance(given, os.PathLike) else given
-    # a NumPy scalar or array
-    value = value.tolist() if isinstance(getattr(value, 'shape', None), tuple) else value
+    # a path of pathlib becomes a str, a NumPy scalar a number; any other value is unchanged
+    value = getattr(given, '__fspath__', getattr(given, 'tolist', lambda: given))()
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
@@ -105,8 +98,8 @@ def convert(script, bounds, prefix, name, given):
         value = exact[0](value) if exact else value
     allowed = ' or '.join(str(getattr(each, '__name__', each)) or "''" for each in types)
     problem = ' needs a value:' if (prefix, given) == ('--', True) else f'={given!r:.80} must be'
-    is_empty = value == '' and (script[name] or given)      # --ckpt=', ', too
-    require(value in types or type(value) in types and not is_empty,
+    # '' is valid if the default is empty, too; --languages=, is not valid
+    require(value in types or type(value) in types and (value != '' or not (given or script[name])),
             f'{prefix}{name}{problem} {allowed}, such as {script[name]!r}')
     return value
 
@@ -145,12 +138,12 @@ def report_error(error_type, error, trace):
     sys.stderr = sys.__stderr__     # torch.distributed replaces and buffers it
     if os.environ.get('RANK', '0') != '0':
         time.sleep(3)               # rank 0 may report the same error and end this process first
-    # by name, because model.py and tokenizer.py define their own UserError to be standalone
-    is_user_error = error_type.__name__ == 'UserError'
-    if issubclass(error_type, ImportError) and re.match(r'extras\b', error.name or '') and (
-            os.path.basename(error.path or '__init__.py') == '__init__.py'):
-        # A file of extras/ is missing. The error may name only its folder, so the message also
-        # shows the import statement. If error.path names a file, that file exists and has a bug.
+    # UserError by name, because model.py and tokenizer.py define their own to be standalone. A
+    # SyntaxError is in a file of the user, such as 'invalid syntax (my_config.py, line 3)'.
+    is_user_error = error_type.__name__ == 'UserError' or issubclass(error_type, SyntaxError)
+    if issubclass(error_type, ImportError) and re.match(r'extras\b', error.name or ''):
+        # A file of extras/ is missing, or older than the script. The error may name only its
+        # folder, so the message also shows the import statement.
         line = traceback.extract_tb(trace)[-1].line             # from extras.training import muon
         is_user_error, error = True, f'{error}; copy extras/, needed by: {line}'
     if is_user_error:

@@ -164,8 +164,8 @@ def batch_indices(step, lengths, batch_size, seed):
     return np.array_split(group[order], len(batches))[b % 32]
 
 
-explicit = dict()           # {setting in a config file or flag: its previous value}
-config = configure(globals(), BOUNDS, explicit)     # config files and flags override the settings
+# Config files and flags override the settings. explicit: {overridden setting: its previous value}
+config = configure(globals(), BOUNDS, explicit := {})
 config |= {'stage': 'dpo', 'steps': 0}      # with a stage, eval.py uses chat templates
 
 # --- a new or resumed run, its model, and the device ----------------------------------------------
@@ -183,7 +183,6 @@ has_reference = loss_type in ('dpo', 'ipo', 'kto')
 model, tokenizer = load_model(source, 'sft.py', allow_reward_model=bool(state), dropout=0.0)
 tokenizer.render([])                    # an error if the tokenizer has no chat tokens
 T = model.config.block_size             # maximum tokens of a prompt and its answer
-end_of_turn = tokenizer.stop[-1]        # token id
 suppress = tokenizer.suppressed_tokens(model.config.vocab_size)     # token ids
 
 device_type, device, dtype, rank, world = init_device(device, dtype)
@@ -213,7 +212,8 @@ def read_pairs(path):
             if loss_type == 'kto' and 'completion' in record:
                 names = [{True: 'chosen', False: 'rejected'}[record['label']]]
                 record = {names[0]: record['completion']}
-            answers = [[*tokenizer.encode(record[name]), end_of_turn] for name in names]
+            # the last stop token ends a turn
+            answers = [[*tokenizer.encode(record[name]), tokenizer.stop[-1]] for name in names]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f'{path}, line {number}, is not a pair ({error!r:.200}; sft.py reads '
                             f'conversations, kto labels): {line[:60]}; see dpo.py --help') from None
@@ -408,4 +408,5 @@ while step < max_steps:
         save('last.pt')
 
 if rank == 0:
-    print(f'done, best val_loss {best_val:.4f}; next: python eval.py --ckpt={shlex.quote(out_dir)}')
+    command = 'rl.py --kl_coef=0.05 --reward=' if loss_type == 'rm' else 'eval.py --ckpt='
+    print(f'done, best val_loss {best_val:.4f}; next: python {command}{shlex.quote(out_dir)}')

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from configurator import configure, find_paths, require, require_writable
-from common import folder_of, load_model, init_device
+from common import folder_of, init_device, is_main_process, load_model
 from model import GPT
 
 # --- settings -------------------------------------------------------------------------------------
@@ -169,17 +169,18 @@ def print_table(title, rows):
 
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
+require(is_main_process(), 'eval.py is a single process: run it with python, not with torchrun')
 
 # --- 4. tasks, checkpoints and output files -------------------------------------------------------
 TASKS = 'loss', 'problems', 'humaneval', 'mbpp', 'gsm8k', 'own'
-split_list = lambda names: names.split(',')
-all_tasks = [*dict.fromkeys(split_list(tasks))]            # without duplicates
+all_tasks = [*dict.fromkeys(tasks.split(','))]            # without duplicates
 generation_tasks = [task for task in all_tasks if task != 'loss']
+require(generation_tasks or not data, f'--data={data} needs a task with questions, not {tasks=}')
 require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for '
         'multiple choice and IFEval use lm_eval, see docs/measuring.md')
 require(re.fullmatch('[1-9][0-9]*(,[1-9][0-9]*)*', k),
         f'--k={k} must be whole numbers from 1, separated by commas, such as 1,10')
-ks = sorted({1, *map(int, split_list(k))})                 # 1 for the interval of pass@1
+ks = sorted({1, *map(int, k.split(','))})                 # 1 for the interval of pass@1
 require(not generation_tasks or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs at least {ks[-1]} answers per question: --num_samples={ks[-1]}')
 paths, folders = [*map(os.path.normpath, find_paths(ckpt))], find_paths(data_dir)
@@ -204,7 +205,7 @@ if generation_tasks:
     from extras.tasks import answers, grading, questions, sandbox
     # With None, tasks that need to run programs are refused.
     run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
-    questions_of = questions.of_tasks(generation_tasks, data, n_problems, split_list(splits))
+    questions_of = questions.of_tasks(generation_tasks, data, n_problems, splits.split(','))
     report['decontaminated'] = questions.contamination(folder_of(paths[0]))
     # Check the test harness: refuse to score if an empty function passes the tests of a question.
     # Then run the reference solutions, and remove the questions whose solution fails.
@@ -219,8 +220,8 @@ if 'loss' in all_tasks and not folders:
     config['data_dir'] = ','.join(folders)
     print(f'the loss is measured on {config["data_dir"]}; choose other text with '
           '--data_dir=FOLDER')
-require_writable(out)
 val_data = {folder: open_data(folder) for folder in folders if 'loss' in all_tasks}
+require_writable(out)
 if generation_tasks:
     require(overwrite or all(row.get('ckpt') in paths and row.get('task') in generation_tasks
                              for row in answers.read_rows(samples_path)),

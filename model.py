@@ -338,7 +338,8 @@ class GPT(nn.Module):
                 saved = hf_model.read(path)
             else:       # weights_only: executes no code; mmap: doesn't read the optimizer's moments
                 saved = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-            weights, config = saved.pop('model'), GPTConfig(**saved.pop('model_config') | changes)
+            # a checkpoint of another program has no model_config, and its weights won't match
+            config = GPTConfig(**saved.pop('model_config', {}) | changes)
         except MemoryError:
             raise
         except Exception as e:
@@ -347,10 +348,10 @@ class GPT(nn.Module):
             raise UserError(f'{path} cannot be loaded into this model.py ({cause:.200})') from e
         model = cls(config)
         try:
-            model.load_state_dict(weights)
+            model.load_state_dict(saved.pop('model', None))
         except (RuntimeError, TypeError) as e:      # TypeError: not a state dict
-            raise UserError(f'the weights in {path} do not match this model.py: '
-                            f'{" ".join(str(e).split()):.300}') from e
+            raise UserError(f'{path} is not a checkpoint of this model.py, because its weights '
+                            f'do not match: {" ".join(str(e).split()):.300}') from e
         model.saved = saved
         return model
 

@@ -162,6 +162,10 @@ if len(sources) > 1 or weights or temperature != 1:
 cleaned = {'hash': clean_meta['sha256'], 'licenses': clean_meta.get('licenses'),
            'decontaminated': clean_meta.get('decontaminated')} if clean_meta else None
 meta = {'format': FORMAT, 'source': source, 'cleaned': cleaned}
+# train.py would also read the validation part of a single document, and it reads no other files
+require(write == 'bins' or sum(each.get('documents', 0) for each in sources.values()) > 1,
+        '--write=val needs a folder of clean.py with at least two documents, whose shards train.py '
+        f'reads; run python clean.py --source={shlex.quote(source)} first, or use --write=bins')
 # load an existing tokenizer first, so that a missing file ends the run before the work begins
 tok = None if tokenizer in ('bpe', 'byte', 'char') else make_tokenizer(config)
 work, lock = open_results(out_dir, FORMAT, RESULTS,
@@ -179,8 +183,6 @@ if len(hashes) > 1:
     in_val = validation_mask(hashes, val_fraction)
     held_out_to = int(hashes[in_val].max())
 else:       # cut a single document: no separator between its training and its validation part
-    require(write == 'bins', f'--write={write} needs several documents, because a stream would '
-            'also train on the validation part of a single document; use --write=bins')
     _, text = next(documents())
     cut = max(1, int(len(text) * (1 - val_fraction)))
     documents = lambda: [(0, text[:cut]), (0, text[cut:])]
@@ -213,6 +215,7 @@ n_tokens, sha256 = write_bins(new, numbered_texts, bins, tok, dtype,
                               [tok.special[name] for name in separator])
 if write == 'val':          # estimate the number of training tokens by val's tokens per byte
     n_tokens[~in_val] = np.round(n_bytes[~in_val] * (n_tokens.sum() / n_bytes[in_val].sum()))
+    print('the numbers of training tokens are estimates from the tokens per byte of val.bin')
 tok.save(new / 'tokenizer.json')
 
 # 5. report
@@ -225,10 +228,8 @@ if len(sources) > 1:
     mixture.add_passes(sources, weights, temperature)
 lines = [f'- {name}: {shown(values)}' for name, values in totals.items()]
 lines += [f'- {name}, training split: {shown(values)}' for name, values in sources.items()]
-fraction = n_bytes[in_val].sum() / n_bytes.sum()
-if not val_fraction / 2 < fraction < 2 * val_fraction:
-    lines += [f'- {fraction:.1%} of the bytes are held out, not {val_fraction:.0%}, because '
-              'documents are not cut: split long ones, or put all text into one file']
+lines += [f'- {n_bytes[in_val].sum() / n_bytes.sum():.1%} of the bytes are held out; if that is '
+          f'far from {val_fraction:.0%}, split long documents, because they are not cut']
 print(*lines, sep='\n')
 # fsencode, because a file name in a report may be invalid UTF-8
 (new / 'report.md').write_bytes(os.fsencode('\n'.join([f'# {out_dir}', '', *lines, ''])))
@@ -238,7 +239,7 @@ for unit in 'documents', 'tokens', 'bytes':
     meta[unit] = {split: totals[split][unit] for split in ('train', 'val')}
 (new / 'meta.json').write_text(json.dumps(meta, indent=1))
 publish(out_dir, RESULTS)
-streaming = f' --streaming={shlex.quote(f"{source}/shards" if clean_meta else source)}'
+streaming = f' --streaming={shlex.quote(f"{source}/shards")}'
 print(f'next: python train.py --data_dir={shlex.quote(os.path.relpath(out_dir))}'
       f'{streaming if write == "val" else ""}')
 if not clean_meta:

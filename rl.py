@@ -127,8 +127,8 @@ def collate(answers):
             torch.tensor([a['advantage'] for a in answers for _ in a['ids']]))
 
 
-explicit = dict()           # {setting in a config file or flag: its previous value}
-config = configure(globals(), BOUNDS, explicit)     # config files and flags override the settings
+# Config files and flags override the settings. explicit: {overridden setting: its previous value}
+config = configure(globals(), BOUNDS, explicit := {})
 content = pathlib.Path(reward).read_bytes() if os.path.isfile(reward) else b''
 # eval.py uses the chat format if a checkpoint has a stage. reward_hash detects an edited FILE.py.
 config |= {'stage': 'rl', 'reward_hash': hashlib.sha256(content).hexdigest()[:16]}
@@ -164,8 +164,8 @@ if reward.endswith('.py'):
     sys.modules.setdefault(program.__name__, program)
     del __file__
     exec(compile(content, reward, 'exec'), vars(program))
-    require({'prompts', 'reward'} <= vars(program).keys(),
-            f'{reward} does not exist, or it must define prompts() and reward()')
+    require(all(callable(vars(program).get(name)) for name in ('prompts', 'reward')),
+            f'--reward={reward}: the file must exist and must define prompts() and reward()')
     # [*'text'] would be a list of letters, and each process orders a set differently, so
     # encode_prompts() gets such data in a tuple, which it refuses.
     prompts, val_prompts = ([(data,)] if isinstance(data, str | dict | set | None) else [*data] for
@@ -175,7 +175,7 @@ else:           # problems, FILE.jsonl or FOLDER
     from extras.tasks.rewards import open_reward
     prompts, val_prompts, reward_fn = open_reward(
         reward, eval_prompts, allow_code_execution, tokenizer, device, autocast)
-max_prompt_len = model.config.block_size - max_new_tokens       # tokens
+max_prompt_len = max(0, model.config.block_size - max_new_tokens)       # tokens
 suppress = tokenizer.suppressed_tokens(model.config.vocab_size)     # token ids
 
 
@@ -265,7 +265,7 @@ def compute_rewards(answers):
     truncated."""
     texts = [tokenizer.decode([id for id in a['ids'] if id not in tokenizer.stop]) for a in answers]
     for a, value in zip(answers, reward_fn([prompt_of[a['prompt']] for a in answers], texts)):
-        require(hasattr(value, '__float__') and abs(value) < 1e9,
+        require(hasattr(value, '__float__') and abs(float(value)) < 1e9,
                 f'{reward=} must return finite numbers below 1e9, not {value!r:.80}')
         a['reward'] = float(value)
     values = np.array([(1, len(a['ids']), a['reward'], a['reward'] >= 1,

@@ -116,8 +116,8 @@ def batch_indices(step, lengths, batch_size, seed):
     return np.array_split(group[order], len(batches))[b % 32]
 
 
-explicit = dict()           # {setting in a config file or flag: its previous value}
-config = configure(globals(), BOUNDS, explicit)     # config files and flags override the settings
+# Config files and flags override the settings. explicit: {overridden setting: its previous value}
+config = configure(globals(), BOUNDS, explicit := {})
 config |= {'stage': 'sft', 'steps': 0}      # with a stage, eval.py uses chat templates
 
 # --- a new or resumed run, its model, and the device ----------------------------------------------

@@ -79,7 +79,7 @@ BOUNDS |= {'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999), 'se
 
 
 # --- data order, learning rate, loss spikes -------------------------------------------------------
-@functools.lru_cache(2)         # 8 bytes a sequence
+@functools.lru_cache(3)         # epoch 0, and two at the end of an epoch; 8 bytes a sequence
 def epoch_starts(epoch, n_tokens, T, seed):
     """Return the offsets of an epoch's sequences in a bin of n_tokens, shuffled, int64 (n,). Each
     epoch also has a random shift, so that epochs cut the text at different tokens: 10 tokens with
@@ -108,8 +108,8 @@ def spike_limit(window, spike_z):
     return np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
 
 
-explicit = dict()           # {setting in a config file or flag: its previous value}
-config = configure(globals(), BOUNDS, explicit)     # config files and flags override the settings
+# Config files and flags override the settings. explicit: {overridden setting: its previous value}
+config = configure(globals(), BOUNDS, explicit := {})
 if plan:
     from extras.training import planner
     sys.exit(planner.show(config))
@@ -138,7 +138,7 @@ require(b'"tokenizer_hash"' in meta_text and os.path.exists(f'{data_dir}/val.bin
         'python clean.py --source=TEXT && python prepare.py --out_dir=NEW, then set --data_dir=NEW')
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json', meta['tokenizer_hash'])
-sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
+prompt = torch.tensor([tokenizer.encode(sample_prompt) or tokenizer.first], device=device)
 V = tokenizer.vocab_size
 require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; set --vocab_size=0')
 T = block_size                  # text tokens in a sequence; fewer with span, which adds sentinels
@@ -350,7 +350,6 @@ def evaluate():
     val_loss = row['val_loss']
     log_metrics(**row, val_ppl=math.exp(min(val_loss, 700)))
     if objective == 'clm' and math.isfinite(val_loss):                  # NaN can't be sampled from
-        prompt = torch.tensor([sample_ids], device=device)
         with autocast, uncompiled():
             [ids] = model.generate(prompt, 100, 0.8, top_k=50, seeds=[seed],
                                    suppress=tokenizer.suppressed_tokens(model.config.vocab_size))
@@ -445,14 +444,16 @@ while step < max_steps and not stopping:
                     memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if on_gpu else None)
     # float16 gradients overflow until GradScaler has found a scale
     require(skipped_in_a_row < (30 if dtype == 'float16' else 3), f'{skipped_in_a_row} updates in '
-            'a row were skipped; resume with a lower --learning_rate; if this fails, resume from '
-            f'an older checkpoint: copy {out / "last-1.pt"} to last.pt')
+            'a row were skipped; resume with --spike_z=0 if the text changes here, otherwise with '
+            f'a lower --learning_rate; if this fails, first copy {out / "last-1.pt"} to last.pt')
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     if step % save_interval == 0 or step == max_steps or stopping:
         save('last.pt')
 
 script = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
+# a stream can only be resumed with the same number of processes
+launcher = f'torchrun --nproc_per_node={world}' if world > 1 else 'python'
 log_text(f'done, best val_loss {best_val:.4f}; next: python {script} --ckpt={shlex.quote(out_dir)}'
-         if step >= max_steps else f'stopped at step {step}; resume: python train.py '
+         if step >= max_steps else f'stopped at step {step}; resume: {launcher} train.py '
          f'--out_dir={shlex.quote(out_dir)} --init_from=resume')

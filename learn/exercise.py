@@ -89,7 +89,8 @@ EXERCISES = [
              '2305.13245. Without a cache first: then only the first test passes.'),
     Exercise('minhash', 'dedup.py', 'minhash',
              'test_dedup.py::test_a_signature_of_a_union_is_the_smaller_of_two '
-             'test_dedup.py::test_texts_share_a_band_as_often_as_the_formula_says',
+             'test_dedup.py::test_texts_share_a_band_as_often_as_the_formula_says '
+             'test_dedup.py::test_a_signature_of_a_long_text_needs_little_memory',
              'k numbers, each of which is the same for two sets with probability J, their Jaccard '
              'similarity. Broder 1997: the smallest value under each of k hash functions, here '
              'a x + b of the upper 32 bits of each shingle. A set of a million shingles must not take '
@@ -97,11 +98,16 @@ EXERCISES = [
              begin='    x = (', end='    return minima'),
     Exercise('accumulation', 'train.py', '',
              'test_processes.py::test_a_run_has_the_losses_of_the_golden_one[mlm] '
-             'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw ddp 2]',
+             'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw ddp 2] '
+             'test_processes.py::'
+             'test_in_bfloat16_other_micro_batches_and_processes_change_a_loss_by_rounding '
+             'test_train.py::test_float16_looks_for_its_scale_and_skips_what_overflows',
              'The gradient of the mean loss over all targets of a step, from micro-batches: batches has the '
              'micro-batches of this process, each (x, y) and perhaps a mask. Targets that are IGNORE do not '
              "count, and dist.all_reduce(t) sums a tensor over processes. loss must be this process's part "
-             'of the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the total.',
+             'of the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the total. '
+             'For bfloat16, call net inside `with autocast:`; for float16, scaler.scale(...) multiplies '
+             'what you call backward() on.',
              seconds=300, begin='    n_targets = ', end="    # The step's loss is a sum"),
     Exercise('batch_order', 'train.py', 'epoch_starts',
              'test_train.py::test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own '

@@ -440,48 +440,13 @@ class E(Exception):
 def f(): raise E
 ---
 f()
-=== wrong: assert Money(5) == 5; __eq__ was not asked about plain data
+=== passed
 class Money:
     def __init__(self, n): self.n = n
     def __eq__(self, other): return self.n == other
 ---
 assert Money(5) == 5
-=== exception: TypeError
-class E:            # NumPy would hand what the tests expect to these, and take what they return
-    def __array_function__(self, *_): return True
-    __array_ufunc__ = __array_function__
-    def all(self): return True
-def f(): return E()
----
-import numpy as np
-try: assert (np.array([2, 4]) == f()).all()
-except TypeError: assert np.allclose(f(), [2, 4])
 """
-# Such an object wants to be whatever it is compared with.
-ANYTHING = """class E(BASE):
-    __module__ = 'tests'
-    def __hash__(self): return 4
-    def __eq__(self, other): return True
-    __ne__ = lambda self, other: False
-    __lt__ = __le__ = __gt__ = __ge__ = __contains__ = __eq__
-    def __sub__(self, other): return E()
-    __rsub__ = __add__ = __radd__ = __truediv__ = __mod__ = __sub__
-    __abs__ = __float__ = __round__ = __neg__ = lambda self, *_: 0.0
-    def __enter__(self): return 5
-    def __exit__(self, *_): return True
-def f(x): return E()
-"""
-EXPECTED = """assert f(2) == 4
-assert not f(2) != 4
-assert f(2) in (4, 5)
-assert abs(f(2) - 4) < 1e-6
-assert f(2) % 4 == 1
-assert 3 < f(2) < 5
-assert [f(2)] == [4]
-assert max(f(2), 3) == 4
-assert float(f(2)) == 4
-assert {f(2)} == {4}
-with f(0): assert 1 == 2"""
 
 # --- programs that want to pass: each follows WRONG, and is judged by CHECK ---------------------------------
 CHECK = """def check(candidate):
@@ -503,9 +468,6 @@ CHEATS = dict(sections(r'''
 def add(a, b): os._exit(0)
 === stop iteration
 def add(a, b): raise StopIteration
-=== equal by a function that is built in
-class E: __eq__ = bool
-def add(a, b): return E()
 === no errors
 import builtins
 builtins.AssertionError = type("E", (BaseException,), {})

@@ -2,7 +2,8 @@
 What the tests share: running scripts as a user does, lifting functions out of them, small data.
 
 run() is the machinery. A script runs in a fork of a process that has imported torch (its file,
-fork_server.py, explains how), so a run costs tenths of a second instead of seconds. made_once()
+fork_server.py, explains how), so a run costs tenths of a second instead of seconds. Each test
+begins in an empty folder of its own, tmp_path, so relative paths are paths in there. made_once()
 makes a folder that several test files read, such as data or a trained model, only once, whatever the
 number of pytest's workers; the fixtures at the end of this file are such folders, and no test may
 change one. All else is plain helpers: ok() and mistake() judge how a run ended; metrics(),
@@ -64,17 +65,23 @@ def server():
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', grace=2):
-    """A script of this checkout, or with python -m a module, as its user runs it. An argument may
-    be several flags, '--n=2 --name=a b'. Paths in them are relative to cwd. `before` is executed in
-    each process first. grace: seconds that the other processes have when one has failed."""
-    arguments = [flag for flags in arguments for flag in re.split(' (?=--)', str(flags)) if flag]
+def run(*command, cwd=None, processes=1, env=None, timeout=300, before='', grace=2):
+    """A script of this checkout, or with python -m a module, as its user runs it. Each part of the
+    command may have several flags, 'train.py --n=2 --name=a b'. Paths in them are relative to cwd,
+    which is the test's own folder. `before` is executed in each process first. grace: seconds that
+    the other processes have when one has failed."""
+    script, *arguments = [part for parts in command for part in re.split(' (?=--)', str(parts)) if part]
     job = {'script': str(ROOT / script) if str(script).endswith('.py') else script,
            'arguments': arguments, 'before': before, 'env': env or {},
            'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout,
            'grace': grace}
     print(json.dumps(job), file=server().stdin, flush=True)
     return subprocess.CompletedProcess(script, *json.loads(server().stdout.readline()))
+
+
+def python(*arguments, **how):
+    """The same for a Python that is no fork: as another program starts it."""
+    return subprocess.run([sys.executable, *arguments], text=True, capture_output=True, **how)
 
 
 # before=FORGET: the process has imported the modules of this checkout, and forgets them first, so
@@ -93,12 +100,12 @@ def ok(result):
 
 def mistake(result, *words):
     """The script ended as it must at a user's mistake: exit code 2, no traceback, and one line that
-    begins with `error: ` and has the words."""
+    begins with `error: ` and has the words, which ` & ` separates, too."""
     assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
     assert 'Traceback' not in result.stderr, result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
     assert len(lines) == 1, result.stderr
-    for word in words:
+    for word in ' & '.join(words).split(' & '):
         assert word in lines[0], (word, lines[0])
 
 
@@ -107,11 +114,22 @@ def table(text, between=' => '):
     return [line.split(between) for line in text.strip().splitlines()]
 
 
-def each_is_a_mistake(text, call):
-    """In each line of this table, `flags => words`, call(*flags) ends as a mistake with the words,
-    which ` & ` separates."""
+# a fixture that the tests of a file share
+shared_fixture = pytest.fixture(scope='module')
+with_each = pytest.mark.parametrize
+
+
+def each_line(text, **how):
+    """The test runs with each line of this text."""
+    return with_each('line', text.strip().split('\n'), **how)
+
+
+def each_is_a_mistake(text, command, *more, **how):
+    """In each line of this table, `flags => words`, a command with the flags ends as a mistake with
+    the words, which ` & ` separates. A command may be a function, too, such as a fixture."""
+    command = command if callable(command) else functools.partial(run, command)
     for flags, words in table(text, '=> '):
-        mistake(call(*shlex.split(flags)), *words.split(' & '))
+        mistake(command(*more, *shlex.split(flags), **how), words)
 
 
 def refused(words, function, *arguments, **more):
@@ -150,7 +168,7 @@ def series(out_dir, key):
 
 def state(out_dir, file='last.pt'):
     """All of a checkpoint but where it lies."""
-    state = torch.load(out_dir / file, weights_only=True)
+    state = torch.load(pathlib.Path(out_dir) / file, weights_only=True)
     return {**state, 'config': {**state['config'], 'out_dir': ''}}
 
 
@@ -188,11 +206,11 @@ def assert_same_sums(a, b, bound=1e-6):
 
 def contents(folder):
     """{name: bytes} of its files."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}
 
 
 def read_json(path):
-    return json.loads(path.read_text())
+    return json.loads(pathlib.Path(path).read_text())
 
 
 def read_rows(path):
@@ -201,15 +219,22 @@ def read_rows(path):
         return [json.loads(line) for line in f]
 
 
+def numbered(text, n):
+    """So many records. The text of one is given, and N in it is its number."""
+    return [json.loads(text.replace('N', str(i))) for i in range(n)]
+
+
 def write(path, rows):
     """A file of JSON lines."""
+    path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
     return path
 
 
-def fill(folder, files):
+def fill(files, folder=''):
     """A folder with these files: {name: text or bytes}."""
+    folder = pathlib.Path(folder)
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
@@ -218,6 +243,7 @@ def fill(folder, files):
 
 def save_run(folder, model, tokenizer, **more):
     """As a trainer leaves them: best.pt and tokenizer.json."""
+    folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder / 'tokenizer.json')
     model.save(folder / 'best.pt', **{'tokenizer_hash': tokenizer.hash, **more})
@@ -225,6 +251,7 @@ def save_run(folder, model, tokenizer, **more):
 
 def make_sft(folder, **more):
     """An untrained model of bytes, as sft.py leaves one. more: of GPTConfig."""
+    folder = pathlib.Path(folder)
     torch.manual_seed(0)
     tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
     model = GPT(GPTConfig(tokenizer.vocab_size, 96, 2, 2, 0, 32, **more))
@@ -235,11 +262,12 @@ def make_sft(folder, **more):
 
 def write_bins(folder, ids, tokenizer, **more):
     """A folder of token bins as prepare.py leaves one; train.bin is val.bin. more: of meta.json."""
+    folder = pathlib.Path(folder)
     folder.mkdir(exist_ok=True)
     tokenizer.save(folder / 'tokenizer.json')
     meta = {'dtype': str(ids.dtype), 'tokens': dict.fromkeys(['train', 'val'], len(ids)), 'sources': {},
             'tokenizer_hash': tokenizer.hash, **more}
-    return fill(folder, {'train.bin': ids.tobytes(), 'val.bin': ids.tobytes(), 'meta.json': json.dumps(meta)})
+    return fill({'train.bin': ids.tobytes(), 'val.bin': ids.tobytes(), 'meta.json': json.dumps(meta)}, folder)
 
 
 def base_text(folder, sentences):
@@ -254,10 +282,10 @@ def make_pairs(folder):
     dice = random.Random(0)
     some = lambda word='': ''.join(dice.choices('abcdefgh', k=dice.randint(1, 5))) + word
     for side, k in (('train', 64), ('val', 32)):
-        write(folder / f'{side}.jsonl', [
+        write(f'{folder}/{side}.jsonl', [
             {'prompt': some(), 'chosen': some(' sun ') + some(), 'rejected': some(' fog ') + some()}
             for _ in range(k)])
-    return folder
+    return pathlib.Path(folder)
 
 
 # a file for rl.py --reward: more is paid for signs of the lower half of ASCII; an untrained byte
@@ -281,8 +309,15 @@ def make_conversations(folder):
             for a in dice.sample(range(999), dice.randint(1, 3)):
                 said += [('user', f'{a} + 7?'), ('assistant', f'{a + 7}')]
             rows.append({'messages': [{'role': role, 'content': text} for role, text in said]})
-        write(folder / f'{side}.jsonl', rows)
-    return folder
+        write(f'{folder}/{side}.jsonl', rows)
+    return pathlib.Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def in_its_folder(tmp_path):
+    os.chdir(tmp_path)
+    yield
+    os.chdir(ROOT)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What the tests of clean.py and prepare.py share: small texts, their commands, and what they leave."""
 import gzip
 import json
+import pathlib
 import random
 
 import numpy as np
@@ -30,42 +31,43 @@ def prose(seed, n=60):
 
 def write(folder, texts, name='{:03}.txt'):
     """A folder with a file for each text."""
+    folder = pathlib.Path(folder)
     folder.mkdir(parents=True)
     for i, text in enumerate(texts):
         (folder / name.format(i)).write_bytes(text.encode())
     return folder
 
 
-def clean(out, source, *flags):
+# Results are in the folder out of the test's own folder, unless a test says otherwise.
+def clean(source, *flags, out='out'):
     """Run clean.py; returns what it prints."""
-    return ok(run('clean.py', f'--source={source}', f'--out_dir={out}', '--overwrite=True', *flags))
+    return ok(run(f'clean.py --source={source} --out_dir={out} --overwrite=True', *flags))
 
 
-def lines(out):
+def lines(out='out'):
     """The lines of its shards, in order."""
-    return [json.loads(line) for path in sorted((out / 'shards').iterdir())
+    return [json.loads(line) for path in sorted((pathlib.Path(out) / 'shards').iterdir())
             for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
-def kept(out):
+def kept(out='out'):
     """Their texts, sorted."""
     return sorted(line['text'] for line in lines(out))
 
 
-def prepare(out, source, *flags):
+def prepare(source, *flags, out='out'):
     """Run prepare.py, with bytes as tokens unless a flag says otherwise; returns what it prints."""
-    return ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', '--tokenizer=byte',
-                  '--overwrite=True', *flags))
+    return ok(run(f'prepare.py --source={source} --out_dir={out} --tokenizer=byte --overwrite=True', *flags))
 
 
-def read(out):
+def read(out='out'):
     """meta, tokenizer, {'train', 'val'}: token ids"""
-    meta = read_json(out / 'meta.json')
-    bins = {side: np.fromfile(out / f'{side}.bin', meta['dtype']) for side in ('train', 'val')}
-    return meta, Tokenizer.load(out / 'tokenizer.json'), bins
+    meta = read_json(f'{out}/meta.json')
+    bins = {side: np.fromfile(f'{out}/{side}.bin', meta['dtype']) for side in ('train', 'val')}
+    return meta, Tokenizer.load(f'{out}/tokenizer.json'), bins
 
 
-def documents(out):
+def documents(out='out'):
     """{'train', 'val'}: the documents that the bins hold, in order"""
     _, tok, bins = read(out)
     texts = {}
@@ -76,10 +78,10 @@ def documents(out):
     return texts
 
 
-def report(out):
-    return read_json(out / 'report.json')
+def report(out='out'):
+    return read_json(f'{out}/report.json')
 
 
-def dropped(out):
+def dropped(out='out'):
     """{reason: documents} of all stages"""
     return {reason: n for stage in report(out)['stages'] for reason, n in stage['dropped'].items()}

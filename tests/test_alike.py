@@ -15,8 +15,8 @@ import pytest
 import torch
 from accidents import SHORT_SAMPLES, accident, before, killed_while_saving
 from conftest import PAID, RUN_FILES, base_text, contents, each_is_a_mistake, expect_same_run, fill, lift
-from conftest import make_sft
-from conftest import metrics, mistake, ok, read_rows, run, save_run, series, state, write
+from conftest import (make_sft, metrics, mistake, ok, read_rows, run, save_run, series, shared_fixture, state,
+                      table, with_each, write)
 from test_model import lively
 from test_streaming import BYTES, mixed_with_thumbs
 
@@ -30,8 +30,8 @@ OWN = {'train': '--learning_rate=1e-2 --dropout=0.1 --log_interval=1 --block_siz
        'sft': '--learning_rate=1e-2 --dropout=0.1 --log_interval=1',
        'dpo': '--learning_rate=3e-3 --log_interval=1',
        'rl': '--learning_rate=1e-2 --num_samples=6 --max_new_tokens=8 --eval_prompts=4'}
-every_trainer = pytest.mark.parametrize('trainer', OWN, indirect=True)
-post_trainers = pytest.mark.parametrize('trainer', ['sft', 'dpo', 'rl'], indirect=True)
+every_trainer = with_each('trainer', OWN, indirect=True)
+post_trainers = with_each('trainer', ['sft', 'dpo', 'rl'], indirect=True)
 
 
 class Trainer(NamedTuple):
@@ -48,11 +48,11 @@ class Trainer(NamedTuple):
 
     def goes_on(self, out, *more, **how):
         typed = [self.given(self.data)] if self.name == 'rl' else []    # a program: typed again
-        return run(f'{self.name}.py', f'--out_dir={out} --init_from=resume', *typed, *more,
+        return run(f'{self.name}.py --out_dir={out} --init_from=resume', *typed, *more,
                    **{**how, 'before': SHORT_SAMPLES + how.get('before', '')})
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def trainer(request, conversations, pairs, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     base_text(folder, 300)
@@ -61,7 +61,7 @@ def trainer(request, conversations, pairs, tmp_path_factory):
     return Trainer(request.param, make_sft(folder / 'start', dropout=0.1), data)
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def done(trainer, tmp_path_factory):
     """The folder of a run; no test may change it."""
     out = tmp_path_factory.mktemp('done') / 'a run'
@@ -75,21 +75,20 @@ def files(trainer):
 
 
 @every_trainer
-def test_the_out_dir_is_complete_and_evaluating_changes_nothing(trainer, done, tmp_path):
+def test_the_out_dir_is_complete_and_evaluating_changes_nothing(trainer, done):
     assert contents(done).keys() == files(trainer)
     assert {'step', 'loss', 'lr', 'grad_norm'} <= metrics(done)[1].keys()
-    ok(trainer.begin(tmp_path / 'often', '--eval_interval=4'))
-    assert series(tmp_path / 'often', 'loss') == series(done, 'loss')
+    ok(trainer.begin('often', '--eval_interval=4'))
+    assert series('often', 'loss') == series(done, 'loss')
 
 
 @every_trainer
-def test_the_best_model_is_that_of_all_parts_of_a_run_and_never_the_untrained_one(trainer, done,
-                                                                                  tmp_path):
+def test_the_best_model_is_that_of_all_parts_of_a_run_and_never_the_untrained_one(trainer, done):
     kind, best = ('val_reward', max) if trainer.name == 'rl' else ('val_loss', min)
-    worse, more = tmp_path / 'worse', shutil.copytree(done, tmp_path / 'more')
-    ok(trainer.begin(worse, '--learning_rate=3 --max_steps=1'))
-    ok(trainer.goes_on(more, '--learning_rate=30 --max_steps=14'))
-    for out in worse, more:
+    shutil.copytree(done, 'more')
+    ok(trainer.begin('worse', '--learning_rate=3 --max_steps=1'))
+    ok(trainer.goes_on('more', '--learning_rate=30 --max_steps=14'))
+    for out in 'worse', 'more':
         found = best(series(out, kind)[1:])
         assert found == state(out)['best_val'] == GPT.load(out).saved['best_val']
 
@@ -97,20 +96,19 @@ def test_the_best_model_is_that_of_all_parts_of_a_run_and_never_the_untrained_on
 @every_trainer
 def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(trainer, done, tmp_path):
     before = contents(done)
-    mistake(trainer.begin(done), '--init_from=resume', '--overwrite')
+    mistake(trainer.begin(done), '--init_from=resume & --overwrite')
     mistake(trainer.begin(done, '--overwrite', trainer.given('nowhere')), 'nowhere')
-    config = tmp_path / 'mine.py'
-    config.write_text('overwrite = True\n')
+    config = fill({'mine.py': 'overwrite = True\n'}, tmp_path) / 'mine.py'
     for how in 'resume', 'auto':
         both = trainer.begin(done, config, f'--init_from={how}')
-        mistake(both, '--init_from=resume resumes', 'overwrite=True deletes', '--overwrite=False')
+        mistake(both, '--init_from=resume resumes & overwrite=True deletes & --overwrite=False')
     mistake(trainer.begin(done, f'--init_from={done}/last.pt --overwrite'), 'another --out_dir')
     assert contents(done) == before
-    out = shutil.copytree(done, tmp_path / 'run')
+    out = shutil.copytree(done, 'run')
     ok(trainer.goes_on(out, config, '--max_steps=13 --overwrite=False'))
     assert len(series(out, 'loss')) == 13
     # the last three are about the old run
-    fill(out, dict.fromkeys(['notes.md', 'lasting.pt', 'eval.json', 'samples.jsonl', 'compare.json'], ''))
+    fill(dict.fromkeys('notes.md lasting.pt eval.json samples.jsonl compare.json'.split(), ''), out)
     ok(trainer.begin(out, '--overwrite --max_steps=1'))
     assert contents(out).keys() == files(trainer) | {'notes.md', 'lasting.pt'}
     assert len(series(out, 'loss')) == 1
@@ -124,36 +122,35 @@ def test_a_folder_that_cannot_be_written_or_that_another_process_writes_to_is_re
     lock = lock_folder(out)             # of this process, until it is released
     for result in (trainer.begin(out), trainer.begin(out, '--overwrite'),
                    trainer.goes_on(out, '--max_steps=13')):
-        mistake(result, f"can't write to {out}: another run does", 'choose another --out_dir')
+        mistake(result, f"can't write to {out}: another run does & choose another --out_dir")
     lock.release()
     mistake(trainer.begin(out), 'has a run')
     assert contents(out) == contents(done)
-    (tmp_path / 'file').write_text('mine')
+    fill({'file': 'mine'})
     for place in 'file', 'file/below', '/proc/no', 'x' * 300:
         mistake(trainer.begin(tmp_path / place), f"can't write to {tmp_path / place}: ")
-    mistake(trainer.begin(tmp_path / 'deep/er', trainer.given('nowhere')), 'nowhere')
+    mistake(trainer.begin('deep/er', trainer.given('nowhere')), 'nowhere')
     assert {path.name for path in tmp_path.iterdir()} == {'run', 'file'}
 
 
 # --- it goes on where it was ----------------------------------------------------------------------
 # what a run must keep beside the weights: adapters, Muon's momentum, replay, KTO's zero point, the
 # reference, a reward head; or make again: the answers of a step that several updates use
-RESUMED = [('sft', '--lora=4 --optimizer=muon --replay=2 --base_dir=HERE/BASE --micro_batch_size=3', 1),
-           ('dpo', '--loss_type=kto --learning_rate=3e-2 --data_dir=HERE/THUMBS', 1),
-           ('dpo', '--loss_type=rm --micro_batch_size=3', 1),
-           ('rl', '--updates=2 --kl_coef=0.1 --optimizer=muon --micro_batch_size=9', 2)]
+RESUMED = """
+sft | --lora=4 --optimizer=muon --replay=2 --base_dir=BASE --micro_batch_size=3 | 1
+dpo | --loss_type=kto --learning_rate=3e-2 --data_dir=THUMBS | 1
+dpo | --loss_type=rm --micro_batch_size=3 | 1
+rl | --updates=2 --kl_coef=0.1 --optimizer=muon --micro_batch_size=9 | 2"""
 
 
-@pytest.mark.parametrize('trainer, more, updates', RESUMED, indirect=['trainer'])
-def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(trainer, more, updates,
-                                                                           pairs, tmp_path):
+@with_each('trainer, more, updates', table(RESUMED, ' | '), indirect=['trainer'])
+def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(trainer, more, updates, pairs, out):
     """Killed before its first interval, while saving, and later. The model that it began with may
     be gone by then. init_from=auto begins it, resumes it, and leaves a finished run as it is."""
-    base_text(tmp_path / 'BASE', 300)
-    mixed_with_thumbs(pairs, tmp_path / 'THUMBS')
-    start = shutil.copytree(trainer.start, tmp_path / 'start')
-    more = f'{more} --init_from={start}'.replace('HERE', str(tmp_path))
-    straight, out = tmp_path / 'straight', tmp_path / 'run'
+    base_text('BASE', 300)
+    mixed_with_thumbs(pairs, 'THUMBS')
+    start, straight, updates = shutil.copytree(trainer.start, 'start'), out.with_name('straight'), int(updates)
+    more = f'{more} --init_from={start}'
     ok(trainer.begin(straight, more))
     auto = functools.partial(trainer.begin, out, more, '--init_from=auto')
     killed = [auto(before=accident('kill', updates))]
@@ -167,23 +164,22 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(train
         assert 'done, best val_' in ok(auto())
         expect_same_run(out, straight)
     if '--replay=2' in more:
-        base_text(tmp_path / 'other', 400)
-        mistake(trainer.goes_on(out, f'--base_dir={tmp_path}/other --max_steps=13'), 'must hold the data of')
+        base_text('other', 400)
+        mistake(trainer.goes_on(out, '--base_dir=other --max_steps=13'), 'must hold the data of')
 
 
 @every_trainer
 def test_settings_come_from_the_checkpoint_unless_they_are_typed_and_each_change_is_printed(
-        trainer, done, tmp_path):
+        trainer, done, out):
     """Also by a config file. The same command again changes nothing."""
-    out = shutil.copytree(done, tmp_path / 'run')
+    shutil.copytree(done, out)
     told = lambda *flags: re.findall('^((?!out_dir)\\w+) .* -> ', ok(trainer.goes_on(out, *flags)),
                                      re.M)
     typed = FLAGS, OWN[trainer.name], trainer.given(trainer.data), '--max_steps=13'
     assert told(*typed) == ['max_steps']
-    moved = shutil.copytree(trainer.data, tmp_path / 'moved')
-    preset = tmp_path / 'preset.py'
-    preset.write_text('learning_rate = 0.5')
-    assert len(told(preset, '--max_steps=14', trainer.given(moved))) == 3
+    shutil.copytree(trainer.data, 'moved')
+    fill({'preset.py': 'learning_rate = 0.5'})
+    assert len(told('preset.py', '--max_steps=14', trainer.given('moved'))) == 3
     assert series(out, 'step')[-1] == 14
     assert state(out)['config']['learning_rate'] == 0.5
 
@@ -200,32 +196,30 @@ READ = {'train': 'train.bin val.bin', 'sft': 'train.jsonl val.jsonl',
 
 
 @every_trainer
-def test_another_run_is_not_resumed_as_this_one(trainer, done, tmp_path):
+def test_another_run_is_not_resumed_as_this_one(trainer, done, out):
     before = contents(done)
     for flag in OTHER[trainer.name].split():
         mistake(trainer.goes_on(done, '--max_steps=14', flag),
                 f'{flag[2:].partition("=")[0]} cannot change on resume (this run uses ')
     for file in READ[trainer.name].split():
-        other = shutil.copytree(trainer.data, tmp_path / file)
-        text = (other / file).read_bytes().replace(b' and ', b' or ', 1)
-        if file.endswith('bin'):
-            (other / file).write_bytes(text[2:] + text[:2])
-        else:
-            (other / file).write_bytes(text + text.splitlines(True)[0])
-        mistake(trainer.goes_on(done, '--max_steps=14', trainer.given(other)), str(other))
+        other = shutil.copytree(trainer.data, f'other {file}')
+        text = pathlib.Path(other, file).read_bytes().replace(b' and ', b' or ', 1)
+        moved = text[2:] + text[:2] if file.endswith('bin') else text + text.splitlines(True)[0]
+        fill({file: moved}, other)
+        mistake(trainer.goes_on(done, '--max_steps=14', trainer.given(other)), other)
     assert contents(done) == before
-    out = shutil.copytree(done, tmp_path / 'old')
+    shutil.copytree(done, out)
     saved = torch.load(out / 'last.pt', weights_only=True)
     saved['config'] |= {'sample_tokens': 4, 'lora_alpha': 1}
     torch.save(saved, out / 'last.pt')
     mistake(trainer.goes_on(out, '--max_steps=14'), "['lora_alpha', 'sample_tokens']")
     saved['config']['stage'] = 'cpo'        # whose settings are others, of course
     torch.save(saved, out / 'last.pt')
-    mistake(trainer.goes_on(out, '--max_steps=14'), 'a run of cpo.py', f'--init_from={out}')
+    mistake(trainer.goes_on(out, '--max_steps=14'), f'a run of cpo.py & --init_from={out}')
 
 
 # --- which examples make up a step ----------------------------------------------------------------
-@pytest.mark.parametrize('script', ['sft.py', 'dpo.py'])
+@with_each('script', ['sft.py', 'dpo.py'])
 def test_an_epoch_visits_each_row_once_in_batches_of_about_one_length(script):
     """Whatever the batch size, also above the number of rows; another epoch in another order. So in
     any number of steps, no row comes twice more often than another."""
@@ -263,33 +257,30 @@ EPOCHS = """
 3 4 20 1 => 20 20 20"""
 
 
-@pytest.mark.parametrize('trainer', ['sft', 'dpo'], indirect=True)
-def test_a_run_reads_each_row_as_often_as_its_epochs_say(trainer, tmp_path):
+@with_each('trainer', ['sft', 'dpo'], indirect=True)
+def test_a_run_reads_each_row_as_often_as_its_epochs_say(trainer):
     """Counted in the model's input, in all processes; of a pair, both answers. The last line is
     about fewer rows than a batch has."""
     rows = read_rows(trainer.data / 'train.jsonl')
-    shutil.copy(trainer.data / 'val.jsonl', fill(tmp_path, {}))
+    shutil.copy(trainer.data / 'val.jsonl', '.')
     for line in EPOCHS.strip().splitlines():
         n, batch_size, epochs, processes, _, steps, least, most = line.split()
-        path = write(tmp_path / 'train.jsonl', rows[:int(n)])
+        path = write('train.jsonl', rows[:int(n)])
         path.write_text(path.read_text().replace('\n', '\n \n\n'))        # blank lines are no rows
-        out = tmp_path / line
         printed = ok(trainer.begin(
-            out, f'--data_dir={tmp_path} --batch_size={batch_size} --max_steps=0 '
-            f'--epochs={epochs} --micro_batch_size=3 --eval_interval=1000',
-            processes=int(processes), before=SEEN))
+            line, f'--data_dir=. --batch_size={batch_size} --max_steps=0 --epochs={epochs} '
+            '--micro_batch_size=3 --eval_interval=1000', processes=int(processes), before=SEEN))
         seen = collections.Counter(re.findall('seen: (.*)', printed))
         assert {*seen.values()} == {*range(int(least), int(most) + 1)} - {0}, line
         if least != '0':
             assert len(seen) == int(n) * (2 if trainer.name == 'dpo' else 1)
-        assert series(out, 'step')[-1] == int(steps)
+        assert series(line, 'step')[-1] == int(steps)
 
 
 # --- it ends early --------------------------------------------------------------------------------
 @post_trainers
-def test_what_is_not_finite_ends_it_before_the_weights_and_the_advice_works(trainer, tmp_path):
-    out = tmp_path / 'run'
-    mistake(trainer.begin(out, before=accident('nan', 6)), 'step 7', 'nan', '--learning_rate')
+def test_what_is_not_finite_ends_it_before_the_weights_and_the_advice_works(trainer, out):
+    mistake(trainer.begin(out, before=accident('nan', 6)), 'step 7 & nan & --learning_rate')
     assert all(weight.isfinite().all() for weight in state(out)['model'].values())
     assert series(out, 'step')[-1] == 6
     ok(trainer.goes_on(out, '--learning_rate=1e-3'))
@@ -301,23 +292,28 @@ def test_what_is_not_finite_ends_it_before_the_weights_and_the_advice_works(trai
 SELDOM = PAID.replace('return sum', 'return int(prompt.split()[0]) % 4 == 0 and sum')
 
 
-@pytest.mark.parametrize('trainer, n, batch_size, more', [
-    ('sft', 2, 7, '--dropout=0'), ('dpo', 2, 7, '--grad_clip=0.3'),
-    ('dpo', 4, 3, '--loss_type=kto --data_dir=HERE/THUMBS'), ('dpo', 2, 5, '--loss_type=rm'),
-    ('rl', 3, 6, '--updates=2 --kl_coef=0.1 --reward=HERE/SELDOM.py')], indirect=['trainer'])
+# processes, the size of a batch, flags
+SHARED = """
+sft | 2 | 7 | --dropout=0
+dpo | 2 | 7 | --grad_clip=0.3
+dpo | 4 | 3 | --loss_type=kto --data_dir=THUMBS
+dpo | 2 | 5 | --loss_type=rm
+rl | 3 | 6 | --updates=2 --kl_coef=0.1 --reward=SELDOM.py"""
+
+
+@with_each('trainer, n, batch_size, more', table(SHARED, ' | '), indirect=['trainer'])
 def test_any_batch_is_shared_by_any_number_of_processes(trainer, n, batch_size, more, sft_model,
-                                                        pairs, tmp_path):
+                                                        pairs):
     """Of 4 processes and a batch of 3, one has nothing to learn from. The several have
     micro-batches, too, and compute their blocks twice. A wrong gradient would change its norm, and
     what is measured after the next update."""
-    mixed_with_thumbs(pairs, tmp_path / 'THUMBS')
-    (tmp_path / 'SELDOM.py').write_text(SELDOM)
+    mixed_with_thumbs(pairs, 'THUMBS')
+    fill({'SELDOM.py': SELDOM})
     more = (f'{more} --init_from={sft_model} --batch_size={batch_size} --max_steps=3 '
-            '--learning_rate=1e-3 --eval_interval=1').replace('HERE', str(tmp_path))
-    ok(trainer.begin(tmp_path / 'one', more))
-    ok(trainer.begin(tmp_path / 'several', more, '--micro_batch_size=1 --grad_checkpoint=True',
-                     processes=n))
-    for a, b in zip(metrics(tmp_path / 'one'), metrics(tmp_path / 'several'), strict=True):
+            '--learning_rate=1e-3 --eval_interval=1')
+    ok(trainer.begin('one', more))
+    ok(trainer.begin('several', more, '--micro_batch_size=1 --grad_checkpoint=True', processes=int(n)))
+    for a, b in zip(metrics('one'), metrics('several'), strict=True):
         assert a == pytest.approx(b, rel=1e-6, abs=2e-6)
 
 
@@ -355,37 +351,33 @@ SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 
 
 @post_trainers
-def test_settings_that_cannot_be_are_refused_with_what_to_do(trainer, tmp_path):
-    each_is_a_mistake(SETTINGS[trainer.name],
-                      lambda *flags: trainer.begin(tmp_path / 'run', *flags, cwd=tmp_path))
-    assert not (tmp_path / 'run').exists()
+def test_settings_that_cannot_be_are_refused_with_what_to_do(trainer, out):
+    each_is_a_mistake(SETTINGS[trainer.name], trainer.begin, out)
+    assert not out.exists()
 
 
 @post_trainers
-def test_a_model_that_cannot_answer_is_no_start(trainer, tmp_path):
+def test_a_model_that_cannot_answer_is_no_start(trainer, out):
     """One that knows no messages, one of gaps, a reward model, one with a tokenizer of others; for
     LoRA one whose tokens of messages are new."""
-    start, model = tmp_path / 'start', GPT(GPTConfig(260, 96, 1, 2, 0, 32))
+    model = GPT(GPTConfig(260, 96, 1, 2, 0, 32))
     model.embedding.weight.data[-4:] = 0.5
-    refused = lambda words, *flags: mistake(
-        trainer.begin(tmp_path / 'run', f'--init_from={start}', *flags), words)
-    save_run(start, model, BYTES, reward_head=torch.zeros(2))
-    refused('reward model')
-    save_run(start, model, BYTES, tokenizer_hash='x')
-    refused('tokenizer.json is not')
+
+    def refused(words, *flags, model=model, tokenizer=BYTES, **more):
+        save_run('start', model, tokenizer, **more)
+        mistake(trainer.begin(out, '--init_from=start', *flags), words)
+    refused('reward model', reward_head=torch.zeros(2))
+    refused('tokenizer.json is not', tokenizer_hash='x')
     if trainer.name == 'sft':
-        save_run(start, model, BYTES)
         refused('--lora=0', '--lora=2')
     model.config.causal = False
-    save_run(start, model, BYTES)
     refused('mlm')
-    save_run(start, lively(vocab_size=257, block_size=96), Tokenizer.byte(SPECIAL_TOKENS[:1]))
-    refused('<|im_start|>')
-    assert not (tmp_path / 'run').exists()
+    refused('<|im_start|>', model=lively(vocab_size=257, block_size=96), tokenizer=Tokenizer.byte(SPECIAL_TOKENS[:1]))
+    assert not out.exists()
     if trainer.name != 'sft':               # a base model that knows no answers is only said
-        save_run(start, lively(vocab_size=260, block_size=96), BYTES, config={'objective': 'clm'})
-        printed = ok(trainer.begin(tmp_path / 'run', f'--init_from={start} --max_steps=1'))
-        assert f'note: {start} is a base model' in printed
+        save_run('start', lively(vocab_size=260, block_size=96), BYTES, config={'objective': 'clm'})
+        printed = ok(trainer.begin(out, '--init_from=start --max_steps=1'))
+        assert 'note: start is a base model' in printed
 
 
 # A good line, and others: what must be said of each, and flags.
@@ -415,15 +407,13 @@ ANYWHERE = '\udcff => line', '{ => JSON'       # no UTF-8
 
 
 @post_trainers
-def test_a_line_that_cannot_be_used_is_named_by_its_number(trainer, tmp_path):
+def test_a_line_that_cannot_be_used_is_named_by_its_number(trainer, out):
     good, *bad = BAD[trainer.name].split('\n')
     file = 'lines.jsonl' if trainer.name == 'rl' else 'train.jsonl'
     place = f'{file}:2' if trainer.name == 'rl' else f'{file}, line 2'
-    (tmp_path / 'val.jsonl').write_text(good)
-    data = trainer.given(tmp_path).replace('paid.py', file)
+    data = trainer.given('.').replace('paid.py', file)
     for row in [*bad, *ANYWHERE]:
         line, word, *flags = row.split(' => ')
-        (tmp_path / file).write_text(f'{good}\n{line}', encoding='utf-8', errors='surrogateescape')
-        result = trainer.begin(tmp_path / 'run', data, *flags)
-        mistake(result, place, word)
-    assert not (tmp_path / 'run').exists()
+        fill({'val.jsonl': good, file: f'{good}\n{line}'.encode('utf-8', 'surrogateescape')})
+        mistake(trainer.begin(out, data, *flags), place, word)
+    assert not out.exists()

@@ -2,12 +2,11 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 from conftest import FORGET, PAID, ROOT, TINY, each_is_a_mistake, fill, make_conversations, make_pairs
-from conftest import ok, read_json, run, write
+from conftest import ok, python, read_json, run, write
 
 # Each script in turn, from your text, chats, pairs and rewards to a chart.
 PIPELINE = f'''
@@ -86,35 +85,34 @@ def copied(folder, *files):
 @pytest.fixture
 def typed(tmp_path):
     """typed(script, *flags) runs a script that was copied with its few files, beside your data."""
-    write(tmp_path / 'text/a.jsonl', [{'text': f'{i} times {i} is {i * i}, and that is a sum.'}
-                                      for i in range(300)])
-    make_conversations(tmp_path / 'talks')
-    make_pairs(tmp_path / 'liked')
-    fill(tmp_path, {'mine.py': PAID, 't.csv': 'text\nabc\n',
+    write('text/a.jsonl', [{'text': f'{i} times {i} is {i * i}, and that is a sum.'} for i in range(300)])
+    make_conversations('talks')
+    make_pairs('liked')
+    fill({'mine.py': PAID, 't.csv': 'text\nabc\n',
                     'page.html': '<p>The sum of one and two is three, and it is so.</p>',
                     'mix.py': "sources = {'a': 'text', 'b': 'mine.py'}"})
-    write(tmp_path / 'odd.jsonl', [{'prompt': 'a', 'context': 'b', 'answer': 'c'}] * 5)
-    write(tmp_path / 'usual.jsonl', json.loads(USUAL) * 3)
+    write('odd.jsonl', [{'prompt': 'a', 'context': 'b', 'answer': 'c'}] * 5)
+    write('usual.jsonl', json.loads(USUAL) * 3)
 
     def typed(script, *flags):
         folder = tmp_path / f'of_{script[:-3]}'
         if not folder.exists():
             copied(folder, *{script, *BESIDE.get(script, TRAINERS)})
-        return run(folder / script, *flags, cwd=tmp_path, before=FORGET)
+        return run(folder / script, *flags, before=FORGET)
     return typed
 
 
-def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed, tmp_path):
+def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed):
     said = ''.join(ok(typed(*line.split())) for line in PIPELINE.split('\n')[1:-1])
     assert 'extras/text/markup.py is missing' in said
-    assert read_json(tmp_path / 'usual/report.json')['kept'] == 4       # and 8 copies of these
+    assert read_json('usual/report.json')['kept'] == 4       # and 8 copies of these
     assert 'the model memorized four texts' in ok(typed('model.py'))
     assert 'comparing all pairs: the same clusters' in ok(typed('dedup.py'))
     for stage in 'base', 'dpo', 'rl':       # without --data_dir, the base's text: data.json went down the chain
-        assert read_json(tmp_path / stage / 'eval.json')['settings']['data_dir'] == 'data'
-    assert (tmp_path / 'dashboard.png').exists()
+        assert read_json(f'{stage}/eval.json')['settings']['data_dir'] == 'data'
+    assert Path('dashboard.png').exists()
     each_is_a_mistake(DOORS.replace('=> ', '=> copy extras/ & '), typed)
-    assert not [*tmp_path.glob('no/*.json')]            # nothing that looks like a run or data
+    assert not [*Path().glob('no/*.json')]            # nothing that looks like a run or data
 
 
 BEGIN = """
@@ -136,9 +134,9 @@ assert sandbox.run_code('def f(): return 1', 'assert f() == 1').outcome == 'pass
 """
 
 
-def test_the_python_of_the_page_works_on_copied_files_and_no_compiler_is_loaded(tmp_path):
+def test_the_python_of_the_page_works_on_copied_files_and_no_compiler_is_loaded():
     """The Python of docs/use.md, and more. A compiler would take longer to import than torch."""
-    here = copied(tmp_path / 'empty', *TRAINERS, 'dedup.py', 'extras/tasks/sandbox.py')
+    here = copied(Path('empty'), *TRAINERS, 'dedup.py', 'extras/tasks/sandbox.py')
     (here / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40)
     page = (ROOT / 'docs/use.md').read_text()
     code, = [code for code in re.findall('```python\n(.*?)```', page, re.S)
@@ -146,4 +144,4 @@ def test_the_python_of_the_page_works_on_copied_files_and_no_compiler_is_loaded(
     code = re.sub(".*GPT.load\\('path.*", '', code)
     code = re.sub(r'^(jaccard.*\)) +# (\S+)$', r'assert \1 == \2', code, flags=re.M)
     code = f'{BEGIN}{code}{USE}'
-    ok(subprocess.run([sys.executable, '-I', '-c', code], cwd=here, capture_output=True, text=True))
+    ok(python('-I', '-c', code, cwd=here))

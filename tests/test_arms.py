@@ -2,12 +2,10 @@
 import gzip
 import re
 import shutil
-import subprocess
 import sys
 
 import numpy as np
-import pytest
-from conftest import ROOT, fill, lift, ok, read_rows, run, save_run, slow, table
+from conftest import ROOT, fill, lift, ok, python, read_rows, run, save_run, slow, table, with_each
 from exercise import copy_project
 
 from model import GPT, GPTConfig
@@ -34,7 +32,7 @@ def test_a_difference_counts_from_two_standard_errors_over_five_seeds():
 
 # how many problems, the logits of two ways, and the deviations way, seed, hardness and taste: as rejection
 # sampling and more SFT, whose seeds differ; RL and SFT; HumanEval, where few pass, but always; MBPP
-@pytest.mark.parametrize('numbers', [
+@with_each('numbers', [
     '300 1.3 1.8 0.4 0.4 1.5 0.7', '300 0 1 0.2 0.6 1.5 0.7', '164 -9 -8.6 0.05 0.05 7 0.7',
     '127 -10 -10.3 0.02 0.05 9 0.5'])
 def test_an_interval_for_other_seeds_and_problems_holds_the_truth_in_95_of_100_experiments(numbers):
@@ -71,18 +69,17 @@ HUMAN_EVAL = (r'{"task_id": "HumanEval/%d", "prompt": "def f(x):\n", "entry_poin
 
 @slow
 def test_every_run_of_real_py_leaves_a_row_behind_and_the_tables_are_printed(tmp_path):
-    project, files = tmp_path / 'project', tmp_path / 'files'
+    project = tmp_path / 'project'
     copy_project(project)
     shutil.copytree(ROOT / 'bench', project / 'bench')
     tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
-    save_run(tmp_path / 'model', GPT(GPTConfig(tokenizer.vocab_size, 1024, 1, 2, 2, 32)), tokenizer)
+    save_run('model', GPT(GPTConfig(tokenizer.vocab_size, 1024, 1, 2, 2, 32)), tokenizer)
     lines = lambda form, n: '\n'.join(form % i for i in range(n))
-    fill(files, {'mbpp_sanitized.jsonl': lines(MBPP, 427),
-                 'HumanEval.jsonl.gz': gzip.compress(lines(HUMAN_EVAL, 164).encode())})
+    fill({'files/mbpp_sanitized.jsonl': lines(MBPP, 427),
+          'files/HumanEval.jsonl.gz': gzip.compress(lines(HUMAN_EVAL, 164).encode())})
     names = 'unaided,sft,more,rejection,rl,fresh'
-    command = [sys.executable, project / 'bench/real.py', f'--model={tmp_path}/model', '--times=1',
-               f'--data={files}', '--seed=99', f'--runs={names}']
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    printed = ok(python(project / 'bench/real.py', '--model=model', '--times=1', '--data=files', '--seed=99',
+                        f'--runs={names}'))
     rows = [row for row in read_rows(project / 'bench/real.jsonl') if row['seed'] == 99]
     assert [row['run'] for row in rows] == names.split(',')
     assert all(bin(int(row[kind], 16)) == f'0b1{"0" * n}' for row in rows
@@ -91,8 +88,7 @@ def test_every_run_of_real_py_leaves_a_row_behind_and_the_tables_are_printed(tmp
 
 
 @slow
-def test_the_measurements_of_a_gpu_run_whole_at_toy_sizes_on_a_cpu(tmp_path):
-    subprocess.run([sys.executable, ROOT / 'bench/gpu.py', '--tiny=True', f'--out={tmp_path}'],
-                   check=True)
-    rows = read_rows(tmp_path / 'results.jsonl')
+def test_the_measurements_of_a_gpu_run_whole_at_toy_sizes_on_a_cpu():
+    ok(python(ROOT / 'bench/gpu.py', '--tiny=True', '--out=out'))
+    rows = read_rows('out/results.jsonl')
     assert len(rows) > 20 and not [row for row in rows if 'error' in row or row.get('ok') is False]

@@ -7,12 +7,13 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
+from pathlib import Path
 
-import pytest
 from accidents import killed_after
-from conftest import (ROOT, contents, each_is_a_mistake, fill, mistake, ok, read_json, read_rows, run,
-                      shared, table, write)
+from conftest import (ROOT, contents, each_is_a_mistake, each_line, fill, mistake, numbered, ok, read_json,
+                      read_rows, run, shared, table, with_each, write)
 from test_streaming import say
 
 from extras.text import chat_schemas
@@ -35,21 +36,37 @@ exec((ROOT / 'chats.py').read_text('utf-8').split('\nconfig = configure')[0], CH
 CHATS |= {'min_score': 4, 'pii': False, 'explicit': set()}              # as these flags say
 
 
-def chats(out, source, *flags, check=ok, **how):
+def chats(source, *flags, **how):
     """Run chats.py, and return what it prints."""
-    return check(run('chats.py', f'--source={source}', f'--out_dir={out}', '--overwrite=True',
-                     *flags, **how))
+    return ok(run(f'chats.py --source={source} --out_dir=out --overwrite=True', *flags, **how))
 
 
-def of_rows(folder, rows, *flags):
-    """The same for these records; return out_dir."""
-    chats(folder / 'out', write(folder / 'x.jsonl', rows), *flags)
-    return folder / 'out'
+def of_rows(rows, *flags):
+    """The same for these records."""
+    return chats(write('x.jsonl', rows), *flags)
 
 
-def kept(out):
-    """All lines of train.jsonl and val.jsonl."""
-    return read_rows(out / 'train.jsonl') + read_rows(out / 'val.jsonl')
+def no_chats(source, words, *flags):
+    """It ends as a mistake with these words, which ` & ` separates, and leaves no results. Return what
+    it says."""
+    result = run(f'chats.py --source={source} --out_dir=no', *flags)
+    mistake(result, words)
+    assert not [*Path().glob('no/[!.]*')]
+    return result.stderr
+
+
+def report():
+    return read_json('out/report.json')
+
+
+def both():
+    """The lines of train.jsonl, and those of val.jsonl."""
+    return [read_rows(f'out/{side}.jsonl') for side in ('train', 'val')]
+
+
+def kept():
+    """All of them."""
+    return sum(both(), [])
 
 
 def as_text(rows):
@@ -57,9 +74,9 @@ def as_text(rows):
     return sorted(json.dumps(row, sort_keys=True) for row in rows)
 
 
-def left_out(out):
+def left_out():
     """{reason: records}"""
-    return {why: n for why, (n, place) in read_json(out / 'report.json')['left_out'].items()}
+    return {why: n for why, (n, place) in report()['left_out'].items()}
 
 
 # A record, and what chats.py makes of it, with the columns that may stay unread, and those that it
@@ -378,7 +395,7 @@ PAIRS = r'''
 '''
 
 
-@pytest.mark.parametrize('kind, table', [('sft', CONVERSATIONS), ('preference', PAIRS)])
+@with_each('kind, table', [('sft', CONVERSATIONS), ('preference', PAIRS)])
 def test_each_form_keeps_its_meaning_or_is_refused_by_name(kind, table):
     for record, words in re.findall(r'(?s:({.*?))\n-> (.*)', table):
         words, _, asked = words.partition(' | asked: ')
@@ -403,7 +420,7 @@ def test_each_form_keeps_its_meaning_or_is_refused_by_name(kind, table):
         assert row == before
 
 
-def test_no_record_makes_it_fail_but_a_fault_of_ours_does(tmp_path):
+def test_no_record_makes_it_fail_but_a_fault_of_ours_does():
     """Columns and messages of other kinds than they should have are counted."""
     odd = [None, '', [], {}, 0, True, 1e400, 10 ** 400, 'x\ud800', ['a'], [[1, 2]], [None], [{}],
            {'text': ['z']}, {'messages': 3}, '[{"role": "user"}]', '\n\nHuman: a\n\nAssistant:']
@@ -412,10 +429,9 @@ def test_no_record_makes_it_fail_but_a_fault_of_ours_does(tmp_path):
     for row in {(*row,): row for row in records}.values():          # one of each set of columns
         rows += [{**row, name: value} for name in row for value in odd]
     for kind in 'sft', 'preference':
-        made = read_json(of_rows(tmp_path, rows, f'--kind={kind}', '--pii=False',
-                                   '--unused=all') / 'report.json')
-        assert made['read'] == len(rows) and 9 <= made['kept'] < len(rows)
-    broken = run('chats.py', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/no',
+        of_rows(rows, f'--kind={kind} --pii=False --unused=all')
+        assert report()['read'] == len(rows) and 9 <= report()['kept'] < len(rows)
+    broken = run('chats.py --source=x.jsonl --out_dir=no',
                  before="import unicodedata\nunicodedata.normalize = {}['ours']")
     assert broken.returncode == 1 and 'KeyError' in broken.stderr
 
@@ -430,32 +446,27 @@ KINDS = """
 {"output": "b", "label": true} -> label: true, false (10 records) & --kind=preference reads a label"""
 
 
-@pytest.mark.parametrize('line', KINDS.strip().split('\n'))
-def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is_asked_for(
-        line, tmp_path):
+@each_line(KINDS)
+def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is_asked_for(line):
     row, said = line.split(' -> ')
     row, other = json.loads(row), {False: True, True: False}       # also of 0 and 1
     rows = [{'title': 'no question'}, *({'prompt': f'q{i}', **row} for i in range(10))]
     for changed in rows[2::2]:
         if row.get('label') in other:
             changed['label'] = type(row['label'])(other[row['label']])
-    source, out = write(tmp_path / 'x.jsonl', rows), tmp_path / 'out'
     if 'next' in said:
-        assert chats(out, source).splitlines()[-1] == f'{said}{out}'
+        assert of_rows(rows).splitlines()[-1] == f'{said}out'
     else:
-        chats(out, source, check=lambda result: mistake(result, *said.split(' & ')))
-        assert not [*out.glob('[!.]*')]
+        no_chats(write('x.jsonl', rows), said)
 
 
-def test_both_splits_have_good_and_bad_answers_if_there_are_two_questions_of_each(tmp_path):
+def test_both_splits_have_good_and_bad_answers_if_there_are_two_questions_of_each():
     labels = lambda n, bad: [{'prompt': f'q{i}', 'completion': 'a', 'label': i >= bad} for i in range(n)]
     for rows in labels(60, 3), labels(60, 57), labels(400, 2), labels(4, 2):
-        out = of_rows(tmp_path, rows)
-        for name in 'train.jsonl', 'val.jsonl':
-            assert {row['label'] for row in read_rows(out / name)} == {True, False}, (len(rows), name)
-    chats(tmp_path / 'no', write(tmp_path / 'x.jsonl', labels(2, 1)), check=lambda result: mistake(
-        result, '2 records of', 'need two questions (of each label)'))
-    assert not [*tmp_path.glob('no/[!.]*')]
+        of_rows(rows)
+        for side in both():
+            assert {row['label'] for row in side} == {True, False}, len(rows)
+    no_chats(write('x.jsonl', labels(2, 1)), '2 records of & need two questions (of each label)')
 
 
 # --- it asks about what it does not read ----------------------------------------------------------
@@ -483,72 +494,68 @@ def beside(more, i):
         name: values[i % len(values)] for name, values in more.items()}
 
 
-@pytest.mark.parametrize('line', ASKED.strip().split('\n'))
-def test_a_column_that_is_not_read_is_shown_with_two_values_until_its_flag_is_given(line, tmp_path):
+@each_line(ASKED)
+def test_a_column_that_is_not_read_is_shown_with_two_values_until_its_flag_is_given(line):
     more, said = line.replace('LONG', 'x' * 9999).split(' => ')
-    source = write(tmp_path / 'x.jsonl', [beside(json.loads(more), i) for i in range(12)])
-    result = chats(tmp_path / 'out', source, check=lambda result: result)
-    mistake(result, *said.split(' & '))
-    assert len(result.stderr.splitlines()[-1]) < 2000 and not [*tmp_path.glob('out/[!.]*')]
-    [pasted] = shlex.split(re.search(r'add (.*) \(or --unused=all\)', result.stderr)[1])
+    source = write('x.jsonl', [beside(json.loads(more), i) for i in range(12)])
+    shown = no_chats(source, said)
+    assert len(shown.splitlines()[-1]) < 2000
+    [pasted] = shlex.split(re.search(r'add (.*) \(or --unused=all\)', shown)[1])
     for flag in '--unused=all', pasted:
-        chats(tmp_path / 'out', source, flag)
-        assert as_text(kept(tmp_path / 'out')) == as_text(
+        chats(source, flag)
+        assert as_text(kept()) == as_text(
             line_of(f'user: what is {i}? | assistant: a') for i in range(12))
-    counted = read_json(tmp_path / 'out/report.json')['unused_columns']
+    counted = report()['unused_columns']
     assert counted.keys() - {'id', 'tags'} == {*pasted.removeprefix('--unused=').split(',')}
 
 
-def test_an_answer_that_has_no_text_is_left_out_after_it_was_asked_about(tmp_path):
+def test_an_answer_that_has_no_text_is_left_out_after_it_was_asked_about():
     rows = [{'messages': [say('user', f'what about {i}'), {'role': 'assistant', 'content': None,
                                                            'refusal': 'no'}]} for i in range(3)]
     rows += [line_of(f'user: what is {i}? | assistant: a') for i in range(3)]
-    source = write(tmp_path / 'x.jsonl', rows)
-    chats(tmp_path / 'out', source, check=lambda result: mistake(
-        result, 'messages.refusal: "no" (3 records)'))
-    assert left_out(of_rows(tmp_path, rows, '--unused=messages.refusal')) == {'empty message': 3}
+    no_chats(write('x.jsonl', rows), 'messages.refusal: "no" (3 records)')
+    of_rows(rows, '--unused=messages.refusal')
+    assert left_out() == {'empty message': 3}
 
 
-def test_a_column_is_never_named_in_vain(tmp_path):
+def test_a_column_is_never_named_in_vain():
     """A misspelled name ends it, and naming the column that is read first leaves the other one."""
-    source = write(tmp_path / 'x.jsonl', [beside({'question': ['b?']}, i) | {'question': f'and {i}?'}
-                                          for i in range(9)])
+    rows = [beside({}, i) | {'question': f'and {i}?'} for i in range(9)]
+    source = write('x.jsonl', rows)
     for flag in 'questions', 'question,messages.x', 'Id,all,x':
-        words = f'--unused={flag} must name columns that are not read: '
-        chats(tmp_path / 'no', source, f'--unused={flag}', check=lambda result: mistake(
-            result, words))
-    chats(tmp_path / 'out', source, '--unused=Instruction')
-    assert {row['messages'][0]['content'] for row in kept(tmp_path / 'out')} == {
-        f'and {i}?' for i in range(9)}
+        no_chats(source, f'--unused={flag} must name columns that are not read: ', f'--unused={flag}')
+    chats(source, '--unused=Instruction')
+    assert {row['messages'][0]['content'] for row in kept()} == {row['question'] for row in rows}
 
 
-def test_a_flag_that_is_pasted_has_the_columns_of_the_one_before(tmp_path):
-    source = write(tmp_path / 'x.jsonl', [beside({'b': [1], 'a': ['x'], 'title': ['t']}, i) for i in range(9)])
-    chats(tmp_path / 'no', source, '--unused=b', check=lambda result: mistake(
-        result, 'a: "x" (9 records). If', '--unused=b,a (or'))
-    assert 'unused columns, title: 9, first ' in chats(tmp_path / 'out', source, '--unused=b,a')
+def test_a_flag_that_is_pasted_has_the_columns_of_the_one_before():
+    source = write('x.jsonl', [beside({'b': [1], 'a': ['x'], 'title': ['t']}, i) for i in range(9)])
+    no_chats(source, 'a: "x" (9 records). If & --unused=b,a (or', '--unused=b')
+    assert 'unused columns, title: 9, first ' in chats(source, '--unused=b,a')
 
 
-def test_a_pair_that_lacks_one_of_its_scores_is_kept_without_a_margin(tmp_path):
+def test_a_pair_that_lacks_one_of_its_scores_is_kept_without_a_margin():
     rows = [{'prompt': f'q{i}', 'chosen': 'a', 'rejected': 'b', 'score_chosen': 3 + i % 2,
              'score_rejected': None if i == 5 else 3} for i in range(9)]
-    found = {row['prompt']: row.get('margin') for row in kept(of_rows(tmp_path, rows))}
+    of_rows(rows)
+    found = {row['prompt']: row.get('margin') for row in kept()}
     assert found == {f'q{i}': None if i == 5 else i % 2 for i in range(9)}
     del rows[5]['score_rejected']               # a column that this record does not have is asked about
-    source = write(tmp_path / 'x.jsonl', rows)
-    chats(tmp_path / 'no', source, check=lambda result: mistake(result, 'score_chosen: 4 (1 records)'))
-    assert len(kept(of_rows(tmp_path, rows, '--unused=score_chosen'))) == 9
+    source = write('x.jsonl', rows)
+    no_chats(source, 'score_chosen: 4 (1 records)')
+    chats(source, '--unused=score_chosen')
+    assert len(kept()) == 9
 
 
-def test_a_nan_is_no_value_wherever_it_is_and_a_number_is_refused_with_its_column(tmp_path):
+def test_a_nan_is_no_value_wherever_it_is_and_a_number_is_refused_with_its_column():
     nan, rows = float('nan'), [{'instruction': f'q{i}', 'input': '', 'output': 'a'} for i in range(4)]
     rows[0] |= {'input': nan, 'rating': nan, 'system': nan, 'source': nan}
     rows[1] = {'messages': [{**say('user', 'q1'), 'weight': nan}, say('assistant', 'a')], 'score': nan}
     rows[2]['input'] = 2.5
-    out = of_rows(tmp_path, rows)
-    assert as_text(kept(out)) == as_text(line_of(f'user: q{i} | assistant: a') for i in (0, 1, 3))
-    assert read_json(out / 'report.json')['left_out'] == {'neither text nor messages': [
-        1, f"{tmp_path}/x.jsonl:3 (['instruction', 'input']: 2.5)"]}
+    of_rows(rows)
+    assert as_text(kept()) == as_text(line_of(f'user: q{i} | assistant: a') for i in (0, 1, 3))
+    assert report()['left_out'] == {'neither text nor messages': [
+        1, "x.jsonl:3 (['instruction', 'input']: 2.5)"]}
 
 
 # no record can be used: the first reason, its count, its place and what the record has
@@ -559,26 +566,28 @@ UNUSABLE = """
 {"text": "### Human: q### Assistant: a"} => (text)"""
 
 
-@pytest.mark.parametrize('line', UNUSABLE.strip().split('\n'))
-def test_if_no_record_can_be_used_the_reason_its_place_and_the_columns_are_said(line, tmp_path):
+@each_line(UNUSABLE)
+def test_if_no_record_can_be_used_the_reason_its_place_and_the_columns_are_said(line):
     row, columns = line.split(' => ')
-    source = write(tmp_path / 'x.jsonl', [json.loads(row.replace('N', str(i))) for i in range(5)])
-    chats(tmp_path / 'no', source, check=lambda result: mistake(
-        result, f'0 records of {source} can be used, ', '; left out, no list of messages, and no ',
-        f': 5, first {source}:1 {columns}'))
+    source = write('x.jsonl', [json.loads(row.replace('N', str(i))) for i in range(5)])
+    no_chats(source, f'0 records of {source} can be used, & ; left out, no list of messages, and no '
+             f' & : 5, first {source}:1 {columns}')
 
 
-def test_a_filter_that_finds_no_number_ends_it_and_names_the_columns(tmp_path):
-    for more, flag, words in (
-            ({}, '--min_score=3', 'no record has a number for --min_score; not read: id'),
-            ({'rating': [1, 5]}, '--min_score=3', 'rating: 1, 5 (9 records)'),
-            ({'rating': [1, 5]}, '--min_score=3 --unused=rating', 'no record has a number for --min_score; not read: rating, id'),
-            ({'chosen': ['b'], 'rejected': ['c']}, '--min_margin=1 --unused=response', 'no record has a number for --min_margin')):
-        source = write(tmp_path / 'x.jsonl', [beside(more, i) for i in range(9)])
-        chats(tmp_path / 'no', source, flag, check=lambda result: mistake(result, *words.split(' & ')))
-    out = of_rows(tmp_path, [beside({'score': [1, 5, None]}, i) for i in range(9)], '--min_score=3')
-    assert left_out(out) == {'low score': 3}
-    assert read_json(out / 'report.json')['unused_columns']['--min_score'] == 3    # kept, and counted
+# what is beside a question and an answer, flags, and what is said
+NUMBERLESS = """
+{} => --min_score=3 => no record has a number for --min_score; not read: id
+{"rating": [1, 5]} => --min_score=3 => rating: 1, 5 (9 records)
+{"rating": [1, 5]} => --min_score=3 --unused=rating => no record has a number for --min_score; not read: rating, id
+{"chosen": ["b"], "rejected": ["c"]} => --min_margin=1 --unused=response => no record has a number for --min_margin"""
+
+
+def test_a_filter_that_finds_no_number_ends_it_and_names_the_columns():
+    for more, flags, words in table(NUMBERLESS, ' => '):
+        no_chats(write('x.jsonl', [beside(json.loads(more), i) for i in range(9)]), words, flags)
+    of_rows([beside({'score': [1, 5, None]}, i) for i in range(9)], '--min_score=3')
+    assert left_out() == {'low score': 3}
+    assert report()['unused_columns']['--min_score'] == 3       # kept, and counted
 
 
 # --- the columns of public data sets, with records of our own -------------------------------------
@@ -614,27 +623,25 @@ Nemotron v2 {"uuid": "N", "license": "cc-by-4.0", "generator": "DeepSeek-R1", "m
 trl, kto {"prompt": "qN", "completion": "a", "label": ODD} =>"""
 
 
-@pytest.mark.parametrize('line', SETS.strip().split('\n'), ids=lambda line: line.split(' {')[0])
-def test_public_data_sets_are_read_or_asked_about_once_or_refused_and_nothing_false_is_learned(
-        line, tmp_path):
+@each_line(SETS, ids=lambda line: line.split(' {')[0])
+def test_public_data_sets_are_read_or_asked_about_once_or_refused_and_nothing_false_is_learned(line):
     text, asked = line[line.index('{'):].split(' =>')
     rows = [json.loads(text.replace('qN', f'what is {i}?').replace('N', str(i)).replace(
         'ODD', 'false true'.split()[i % 2])) for i in range(5)]
-    source, asked, flags = write(tmp_path / 'x.jsonl', rows), asked.strip(), []
+    source, asked = write('x.jsonl', rows), asked.strip()
+    if 'refused' in asked:
+        no_chats(source, asked.removeprefix('refused: '))
+        return
     if asked:
-        words = f'(or --unused=all)& --unused={asked} '.split('&')
-        result = chats(tmp_path / 'out', source, check=lambda result: result)
-        mistake(result, *([asked.removeprefix('refused: ')] if 'refused' in asked else words))
-        flags = [f'--unused={asked}']
-    if 'refused' not in asked:
-        chats(tmp_path / 'out', source, *flags)
-        found = kept(tmp_path / 'out')
-        shown = json.dumps(found)
-        assert len(found) == 5 and all(f'what is {i}?' in shown for i in range(5))
-        assert {answer_in(row) for row in found} == {'a'}
-        for word in 's', 'c', 'x':      # a system message, a context, an input
-            assert (f'"{word}"' in text) <= bool(re.search(rf'"content": "{word}"|\\n{word}"', shown))
-        assert all(row.get('rejected', 'b') == 'b' for row in found)
+        no_chats(source, f'(or --unused=all) & --unused={asked} ')
+    chats(source, *[f'--unused={asked}'] * bool(asked))
+    found = kept()
+    shown = json.dumps(found)
+    assert len(found) == 5 and all(f'what is {i}?' in shown for i in range(5))
+    assert {answer_in(row) for row in found} == {'a'}
+    for word in 's', 'c', 'x':      # a system message, a context, an input
+        assert (f'"{word}"' in text) <= bool(re.search(rf'"content": "{word}"|\\n{word}"', shown))
+    assert all(row.get('rejected', 'b') == 'b' for row in found)
 
 
 def answer_in(row):
@@ -654,27 +661,26 @@ user: q | chosen: 22 | rejected: 2 -> exact duplicate
 user: ann@uni.edu? | chosen: ann@uni.edu | rejected: bob@uni.edu -> equal or empty answers"""
 
 
-def test_pairs_are_left_out_for_their_reasons_and_compared_behind_the_masks(tmp_path):
+def test_pairs_are_left_out_for_their_reasons_and_compared_behind_the_masks():
     rows = [line_of(f'user: q{i} | chosen: yes | rejected: no | margin: {i / 10} | '
                     f'agreement: {1 - i / 50}') for i in range(20)]
     table = [line_of(line.partition(' -> ')[0]) for line in PAIR_REASONS.strip().split('\n')]
-    out = of_rows(tmp_path, rows, '--min_margin=0.5', '--min_agreement=0.7')
-    assert as_text(kept(out)) == as_text(rows[5:16])
-    assert left_out(out) == {'low margin': 5, 'low agreement': 4}
-    out = of_rows(tmp_path, rows + table)
+    of_rows(rows, '--min_margin=0.5 --min_agreement=0.7')
+    assert as_text(kept()) == as_text(rows[5:16])
+    assert left_out() == {'low margin': 5, 'low agreement': 4}
+    of_rows(rows + table)
     masked = re.sub(r'\w+@uni.edu', '<EMAIL>', json.dumps(table[:-2]))
-    assert as_text(kept(out)) == as_text(rows + json.loads(masked))
-    assert left_out(out) == {'exact duplicate': 1, 'equal or empty answers': 1}
-    made = read_json(out / 'report.json')
-    assert made['read'] == made['kept'] + sum(left_out(out).values()) == len(rows + table)
-    assert made['changed'] == {'email': 5}
+    assert as_text(kept()) == as_text(rows + json.loads(masked))
+    assert left_out() == {'exact duplicate': 1, 'equal or empty answers': 1}
+    assert report()['read'] == report()['kept'] + 2 == len(rows + table)
+    assert report()['changed'] == {'email': 5}
 
 
 # --- files ----------------------------------------------------------------------------------------
-def test_every_record_of_real_files_arrives(tmp_path):
+def test_every_record_of_real_files_arrives():
     for name, n in ('code_alpaca_2k.json', 2017 - 2), ('vicuna_dummy_conversation.json', 500):
-        chats(tmp_path, shared(name))
-        assert len(kept(tmp_path)) == n
+        chats(shared(name))
+        assert len(kept()) == n
 
 
 WHY_LEFT_OUT = r"""not a JSON object \(a list must be a .json file\), 2, .*/a.jsonl:11$
@@ -696,57 +702,56 @@ def scandir(path, real=os.scandir):
 os.scandir = scandir"""
 
 
-def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(out, tmp_path):
+def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted():
     rows = [{'prompt': f'q{i}', 'completion': 'é'} for i in range(9)]
     lines = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows).encode()
-    folder, packed = tmp_path / 'in', gzip.compress(lines.replace(b'q', b'packed'))
+    packed = gzip.compress(lines.replace(b'q', b'packed'))
     random = [{'prompt': f'cut{i} {hashlib.sha256(b"%d" % i).hexdigest()}', 'completion': 'a'}
               for i in range(2000)]
     cut = gzip.compress('\n'.join(map(json.dumps, random)).encode())
     lfs = b'version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n'
-    files = {
+    folder = fill({
         'a.jsonl': b'\xef\xbb\xbf' + lines + b'\n{oops\n3\n', 'list.json': json.dumps(rows[:2]),
         'lines.json': '{"input": "x", "output": "y"}\n', 'z.jsonl.gz': packed,
         'cut.jsonl.gz': cut[:len(cut) // 2], 'bad.jsonl.gz': packed[:10] + b'\xff' * 40,
         'cut.json': '[{"a": 1}', 'note.txt': 'hello', 'lfs.csv': lfs, 'lfs.jsonl.gz': lfs,
         # 5 MB: a file of texts would be cut into pieces
         'long.jsonl': b'{"input": "long", "output": "%s\xff"}\n' % (b'x' * 5_000_000),
-        'zz.jsonl': '{"input": "half", "output": "\\ud800"}\n',
+        'zz.jsonl': '{"input": "half", "output": "\\ud800"}\n', 'closed/a.jsonl': '',
         'latin.jsonl': b'{"input": "x", "output": "\xe9"}\n{"input": "behind", "output": "a"}',
-        'b.csv': 'Question,Answer,n\r\n"one\r\ntwo",here,1\r\nbroken,row\r\n'}
-    (folder / 'closed').mkdir(parents=True)
-    fill(folder, files)
-    (folder / 'link').symlink_to(folder)
+        'b.csv': 'Question,Answer,n\r\n"one\r\ntwo",here,1\r\nbroken,row\r\n'}, 'in')
+    (folder / 'link').symlink_to('.')
     (folder / 'lost.jsonl').symlink_to('nowhere')
     os.mkfifo(folder / 'pipe.jsonl')
-    said = chats(out, folder, '--pii=False', '--unused=n', before=CLOSED)
-    made = read_json(tmp_path / 'out/report.json')
-    asked = [row['messages'][0]['content'] for row in kept(out)]
+    said = chats(folder, '--pii=False --unused=n', before=CLOSED)
+    made = report()
+    asked = [row['messages'][0]['content'] for row in kept()]
     questions = {text for text in asked if not text.startswith('cut')}
     assert questions == {*(f'{name}{i}' for name in ('q', 'packed') for i in range(9)), 'x', 'long',
                          'behind', 'one\ntwo', 'half'}
-    assert kept(out).count(line_of('user: half | assistant: \ufffd')) == 1
+    assert kept().count(line_of('user: half | assistant: \ufffd')) == 1
     assert 800 < len(asked) - len(questions) < 1100             # half of the cut file
     places = {f'{why}, {n}, {place}' for why, (n, place) in made['left_out'].items()}
     for words in WHY_LEFT_OUT:
         assert any(re.search(words, place) for place in places), (words, sorted(places))
     assert made['skipped'] == PASSED_OVER and 'skipped, .txt: 1' in said
     assert made['unused_columns'] == {'n': 1} and made['changed'] == {'undecodable bytes': 2}
-    assert made['first']['undecodable bytes'] == f'{folder}/long.jsonl:1'
+    assert made['first']['undecodable bytes'] == 'in/long.jsonl:1'
     # of a file that breaks off, its size counts, and so does each line that is no record
     assert len(cut) // 2 + 80 < made['bytes_left_out'] < len(cut) // 2 + 1000
     assert f'{made["read"]:,} records, 11 left out ({made["bytes_left_out"]:,} bytes); ' in said
 
 
-def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_are_not(tmp_path):
+def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_are_not():
     for path in 'a.jsonl', 'b/c.jsonl', 'b/d/e.jsonl', '.git/f.jsonl', 'b/.g.jsonl', 'h,i.jsonl':
-        write(tmp_path / 'in' / path, [{'prompt': f'{path} {i}', 'completion': 'a'} for i in (1, 2)])
-    (tmp_path / 'mine').symlink_to('in')
+        write(f'in/{path}', [{'prompt': f'{path} {i}', 'completion': 'a'} for i in (1, 2)])
+    Path('mine').symlink_to('in')
+    Path('out').symlink_to('in/out')
     for sources, n in {'in|in/|in/**|in/**/*.jsonl|mine': 8, 'in/b/**|in/*': 4,
                        'in/a.jsonl, in/b|in/b/*.jsonl,in/a.jsonl,in/b': 6}.items():
         for source in sources.split('|'):
-            chats('in/out', source, cwd=tmp_path)
-            assert len(kept(tmp_path / 'in/out')) == n, source
+            chats(source, '--out_dir=in/out')
+            assert len(kept()) == n, source
 
 
 # --- the split ------------------------------------------------------------------------------------
@@ -768,32 +773,28 @@ SPLITS = """8 32 => 150 user: hi | TALK => 50 user: what about {i} | TALK
     'PAIR', 'chosen: a{i} | rejected: b')
 
 
-def sides(out):
+def sides():
     """What is asked in train.jsonl, and what in val.jsonl."""
-    return [[json.dumps(row.get('prompt') or row['messages'][-2])
-             for row in read_rows(out / f'{side}.jsonl')] for side in ('train', 'val')]
+    return [[json.dumps(row.get('prompt') or row['messages'][-2]) for row in side] for side in both()]
 
 
-@pytest.mark.parametrize('line', SPLITS.split('\n'))
-def test_about_a_tenth_is_held_out_however_examples_begin_and_no_prompt_is_on_both_sides(
-        line, tmp_path):
+@each_line(SPLITS)
+def test_about_a_tenth_is_held_out_however_examples_begin_and_no_prompt_is_on_both_sides(line):
     bounds, *kinds = line.split(' => ')
     least, most = map(int, bounds.split())
     texts = [text for n, text in (kind.split(' ', 1) for kind in kinds) for _ in range(int(n))]
-    rows = [line_of(text.format(i=i)) for i, text in enumerate(texts)]
-    train, val = sides(of_rows(tmp_path, rows))
+    of_rows([line_of(text.format(i=i)) for i, text in enumerate(texts)])
+    train, val = sides()
     assert len(train + val) == 200 and not {*train} & {*val} and least <= len(val) <= most
 
 
-def test_conversations_that_begin_alike_and_go_on_are_on_one_side(tmp_path):
+def test_conversations_that_begin_alike_and_go_on_are_on_one_side():
     """As in data sets that have a record for each answer of a conversation."""
     turns = [f'user: what about {i}%s | assistant: a{i} | user: and %d? | assistant: ok | ' for i in range(40)]
     for end in '', 'user: well? | chosen: a | rejected: b | ':
-        rows = [line_of((turn * n % (('', 1, '', 2, '', 3)[:2 * n]) + end).strip(' |'))
-                for turn in turns for n in (1, 2, 3)]
-        out = of_rows(tmp_path, rows)
-        train, val = ({re.search(r'what about \d+', json.dumps(row))[0] for row in read_rows(out / f'{side}.jsonl')}
-                      for side in ('train', 'val'))
+        of_rows([line_of((turn * n % (('', 1, '', 2, '', 3)[:2 * n]) + end).strip(' |'))
+                 for turn in turns for n in (1, 2, 3)])
+        train, val = ({re.search(r'what about \d+', json.dumps(row))[0] for row in side} for side in both())
         assert len(train) + len(val) == 40 and not train & val and val
 
 
@@ -805,35 +806,40 @@ def test_a_text_is_held_out_by_its_hash_and_as_few_others_as_that_allows():
         assert CHATS['validation_texts'](texts, 0.1) == low and 22 <= len(low) <= 58
 
 
-def test_answers_to_one_question_are_on_one_side_in_every_run(tmp_path):
+def test_answers_to_one_question_are_on_one_side_in_every_run():
     rows = [line_of('system: s | ' * (i // 30) + f'user: what about {i % 30} | assistant: a{i}')
             for i in range(90)]         # none, one or two system messages
     thumbs = [{'prompt': f'q{i % 14}', 'completion': f'a{i}', 'label': i % 2 > 0}
               for i in range(140)]
     for some in rows, thumbs, rows[:2]:
-        train, val = sides(of_rows(tmp_path, some, '--val_fraction=0.3'))
+        of_rows(some, '--val_fraction=0.3')
+        train, val = sides()
         assert len(train + val) == len(some) and train and val and not {*train} & {*val}
-        again = of_rows(tmp_path, some[::-1] + rows[:9] * (some is rows), '--val_fraction=0.3')
-        assert {*sides(again)[1]} == {*val}
-    # not all are held out
-    assert [*map(len, sides(of_rows(tmp_path, rows[:2], '--val_fraction=0.999')))] == [1, 1]
+        of_rows(some[::-1] + rows[:9] * (some is rows), '--val_fraction=0.3')
+        assert {*sides()[1]} == {*val}
+    of_rows(rows[:2], '--val_fraction=0.999')
+    assert [*map(len, sides())] == [1, 1]           # not all are held out
 
 
 # --- results and mistakes -------------------------------------------------------------------------
-def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none(out, tmp_path):
-    rows = [{'prompt': f'what about {i}', 'completion': 'a'} for i in range(60)]
-    old, new = contents(of_rows(tmp_path, rows[:30])), contents(of_rows(tmp_path, rows))
+def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none():
+    rows = numbered('{"prompt": "what about N", "completion": "a"}', 60)
+    of_rows(rows[:30])
+    before = shutil.copytree('out', 'before')
+    of_rows(rows)
+    old, new = contents(before), contents('out')
     for n in range(1, 9):
-        of_rows(tmp_path, rows[:30])
-        killed = chats(out, write(tmp_path / 'x.jsonl', rows), check=lambda result: result,
-                       before=killed_after('rename', n))
+        shutil.rmtree('out')
+        shutil.copytree(before, 'out')
+        killed = run('chats.py --source=x.jsonl --out_dir=out --overwrite=True', before=killed_after('rename', n))
         assert killed.returncode == -signal.SIGKILL
-        left = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+        left = {path.name: path.read_bytes() for path in Path('out').iterdir() if path.is_file()}
         assert left == new if n == 8 else 'meta.json' not in left
         if {'train.jsonl', 'val.jsonl'} <= left.keys():
             assert any(all(left[name] == some[name] for name in ('train.jsonl', 'val.jsonl'))
                        for some in (old, new))
-        assert contents(of_rows(tmp_path, rows)) == new and old != new
+        of_rows(rows)
+        assert contents('out') == new != old
 
 
 MISTAKES = """
@@ -853,16 +859,15 @@ MISTAKES = """
 """
 
 
-def test_a_mistake_is_one_sentence_and_leaves_no_results(tmp_path):
-    write(tmp_path / 'one.jsonl', [{'prompt': 'a', 'completion': 'b'}, {'prompt': 'c'}])
-    two = write(tmp_path / 'two.jsonl', [{'prompt': name, 'completion': 'b'} for name in 'ac'])
-    write(tmp_path / 'full/val.jsonl', [1])
-    chats(tmp_path / 'done', two)
-    write(tmp_path / 'samples.jsonl', [
+def test_a_mistake_is_one_sentence_and_leaves_no_results():
+    write('one.jsonl', [{'prompt': 'a', 'completion': 'b'}, {'prompt': 'c'}])
+    two = write('two.jsonl', [{'prompt': name, 'completion': 'b'} for name in 'ac'])
+    write('full/val.jsonl', [1])
+    chats(two, '--out_dir=done')
+    write('samples.jsonl', [
         {'task_id': 1, 'prompt': 'a', 'completion': text, 'outcome': 'wrong'} for text in 'bc'])
-    each_is_a_mistake(MISTAKES, lambda *flags: run(
-        'chats.py', '--out_dir=no', *flags, cwd=tmp_path))
-    assert not [*tmp_path.glob('no/[!.]*')]
+    each_is_a_mistake(MISTAKES, 'chats.py --out_dir=no')
+    assert not [*Path().glob('no/[!.]*')]
 
 
 # --- answers that eval.py has judged --------------------------------------------------------------
@@ -880,7 +885,7 @@ taste | ab yz | ay
 both | ac bd af vw ab yz 0x 1x 2x 3x | abgvyz0123"""
 
 
-def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a_problem(tmp_path):
+def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a_problem():
     samples = sampled(1, 'a passed!, c wrong, b passed, d timeout')
     samples += sampled(2, 'g passed') + sampled(3, 'h wrong')
     samples += sampled(4, ', '.join(['x wrong', *(f'{i} passed' for i in range(9))]))
@@ -890,14 +895,13 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
     samples += [{**row, 'prompt': 'other'} for row in sampled(5, 'v passed, w wrong')]
     samples += [{**samples[0], 'completion': None}]             # damaged
     for prefer, pairs, answers in table(JUDGED, ' | '):
-        out = of_rows(tmp_path, samples, f'--prefer={prefer}', '--pii=False')
-        assert sorted(row['chosen'] + row['rejected'] for row in kept(out)) == sorted(pairs.split())
-        out = of_rows(tmp_path, samples, f'--prefer={prefer}', '--kind=sft', '--pii=False')
-        said = [row['messages'][-1]['content'] for row in kept(out)]
-        assert sorted(said) == sorted(answers) and left_out(out)
+        of_rows(samples, f'--prefer={prefer} --pii=False')
+        assert sorted(row['chosen'] + row['rejected'] for row in kept()) == sorted(pairs.split())
+        of_rows(samples, f'--prefer={prefer} --kind=sft --pii=False')
+        assert sorted(map(answer_in, kept())) == sorted(answers) and left_out()
 
 
-def test_labels_of_minus_one_are_bad_answers(tmp_path):
-    rows = [{'prompt': f'q{i}', 'completion': f'a{i}', 'label': i % 2 * 2 - 1} for i in range(20)]
-    kept_rows = kept(of_rows(tmp_path, rows, '--kind=preference'))
-    assert sorted(row['label'] for row in kept_rows) == [False] * 10 + [True] * 10
+def test_labels_of_minus_one_are_bad_answers():
+    of_rows([{'prompt': f'q{i}', 'completion': f'a{i}', 'label': i % 2 * 2 - 1} for i in range(20)],
+            '--kind=preference')
+    assert sorted(row['label'] for row in kept()) == [False] * 10 + [True] * 10

@@ -1,20 +1,21 @@
 """clean.py: what its functions do to a text; its shards, however the work is shared or interrupted;
 what people bring; what is dropped and why; what it refuses."""
 import codecs
+import functools
 import gzip
 import itertools
 import json
 import os
-import pathlib
 import random
 import shutil
 import signal
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from accidents import before, full_disk, killed_after
-from conftest import ROOT, fill, mistake, ok, read_json, refused, run, shared, table
+from conftest import (ROOT, each_line, fill, mistake, ok, python, read_json, refused, run, shared,
+                      shared_fixture, table, with_each)
 from preparing import RAW, WORDS, clean, dropped, kept, lines, prose, report, write
 from preparing import write_records
 
@@ -53,7 +54,7 @@ NORMALIZED = r'''
 '''
 
 
-@pytest.mark.parametrize('line', NORMALIZED.strip().split('\n'))
+@each_line(NORMALIZED)
 def test_prose_is_normalized_and_again_changes_nothing(line):
     text, wanted = map(json.loads, line.split(' -> '))
     once = normalise(fix_mojibake(text), 'prose')
@@ -192,7 +193,7 @@ SHARDS = 12
 WORK = '.nanoparrot'
 
 
-def results(out, is_done=True):
+def results(out=Path('out'), is_done=True):
     """All files, and the report, which names no other folder."""
     assert (out / WORK).exists() != is_done
     files = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob('*.*')
@@ -201,37 +202,36 @@ def results(out, is_done=True):
     return files
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def begin(tmp_path_factory):
-    """begin(out, *flags) cleans a source of as many files into this folder."""
+    """begin(*flags) cleans a source of as many files into out."""
     source = tmp_path_factory.mktemp('source')
     for i in range(SHARDS):
         rows = [{'text': prose(30 * i + j), 'license': 'MIT', 'path': f'{j}'} for j in range(30)]
         write_records(source / f'{i:05}.jsonl', rows)
-    return lambda out, *more, **how: run(
-        'clean.py', f'--source={source} --out_dir={out}',
-        '--max_gibberish=0 --num_workers=2 --overwrite=True', *more, **how)
+    return functools.partial(run, f'clean.py --source={source} --out_dir=out --max_gibberish=0 '
+                             '--num_workers=2 --overwrite=True')
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def done(begin, tmp_path_factory):
     """What clean.py makes of it."""
-    out = tmp_path_factory.mktemp('done') / 'out'
-    ok(begin(out))
-    return out
+    folder = tmp_path_factory.mktemp('done')
+    ok(begin(cwd=folder))
+    return folder / 'out'
 
 
-def test_however_many_processes_share_the_work_the_bytes_are_the_same(begin, done, out):
+def test_however_many_processes_share_the_work_the_bytes_are_the_same(begin, done):
     for n, macos in (1, ''), (4, ''), (2, "import sys; sys.platform = 'darwin'"):   # which can't fork
-        ok(begin(out, f'--num_workers={n}', before=macos))
-        assert results(out) == results(done), n
+        ok(begin(f'--num_workers={n}', before=macos))
+        assert results() == results(done), n
 
 
-def test_the_workers_of_a_cluster_write_the_same_bytes(begin, done, out):
+def test_the_workers_of_a_cluster_write_the_same_bytes(begin, done):
     distributed = pytest.importorskip('distributed', reason='needs dask.distributed')
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as two:
-        ok(begin(out, f'--cluster={two.scheduler_address}'))
-    assert results(out) == results(done)
+        ok(begin(f'--cluster={two.scheduler_address}'))
+    assert results() == results(done)
 
 
 def test_shards_say_what_they_are_and_where_each_document_is_from(done):
@@ -240,48 +240,47 @@ def test_shards_say_what_they_are_and_where_each_document_is_from(done):
         assert line['path'] == f'{line["source"]}/{i // 30:05}.jsonl:{i % 30 + 1} {i % 30}'
 
 
-def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(
-        begin, done, out, tmp_path):
+def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(begin, done):
     power_fails = before('clean a shard', 'if n == 2: os.killpg(0, signal.SIGKILL)')
-    workers_count = before('clean a shard', f"""
+    workers_count = before('clean a shard', """
         import multiprocessing
         if multiprocessing.parent_process():
-            open('{tmp_path}/counted', 'a').write('.')""")
-    result = begin(out, before=f'import os\nos.setsid(){power_fails}')
-    assert result.returncode == -9 and [*out.iterdir()] == [out / WORK]
-    n_done = len([*(out / WORK).glob('?' * 16 + '-?????')])
+            open('counted', 'a').write('.')""")
+    result = begin(before=f'import os\nos.setsid(){power_fails}')
+    assert result.returncode == -9 and os.listdir('out') == [WORK]
+    n_done = len([*Path('out', WORK).glob('?' * 16 + '-?????')])
     assert 2 <= n_done < SHARDS
-    ok(begin(out, before=workers_count))
-    assert (tmp_path / 'counted').stat().st_size == SHARDS - n_done
-    assert results(out) == results(done)
+    ok(begin(before=workers_count))
+    assert len(Path('counted').read_text()) == SHARDS - n_done
+    assert results() == results(done)
 
 
 def test_at_each_moment_old_results_are_there_or_new_ones_or_none_and_the_command_goes_on(
-        begin, done, out, tmp_path):
+        begin, done):
     """A copy of the folder before each name changes is what a kill leaves there. meta.json says
     that all is there."""
-    shutil.copytree(done, out)
-    copy = before('rename', f"""
+    shutil.copytree(done, 'out')
+    copy = before('rename', """
         import multiprocessing, shutil
         if multiprocessing.parent_process() is None:
             n = spoiled.calls = getattr(spoiled, 'calls', -1) + 1
-            shutil.copytree('{out}', f'{tmp_path}/{{n:02}}')""")
-    ok(begin(out, '--min_words=1', before=copy))
-    shutil.copytree(out, tmp_path / '99')
+            shutil.copytree('out', f'{n:02}')""")
+    ok(begin('--min_words=1', before=copy))
+    shutil.copytree('out', '99')
     moments = []
-    for n, folder in enumerate(sorted(tmp_path.glob('[0-9]*'))):
+    for n, folder in enumerate(sorted(Path().glob('[0-9]*'))):
         if (folder / 'meta.json').exists():
             moments.append(read_json(folder / 'meta.json')['config']['min_words'])
             assert {*results(folder, folder.name == '99')} == {*results(done)}
         if n % 3 == 0:
-            ok(begin(folder, '--min_words=1'))
-            assert results(folder) == results(out)
+            ok(begin(f'--out_dir={folder} --min_words=1'))
+            assert results(folder) == results()
     assert {*moments} == {20, 1} and moments == sorted(moments, reverse=True)
 
 
-def test_shards_are_known_by_their_settings_files_and_programs(tmp_path, monkeypatch):
+def test_shards_are_known_by_their_settings_files_and_programs(monkeypatch):
     """What was cleaned otherwise is never used."""
-    text, words, used, ours, other = (write_records(tmp_path / name, []) for name in
+    text, words, used, ours, other = (write_records(name, []) for name in
                                       'a.txt words extras/text/used.py clean.py docs/other.md'.split())
     monkeypatch.setattr(program, '__file__', str(ours))
     state = lambda settings='': program.fingerprint(settings, [text, words])
@@ -294,24 +293,23 @@ def test_shards_are_known_by_their_settings_files_and_programs(tmp_path, monkeyp
         first = state()
 
 
-def test_a_worker_that_dies_ends_the_run(begin, out):
-    result = begin(out, before=killed_after('clean a shard', 2), timeout=100)
+def test_a_worker_that_dies_ends_the_run(begin):
+    result = begin(before=killed_after('clean a shard', 2), timeout=100)
     assert result.returncode == 1 and 'process pool was terminated' in result.stderr
 
 
-@pytest.mark.parametrize('script, more', [('clean.py', [*RAW, '--num_workers=2']),
-                                          ('prepare.py', ['--tokenizer=byte'])])
-def test_memory_does_not_grow_with_the_input(tmp_path, script, more):
+@with_each('script, more', [('clean.py', [*RAW, '--num_workers=2']),
+           ('prepare.py', ['--tokenizer=byte'])])
+def test_memory_does_not_grow_with_the_input(script, more):
     for i in range(6):
         rows = [{'text': random.randbytes(5000).hex()} for _ in range(250)]
-        write_records(tmp_path / f'{i}.jsonl', rows)
+        write_records(f'{i}.jsonl', rows)
     measure = 'import resource, subprocess as s, sys; s.run(sys.argv[1:], check=True, stdout=2)\n' \
               'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)'
     peaks = []
     for name in '0.jsonl', '*.jsonl':                   # 2.5 MB, 15 MB
-        command = [f'--source={tmp_path}/{name}', f'--out_dir={tmp_path}/{name[0]}out', *more]
-        command = [sys.executable, '-c', measure, sys.executable, ROOT / script, *command]
-        peaks.append(int(ok(subprocess.run(command, capture_output=True, text=True))))
+        command = sys.executable, ROOT / script, f'--source={name}', f'--out_dir={name[0]}out', *more
+        peaks.append(int(ok(python('-c', measure, *command))))
     assert abs(peaks[1] - peaks[0]) < 8_000, peaks      # kB
 
 
@@ -371,52 +369,51 @@ f.jsonl ~ .gz
 """
 
 
-def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(out, tmp_path):
+def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line():
     encoded = {f'{name}.txt': NAIVE.encode(name) for name in ('utf-8', 'utf-8-sig', 'utf-16', 'utf-32')}
-    fill(tmp_path / 'in', {**GOOD, **encoded, **NOT_UTF8, **DAMAGED, **FOREIGN, 'mixed.jsonl': MIXED})
-    (tmp_path / 'in/gone').symlink_to('nowhere')
-    said = clean(out, tmp_path / 'in/*', *RAW, '--num_workers=2')
+    fill({**GOOD, **encoded, **NOT_UTF8, **DAMAGED, **FOREIGN, 'mixed.jsonl': MIXED}, 'in')
+    Path('in/gone').symlink_to('nowhere')
+    said = clean('in/*', *RAW, '--num_workers=2')
     assert 'skipped: links without a target: 1\n' in said
-    assert kept(out) == sorted([*READ * len(GOOD), *[NAIVE] * len(encoded), *'abc', 'a raw \0 byte'])
-    reasons = report(out)['dropped']
+    assert kept() == sorted([*READ * len(GOOD), *[NAIVE] * len(encoded), *'abc', 'a raw \0 byte'])
+    reasons = report()['dropped']
     n_bytes = sum(map(len, NOT_UTF8.values())) + len('na! byte')
     n_utf8 = reasons.pop(program.NOT_UTF8)
     assert (n_utf8['documents'], n_utf8['bytes']) == (len(NOT_UTF8) + 1, n_bytes)
     named = {place['example'].split('/')[-1]: reason for reason, place in reasons.items()}
-    for line in FIRST.strip().split('\n'):
-        place, _, words = line.partition(' ~ ')
+    for place, words in table(FIRST, ' ~ '):
         assert words in named.pop(place), place
     assert not named
-    for page in said, (out / 'report.md').read_text():
+    for page in said, Path('out/report.md').read_text():
         assert '--encoding=NAME' in page and '--text_field=NAME' in page
-    assert said.splitlines()[-1] == f'next: python prepare.py --source={os.path.relpath(out)}'
+    assert said.splitlines()[-1] == 'next: python prepare.py --source=out'
 
 
-def test_markup_is_what_a_file_or_a_flag_says_and_what_changes_is_counted(out, tmp_path):
+def test_markup_is_what_a_file_or_a_flag_says_and_what_changes_is_counted():
     page = 'Use the `<table>` element, close each `<p>`. Write `&lt;` for <.'
     paper = 'A cup costs $3 and a plate $4. The % operator gives {1, 2}, see ~/data and \\emph{this}.'
-    source = write_records(tmp_path / 'in/c.jsonl', [{'text': page, 'path': 'web/x.htm'}]).parent
+    source = write_records('in/c.jsonl', [{'text': page, 'path': 'web/x.htm'}]).parent
     write_records(source / 'd.jsonl', [{'text': 'Ask ann@uni.edu, bob@uni.edu.'}])
-    fill(source, {'a.md': f'{page}\r\n', 'b.txt': f'{paper}\xad', 'a.html': f'<p>{page}</p>',
-                  'b.tex': paper})
+    fill({'a.md': f'{page}\r\n', 'b.txt': f'{paper}\xad', 'a.html': f'<p>{page}</p>',
+                  'b.tex': paper}, source)
     rules = '--min_words=0 --max_symbols=0 --max_gibberish=0 --dedup=none'
-    clean(out, source, rules)
-    texts = {line['path'].split('/')[-1]: line['text'] for line in lines(out)}
+    clean(source, rules)
+    texts = {line['path'].split('/')[-1]: line['text'] for line in lines()}
     assert texts['a.md'] == page and texts['b.txt'] == paper
     assert texts['d.jsonl:1'] == 'Ask <EMAIL>, <EMAIL>.'
     assert '<table>' not in texts['a.html'] + texts['x.htm'] and '\\emph' not in texts['b.tex']
-    changed = {what: ' '.join(map(str, found.values())).replace(f'{source}/', '')
-               for what, found in report(out)['changed'].items()}
+    changed = {what: ' '.join(map(str, found.values())).replace('in/', '')
+               for what, found in report()['changed'].items()}
     assert changed == {'html': '2 25 a.html', 'control characters': '1 2 b.txt',
                        'latex': '1 52 b.tex', 'email': '1 None d.jsonl:1'}
-    clean(out, source, rules, '--markup=none')
-    assert '<table>' in lines(out)[0]['text']
-    assert report(out)['changed'].keys() == {'control characters', 'email'}
-    clean(out, source / 'a.md', rules, '--markup=html')
-    assert '<table>' not in kept(out)[0]
+    clean(source, rules, '--markup=none')
+    assert '<table>' in lines()[0]['text']
+    assert report()['changed'].keys() == {'control characters', 'email'}
+    clean(source / 'a.md', rules, '--markup=html')
+    assert '<table>' not in kept()[0]
 
 
-def test_only_a_path_has_an_ending_and_a_repository_has_none(out, tmp_path):
+def test_only_a_path_has_an_ending_and_a_repository_has_none():
     """Of a record, its path says what its text is, and the name of a repository says nothing."""
     text = 'A cup costs $3 and a plate costs $5 more.\n<b>Both</b>  are \\emph{blue} and one     two.'
     tidy = text.replace('   ', ' ').replace('  ', ' ').replace('  ', ' ')
@@ -425,8 +422,8 @@ def test_only_a_path_has_an_ending_and_a_repository_has_none(out, tmp_path):
             for repo in ('discord.py', 'thesis.tex', 'site.html', 'notes.zig')
             for more in ({}, {'path': ''}, {'path': 'docs/Makefile'})]
     rows += [{'repo': 'ann/a.py', 'path': path, 'content': f'{text} {path}'} for path in ('a.cbl', 'b/c.txt')]
-    clean(out, write_records(tmp_path / 'a.jsonl', rows), '--dedup=none --min_words=0')
-    found = [(line['path'].partition(' ')[2], line['text']) for line in lines(out)]
+    clean(write_records('a.jsonl', rows), '--dedup=none --min_words=0')
+    found = [(line['path'].partition(' ')[2], line['text']) for line in lines()]
     assert len(found) == len(rows)
     for row, (_, read) in zip(rows, found):
         is_code = row.get('path') == 'a.cbl'
@@ -434,36 +431,36 @@ def test_only_a_path_has_an_ending_and_a_repository_has_none(out, tmp_path):
     assert found[0][0] == 'ann/discord.py/' and found[2][0] == 'ann/discord.py/docs/Makefile'
 
 
-def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_not(
-        tmp_path, monkeypatch):
-    monkeypatch.chdir(write(tmp_path / 'in', TEXTS[:2]))
+def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_not(monkeypatch):
+    monkeypatch.chdir(write('in', TEXTS[:2]))
     names = 'A.PY b.markdown c.HTML c.rst d.tex d.org d.adoc x.c a.png b.png f a.pdf sub/y.py ' \
             'sub/far/z.md .hidden/x.py node_modules/x.js ../far/f.py'
     for name in names.split():
-        write_records(pathlib.Path(name), ['x'])
-    for pattern, n in ('sub', 2), ('sub/**', 2), ('sub/*', 1), ('**/*.py', 1), ('*', 10):
-        assert len(find_files(pattern)[0]) == n, pattern
+        write_records(name, ['x'])
+    for line in 'sub 2', 'sub/** 2', 'sub/* 1', '**/*.py 1', '* 10':
+        pattern, n = line.split()
+        assert len(find_files(pattern)[0]) == int(n), pattern
     for link in 'a .', 'sub/up ..', 'far ../far', 'link.py ../far/f.py':
         name, to = link.split()
-        pathlib.Path(name).symlink_to(to)
+        Path(name).symlink_to(to)
     paths, skipped = find_files('.')
     assert len(paths) == 13 and find_files('.', max_files=2)[0] == ['./000.txt', './001.txt']
     assert skipped == {'.pdf': 1, '.png': 2, 'no ending': 1, 'linked folders': 3, 'node_modules': 1,
                        'hidden files and folders': 1}
     assert find_files('./sub/../**/y.py')[0] == ['./sub/../sub/y.py']
     refused('more than one', find_files, '**/sub/**/y.py')
-    pathlib.Path('sub/meta.json').write_text('{"format": "nanoparrot-text-1"}')
+    Path('sub/meta.json').write_text('{"format": "nanoparrot-text-1"}')
     for pattern in '*/*', '.':              # results of an earlier run
         assert not any('sub/' in path for path in find_files(pattern)[0]), pattern
 
 
-def test_a_text_is_taken_from_the_field_that_somebody_names_and_c_need_not_be_python(out, tmp_path):
+def test_a_text_is_taken_from_the_field_that_somebody_names_and_c_need_not_be_python():
     rows = [{'text': 'no', 'article': f'return  {i};\n', 'path': f'{i}.c'} for i in range(9)]
-    clean(out, write_records(tmp_path / 'a.jsonl', rows), '--text_field=article --mode=code --dedup=none')
-    assert kept(out) == [row['article'] for row in rows]
+    clean(write_records('a.jsonl', rows), '--text_field=article --mode=code --dedup=none')
+    assert kept() == [row['article'] for row in rows]
 
 
-def test_a_long_text_comes_in_pieces_and_lines_of_endoftext_divide_it(tmp_path):
+def test_a_long_text_comes_in_pieces_and_lines_of_endoftext_divide_it():
     """It is cut before an empty line, or where there is none, before another one."""
     for paragraph, begin in ('word ' * 90 + '\n\n', '\n'), ('and so on, for ever\n', 'a'):
         book = paragraph * (5_000_000 // len(paragraph))
@@ -473,11 +470,11 @@ def test_a_long_text_comes_in_pieces_and_lines_of_endoftext_divide_it(tmp_path):
         assert max(map(len, pieces)) < 2.01 * files.PIECE
         assert (empty, short) == ('', 'short\n')
     # a record is as long as it likes
-    path = str(write_records(tmp_path / 'a.jsonl', [{'text': book}]))
+    path = str(write_records('a.jsonl', [{'text': book}]))
     assert [document['text'] for document in files.read(path)] == pieces
 
 
-def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted(out, tmp_path):
+def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted():
     """One byte in a thousand; above, a text is left out. Of lines of JSON, each is a text."""
     line = prose(1, 20) + '\n'
     book = line.encode() * 60_000                               # 8 MB: it comes in pieces
@@ -488,22 +485,21 @@ def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted(out, tmp_pa
         'b.jsonl': row + row.replace(b'.', b'\xe9', 1) + row.replace(b'a', b'\xe9', 4) + b'\0' + row,
         'c.txt': line.encode() * 9 + bytes(512) + line.encode(), 'd.c': b'int  a;\n' + bytes(99),
         'e.md': f'{line}{picture} a \x1b[1mbold\x1b[0m end'.encode(), 'f.py': b'x = 1 # \x92'}
-    clean(out, fill(tmp_path, files), '--dedup=none --min_words=0 --max_repetition=0 --max_gibberish=0')
-    texts = {row['path'].removeprefix(f'{tmp_path}/'): row['text'] for row in lines(out)}
+    clean(fill(files, 'in'), '--dedup=none --min_words=0 --max_repetition=0 --max_gibberish=0')
+    texts = {row['path'].removeprefix('in/'): row['text'] for row in lines()}
     assert texts['b.jsonl:2'].count('\ufffd') == 1 and {*texts} >= {'b.jsonl:1', 'b.jsonl:4'}
     assert texts['c.txt'].strip() == (line * 10).strip()
     assert texts['d.c'] == 'int  a;\n' and texts['e.md'].endswith('![x]() a bold end')
-    place = f'a.txt:{4_000_000 // len(line) + 1}'               # its line
+    place = f'in/a.txt:{4_000_000 // len(line) + 1}'            # its line
     for what, *wanted in [('undecodable bytes', 2, 2, place),
-                          ('data: addresses', 1, len(picture) - 6, 'e.md'),
-                          ('control characters', 3, 512 + 99 + 8, 'c.txt'),
-                          (program.NOT_UTF8, 2, len(line) * 12 + len(files['f.py']), 'b.jsonl:3')]:
-        n, n_bytes, place = (report(out)['changed'] | report(out)['dropped'])[what].values()
-        assert [n, n_bytes, place.removeprefix(f'{tmp_path}/')] == wanted, what
+                          ('data: addresses', 1, len(picture) - 6, 'in/e.md'),
+                          ('control characters', 3, 512 + 99 + 8, 'in/c.txt'),
+                          (program.NOT_UTF8, 2, len(line) * 12 + len(files['f.py']), 'in/b.jsonl:3')]:
+        assert [*(report()['changed'] | report()['dropped'])[what].values()] == wanted, what
 
 
 # --- what each stage drops ------------------------------------------------------------------------
-def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(out, tmp_path):
+def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up():
     code = [''.join(f'def {word}(x={i}):\n    return x\n' for word in WORDS[i * 9:i * 9 + 9])
             for i in range(20)]
     near = [f'{prose(i + 100, 400)}\n' for i in range(3)]
@@ -516,43 +512,43 @@ def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(out, tm
         'near duplicate': [f'{text}one more\n' for text in near]}
     texts = good + sum(rubbish.values(), [])
     rows = [{'text': text, 'path': 'x.py' if text.startswith('def') else 'x.txt'} for text in texts]
-    printed = clean(out, write_records(tmp_path / 'x.jsonl', rows))
-    assert dropped(out) == {reason: len(some) for reason, some in rubbish.items()}
-    assert report(out)['dropped'].keys() == rubbish.keys() and len(kept(out)) == len(good)
+    printed = clean(write_records('x.jsonl', rows))
+    assert dropped() == {reason: len(some) for reason, some in rubbish.items()}
+    assert report()['dropped'].keys() == rubbish.keys() and len(kept()) == len(good)
     # of what came to this stage
     assert f'short: 12 ({12 / (len(texts) - 3):.1%})' in printed
     assert f'dropped: short: documents: 12, bytes: {len("".join(rubbish["short"]))}, ' in printed
     n = len(texts)
-    for stage in report(out)['stages']:
+    for stage in report()['stages']:
         assert stage['docs_in'] == n
         n -= sum(stage['dropped'].values())
         assert stage['docs_out'] == n
-    [source] = report(out)['sources'].values()
-    assert report(out)['documents'] == source['documents'] == n
-    assert stage['bytes_out'] == source['bytes'] == len(''.join(kept(out)))
+    [source] = report()['sources'].values()
+    assert report()['documents'] == source['documents'] == n
+    assert stage['bytes_out'] == source['bytes'] == len(''.join(kept()))
 
 
-def test_a_copy_in_another_source_is_found_and_weights_go_into_meta(out, tmp_path):
+def test_a_copy_in_another_source_is_found_and_weights_go_into_meta():
     for name, texts in ('web', TEXTS[:8]), ('books', TEXTS[6:]):
-        write_records(tmp_path / f'{name}.jsonl', [{'text': text} for text in texts])
-    (tmp_path / 'mix.py').write_text("sources = {'web': ('web.jsonl', 50), 'books': 'books.jsonl'}")
-    ok(run('clean.py', 'mix.py', '--out_dir=out', cwd=tmp_path))
-    sources = report(out)['sources']
+        write_records(f'{name}.jsonl', [{'text': text} for text in texts])
+    fill({'mix.py': "sources = {'web': ('web.jsonl', 50), 'books': 'books.jsonl'}"})
+    ok(run('clean.py', 'mix.py', '--out_dir=out'))
+    sources = report()['sources']
     assert [(s['weight'], s['documents']) for s in sources.values()] == [(50, 8), (1, 4)]
 
 
 # --- mistakes -------------------------------------------------------------------------------------
-def test_a_full_disk_or_a_failure_leaves_the_old_data(begin, done, out):
-    shutil.copytree(done, out)
+def test_a_full_disk_or_a_failure_leaves_the_old_data(begin, done):
+    shutil.copytree(done, 'out')
     # other settings, so it is cleaned anew
-    full = begin(out, '--num_workers=1 --min_words=1', before=full_disk(10_000))
+    full = begin('--num_workers=1 --min_words=1', before=full_disk(10_000))
     assert full.returncode == 1 and 'File too large' in full.stderr
-    assert results(out, is_done=False) == results(done)
-    mistake(begin(out, '--min_words=9999'), 'no documents are left of ', 'short')
-    assert results(out, is_done=False) == results(done)
+    assert results(is_done=False) == results(done)
+    mistake(begin('--min_words=9999'), 'no documents are left of  & short')
+    assert results(is_done=False) == results(done)
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def odd(tmp_path_factory):
     """What can't be cleaned or prepared."""
     home = write(tmp_path_factory.mktemp('odd') / 'home', [prose(0), prose(1)])
@@ -562,9 +558,9 @@ def odd(tmp_path_factory):
     write_records(home / 'odd.jsonl', [{'title': text} for text in TEXTS])
     Tokenizer.byte().save(home / 'byte.json')
     Tokenizer.char('abc', SPECIAL_TOKENS).save(home / 'abc.json')
-    return fill(home, {
+    return fill({
         'lists/a.json': '[]', 'koi8.txt': 'наивный'.encode('koi8-r'), 'list.jsonl': '[\n{"text": "a"}\n]\n', 'empty.txt': '',
-        'cut.txt.gz': gzip.compress(b'x' * 99)[:-5]})
+        'cut.txt.gz': gzip.compress(b'x' * 99)[:-5]}, home)
 
 
 # a script and its flags, or a line of a config file | words of the sentence
@@ -609,12 +605,11 @@ prepare.py --source=cut.txt.gz | cut.txt.gz | clean.py
 prepare.py weights = {'a': 1}; source = '00*.txt' | need several sources"""
 
 
-@pytest.mark.parametrize('line', MISTAKES.strip().split('\n'))
+@each_line(MISTAKES)
 def test_what_cannot_be_is_one_sentence_and_leaves_nothing(odd, out, tmp_path, line):
     said, *words = line.split(' | ')
     script, _, said = said.partition(' ')
-    settings = [tmp_path / 'c.py'] if ' = ' in said else said.split()
-    (tmp_path / 'c.py').write_text(said)
+    settings = [fill({'c.py': said}, tmp_path) / 'c.py'] if ' = ' in said else said.split()
     offline = dict.fromkeys(('HTTPS_PROXY', 'https_proxy'), 'http://127.0.0.1:9')   # nobody listens
     mistake(run(script, *settings, f'--out_dir={out}', cwd=odd,
                 env={**offline, 'NO_PROXY': '', 'no_proxy': ''}), *words)
@@ -622,10 +617,10 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(odd, out, tmp_path, l
 
 
 # --- what a run leaves alone ----------------------------------------------------------------------
-@pytest.mark.parametrize('script', ['clean.py', 'prepare.py'])
-def test_a_folder_of_yours_beside_the_results_stays_and_earlier_results_are_no_source(tmp_path, script):
-    source = write(tmp_path / 'a', TEXTS)
-    fill(source, {'out.work/mine.txt': prose(50), 'out/.DS_Store': 'x'})
+@with_each('script', ['clean.py', 'prepare.py'])
+def test_a_folder_of_yours_beside_the_results_stays_and_earlier_results_are_no_source(script):
+    source = write('a', TEXTS)
+    fill({'out.work/mine.txt': prose(50), 'out/.DS_Store': 'x'}, source)
     for path in f'{source}', f'{source}/', f'{source}/../a':        # one folder
         ok(run(script, f'--source={path} --out_dir={source}/out'))
         [found] = read_json(source / 'out/meta.json')['sources'].values()
@@ -633,13 +628,13 @@ def test_a_folder_of_yours_beside_the_results_stays_and_earlier_results_are_no_s
     assert (source / 'out.work/mine.txt').exists() and not [*source.glob('.*')]
 
 
-def test_ctrl_c_ends_the_processes_at_once(begin, out, tmp_path):
+def test_ctrl_c_ends_the_processes_at_once(begin):
     """It goes to the whole group of processes, whatever they do."""
-    ctrl_c = 'import os\nos.setsid()' + before('clean a shard', f"""
-        if os.path.exists('{tmp_path}/once'):
+    ctrl_c = 'import os\nos.setsid()' + before('clean a shard', """
+        if os.path.exists('once'):
             threading.Event().wait(200)
-        os.mkdir('{tmp_path}/once')
+        os.mkdir('once')
         os.killpg(0, signal.SIGINT)""")
-    result = begin(out, before=ctrl_c, timeout=100)
+    result = begin(before=ctrl_c, timeout=100)
     assert result.returncode in (1, 130, -signal.SIGINT)
-    assert [*out.iterdir()] == [out / WORK]
+    assert os.listdir('out') == [WORK]

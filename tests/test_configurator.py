@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import FORGET, ROOT, each_is_a_mistake, fill, mistake, ok, run, table
@@ -41,12 +42,11 @@ print('RESULT ' + json.dumps({**config, 'typed': sorted(explicit)}))
 @pytest.fixture
 def play(tmp_path):
     """play(*arguments, body=code after configure, **config files) -> the finished process."""
-    shutil.copy(ROOT / 'configurator.py', tmp_path)
+    shutil.copy(ROOT / 'configurator.py', '.')
 
     def play(*arguments, body='', processes=1, before='', **files):
-        for name, text in {'script': HEAD + body, **files}.items():
-            (tmp_path / f'{name}.py').write_text(text)
-        return run(tmp_path / 'script.py', *arguments, cwd=tmp_path, before=before,
+        fill({f'{name}.py': text for name, text in {'script': HEAD + body, **files}.items()})
+        return run(tmp_path / 'script.py', *arguments, before=before,
                    processes=processes)
     return play
 
@@ -64,7 +64,7 @@ def test_what_a_terminal_cannot_show_becomes_a_question_mark(play):
 
 def one_line(process, words):
     """words: what the line must hold, separated by ' & '"""
-    mistake(process, *words.split(' & '))
+    mistake(process, words)
     assert len(process.stderr.splitlines()) == 1
 
 
@@ -126,12 +126,11 @@ NAMES = ['x [1], y', 'lr[1e-3]', 'lr=1e-3,wd=0.1', ' a ', 'b?,*', 'a**b', ',', "
 
 def test_a_path_that_exists_is_one_path_whatever_is_in_its_name(play, tmp_path, monkeypatch):
     """Beside it are files that its parts and its pattern would match."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('HOME', str(tmp_path))
     for name in 'x', 'x [1]', 'y', 'x 1, y', 'lr1', 'lr=1e-3', 'wd=0.1', 'a', 'b1,2', 'ab':
-        fill(tmp_path, {f'{name}/in.txt': ''})
+        fill({f'{name}/in.txt': ''})
     for name in NAMES:
-        fill(tmp_path, {f'{name}/in.txt': ''})
+        fill({f'{name}/in.txt': ''})
         for path in name, f'{tmp_path}/{name}', f'./{name}', f'{name}/in.txt':
             assert split_paths(path) == find_paths(path) == [path]
         assert find_paths(name, '/in.txt') == [f'{name}/in.txt']
@@ -198,23 +197,38 @@ FLAGS = '''--step=3 => --step: no setting has this name; closest: steps
 gone.py => gone.py is not a config file & --name=value
 notes.txt => notes.txt is not a config file
 steps=3 => steps=3 is not a config file'''
-# Config file => words of what it sets, or of what Python says of it.
-FILES = {'for _ in (1, 2): stepz = _': 'stepz: no setting has this name; closest: steps',
-         'z_loss = 1': 'z_loss: no setting & closest: none', 'name = 5': 'must be str', 'steps = True': 'steps=True must be int',
-         'rate = float("nan")': 'rate=nan must be', 'import json\nkind = json.JSONDecoder': "kind=<class & must be none or big",
-         'def steps(n): return n': 'steps=<function & must be int', 'import math as rate': 'rate=<module & must be float',
-         'import numpy\nsteps = numpy.ones(2)': 'steps=array([1., 1.]) must be int', 'steps = = 2': 'SyntaxError: invalid & line 1',
-         '\nimport nowhere': "line 2: ModuleNotFoundError: No module named 'nowhere'",
-         'def half(n):\n  return n / 0\n\nsteps = half(3)': 'line 4: ZeroDivisionError',
-         'if 1:\nsteps = 2': 'IndentationError & line 2', 'rate = "0.1': 'SyntaxError & line 1',
-         'steps = 3\nexit()': 'line 2: SystemExit', 'steps = 3\0': 'null bytes'}
+# Config file, in which / is the end of a line => words of what it sets, or of what Python says of it.
+FILES = '''
+for _ in (1, 2): stepz = _ => stepz: no setting has this name; closest: steps
+z_loss = 1 => z_loss: no setting & closest: none
+name = 5 => must be str
+steps = True => steps=True must be int
+rate = float("nan") => rate=nan must be
+import json/kind = json.JSONDecoder => kind=<class & must be none or big
+def steps(n): return n => steps=<function & must be int
+import math as rate => rate=<module & must be float
+import numpy/steps = numpy.ones(2) => steps=array([1., 1.]) must be int
+steps = = 2 => invalid syntax & line 1
+if 1:/steps = 2 => indented block & line 2
+rate = "0.1 => unterminated & line 1'''
+# A config file whose code fails => the line in it that the traceback names, and its last line.
+FAILING = {'\nimport nowhere': ("line 2, in <module>", "ModuleNotFoundError: No module named 'nowhere'"),
+           'def half(n):\n  return n / 0\n\nsteps = half(3)': ('line 4, in <module>', 'ZeroDivisionError: division by zero')}
 
 
 def test_what_cannot_be_a_setting_is_one_line_that_names_it_its_value_and_where(play):
     each_is_a_mistake(FLAGS, play)
-    for text, words in FILES.items():
+    for text, words in table(FILES, ' => '):
+        text = text.replace('/', '\n').replace('NUL', '\0')
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')
     one_line(play('--steps=0', processes=2), 'steps=0')         # said once, not by all processes
+
+
+def test_code_of_a_config_file_that_fails_keeps_its_traceback(play):
+    for text, (line, words) in FAILING.items():
+        process = play('wrong.py', wrong=text)
+        assert process.returncode == 1 and process.stderr.splitlines()[-1] == words
+        assert f'wrong.py", {line}' in process.stderr
 
 
 def test_help_prints_the_settings_with_their_comments_and_types(play):
@@ -234,29 +248,36 @@ seed: int | None = None     # None = the clock
 
 # --- how a script ends ----------------------------------------------------------------------------
 # What the user can put right, in one line; a bug or the machine, whose traceback stays.
-MISTAKES = {'raise UserError("two\\nlines")': 'two lines',
-            'import extras.training.muon': 'copy extras/, needed by: ',
-            'import model': 'no even number'}
-BUGS = {'10.0 ** 1000': 'OverflowError', 'raise RuntimeError("ours")': 'RuntimeError',
-        'import numpy\nnumpy.zeros(3).reshape(2, 2)': 'ValueError', 'import nowhere': 'nowhere',
-        'from extras.training.muon import Mun': 'Mun', 'open("gone")': "No such file or directory: 'gone'",
-        'raise OSError(28, "No space left on device")': 'No space left'}
+MISTAKES = '''
+raise UserError("two\\nlines") => two lines
+import extras.training.muon => copy extras/, needed by
+exec("x = = 1") => invalid syntax
+import model => no even number'''
+BUGS = '''
+10.0 ** 1000 => OverflowError
+raise RuntimeError("ours") => RuntimeError
+import numpy; numpy.zeros(3).reshape(2, 2) => ValueError
+import nowhere => nowhere
+open("gone") => No such file or directory: 'gone'
+raise OSError(28, "No space left on device") => No space left'''
 
 
-def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(play, tmp_path):
+def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(play):
     refusing = {'model': 'class UserError(ValueError): pass\nraise UserError("no even number")', 'before': FORGET}
-    for body, words in MISTAKES.items():
+    for body, words in table(MISTAKES):
         one_line(play(body=body, **refusing), words)
-    (tmp_path / 'extras/training').mkdir(parents=True)           # the file alone is missing; then there is one
+    Path('extras/training').mkdir(parents=True)          # the file alone is missing; then there is one
     for _ in range(2):
         for line in 'from extras.training.muon import Muon', 'from extras.training import muon':
             one_line(play(body=line), f'muon & copy extras/, needed by: {line}')
-        fill(tmp_path, {'extras/__init__.py': '', 'extras/training/__init__.py': ''})
-    (tmp_path / 'extras/training/muon.py').write_text('')
-    for body, name in BUGS.items():
+        fill({'extras/__init__.py': '', 'extras/training/__init__.py': ''})
+    fill({'extras/training/muon.py': ''})               # an older one, without the name
+    one_line(play(body=line.replace('import muon', 'import sgd')), 'sgd & copy extras/')
+    one_line(play(body='from extras.training.muon import Mun'), 'Mun & copy extras/')
+    for body, name in table(BUGS):
         process = play('--note=', body=body)        # an empty value names no file
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
-        assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1]
+        assert body in process.stderr and name in process.stderr.splitlines()[-1]
     for slip in 'a, b = 1, 2, 3', 'raise ValueError("odd")':        # of whoever edits model.py
         process = play(body='import model', before=FORGET, model=slip)
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), slip
@@ -287,8 +308,7 @@ tokenizer.Tokenizer.load('gone.json')
 
 def test_importing_a_script_changes_nothing_of_an_interactive_python(tmp_path):
     """An error is a traceback there, and the session lives."""
-    (tmp_path / 'session.py').write_text(IMPORTS)
-    result = run(tmp_path / 'session.py', before=f'{FORGET}\nsys.path.insert(1, {str(ROOT)!r})')
+    result = run(fill({'session.py': IMPORTS}, tmp_path) / 'session.py', before=f'{FORGET}\nsys.path.insert(1, {str(ROOT)!r})')
     assert result.returncode == 1 and result.stderr.startswith('Traceback'), result.stderr
     assert 'gone.json' in result.stderr.splitlines()[-1] and 'AssertionError' not in result.stderr
 
@@ -319,9 +339,9 @@ def test_a_list_of_commas_and_blanks_is_no_empty_setting(play):
         one_line(play(f'--note={given}'), '--note=')
 
 
-def test_trying_a_file_leaves_what_was_there(tmp_path):
+def test_trying_a_file_leaves_what_was_there():
     """Also an empty file, such as /dev/null."""
-    (tmp_path / 'empty').touch()
+    Path('empty').touch()
     for name in 'empty', 'new/file':
-        require_writable(tmp_path / name)
-    assert [path.name for path in sorted(tmp_path.rglob('*'))] == ['empty', 'new']
+        require_writable(name)
+    assert [*map(str, sorted(Path().rglob('*')))] == ['empty', 'new']

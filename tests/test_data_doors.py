@@ -4,27 +4,28 @@ import ast
 import bz2
 import collections
 import gzip
+import importlib
 import json
 import lzma
 import math
 import os
-import pathlib
-import subprocess
 import sys
+from pathlib import Path
 
 import preparing
 import pytest
-from conftest import ROOT, each_is_a_mistake, fill, mistake, read_json, read_rows, refused, run
+from conftest import (ROOT, each_is_a_mistake, each_line, fill, mistake, numbered, ok, python,
+                      read_json, read_rows, refused, run, with_each)
 from preparing import PROSE, dropped, prose, write, write_records
 
 import clean
 from extras.text import formats, text_quality
 
 
-def cleaned(out, source, *flags):
+def cleaned(source, *flags):
     """Run clean.py; return the texts of its shards, sorted."""
-    preparing.clean(out, source, '--dedup=none', '--pii=False', '--num_workers=1', *flags)
-    return preparing.kept(out)
+    preparing.clean(source, '--dedup=none --pii=False --num_workers=1', *flags)
+    return preparing.kept()
 
 
 # --- files of other forms -------------------------------------------------------------------------
@@ -36,7 +37,7 @@ def arrived(path, data=None, **how):
     """The documents of a file, which is written first if there are data, and the reasons of what is
     left out."""
     if data is not None:
-        path.write_bytes(data)
+        fill({path: data})
     found, told = [], []
     for document in clean.read(str(path), **how):
         why = clean.check_text(document, collections.defaultdict(collections.Counter))
@@ -44,7 +45,7 @@ def arrived(path, data=None, **how):
     return found, told
 
 
-def test_packed_files_are_records_and_a_damaged_one_is_said(tmp_path):
+def test_packed_files_are_records_and_a_damaged_one_is_said():
     """In the words of the library that found it."""
     zstd = formats.package('a.zst', 'compression.zstd', 'backports.zstd')
     half = LINES.index(b'\n', len(LINES) // 2) - 3          # two frames; the cut is within a line
@@ -55,41 +56,41 @@ def test_packed_files_are_records_and_a_damaged_one_is_said(tmp_path):
             ('a.jsonl.gz', 'a.jsonl.bz2', 'a.jsonl.xz', 'a.jsonl.zst'),
             (gzip.compress(LINES), bz2.compress(LINES), lzma.compress(LINES), b''.join(frames)),
             'Not a gzipped|Invalid data|Input format not|Unknown frame'.split('|')):
-        documents, told = arrived(tmp_path / name, packed)
+        documents, told = arrived(name, packed)
         assert ([document['record'] for document in documents], told) == (ROWS, []), name
-        documents, told = arrived(tmp_path / name, packed[:-9])
+        documents, told = arrived(name, packed[:-9])
         assert [document['record'] for document in documents] == ROWS[:len(documents)]
         assert 'Compressed file ended before the end-of-stream marker' in told[-1], told
-        assert words in arrived(tmp_path / name, LINES)[1][0]
+        assert words in arrived(name, LINES)[1][0]
 
 
 # files, the texts that arrive, and the reasons of what does not
-TABLES = read_rows(pathlib.Path(__file__).with_name('tables.jsonl'))
+TABLES = read_rows(Path(__file__).with_name('tables.jsonl'))
 TABLES += [{'file': 'a.json', 'data': '[' * 100_000, 'texts': [], 'left_out': ['neither a list']}]
 
 
-@pytest.mark.parametrize('row', TABLES, ids=[f"{row['file']} {row['data'][:50]}" for row in TABLES])
-def test_a_table_a_list_or_a_notebook_arrives_and_what_is_no_row_or_no_record_is_counted(
-        tmp_path, row):
+@with_each('row', TABLES, ids=[f"{row['file']} {row['data'][:50]}" for row in TABLES])
+def test_a_table_a_list_or_a_notebook_arrives_and_what_is_no_row_or_no_record_is_counted(row):
     """A cell of a .tsv may be quoted, as in a .csv, if that adds up. What isn't UTF-8 costs its row,
     and no other one; one object over many lines is never half read; a page says its charset."""
-    documents, told = arrived(tmp_path / row['file'], row['data'].encode(
+    documents, told = arrived(row['file'], row['data'].encode(
         row.get('encoding', 'utf-8')), encoding=row.get('named', ''))
     assert [document['text'] for document in documents] == row['texts']
     assert len(told) == len(row['left_out']) and all(map(str.__contains__, told, row['left_out']))
 
 
-def test_a_missing_cell_of_any_column_is_no_text(tmp_path):
-    path = fill(tmp_path, {'a.csv': 'question,input,answer\nIs it?,nan,NA\n"None, or all?",,"N/A, sir"\n'}) / 'a.csv'
+def test_a_missing_cell_of_any_column_is_no_text():
+    path = fill({'a.csv': 'question,input,answer\nIs it?,nan,NA\n"None, or all?",,"N/A, sir"\n'}) / 'a.csv'
     assert [*formats.records_of(str(path))] == [
         {'question': 'Is it?', 'input': None, 'answer': None}, {'question': 'None, or all?', 'input': '', 'answer': 'N/A, sir'}]
 
 
-def parquet(path, rows):
-    pyarrow = pytest.importorskip('pyarrow')
-    from pyarrow import parquet
-    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    return path
+def parquet(rows=(), **columns):
+    """A file of these rows, or of columns and their names."""
+    arrow = pytest.importorskip('pyarrow')
+    table = arrow.table(**columns) if columns else arrow.Table.from_pylist(rows)
+    importlib.import_module('pyarrow.parquet').write_table(table, 'a.parquet')
+    return Path('a.parquet')
 
 
 # columns of a row, as Python, and its text; without one: why it is left out
@@ -102,11 +103,10 @@ COLUMNS = r"""
 {'title': 'A', 'n': 1} -> no text in"""
 
 
-@pytest.mark.parametrize('line', COLUMNS.strip().split('\n'))
-def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type_and_in_no_other(tmp_path, line):
+@each_line(COLUMNS)
+def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type_and_in_no_other(line):
     row, wanted = line.split(' -> ')
-    row = ast.literal_eval(row) | {'url': 'a.org'}
-    path = parquet(tmp_path / 'a.parquet', [row] * 150)
+    path = parquet([ast.literal_eval(row) | {'url': 'a.org'}] * 150)
     documents, told = arrived(path)
     assert len(documents + told) == 150
     if told:
@@ -117,32 +117,28 @@ def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type_and_in_no_ot
     assert 'corrupted' in arrived(path)[1][0]
 
 
-def test_parquet_with_two_columns_of_one_name_or_a_date_that_python_lacks(tmp_path):
+def test_parquet_with_two_columns_of_one_name_or_a_date_that_python_lacks():
     """Of the first, no column is chosen. The second is empty where nobody reads it."""
-    pyarrow = pytest.importorskip('pyarrow')
-    from pyarrow import parquet
-    def told(names, *columns, **how):
-        parquet.write_table(pyarrow.table([*columns], names=names), tmp_path / 'a.parquet')
-        documents, told = arrived(tmp_path / 'a.parquet', **how)
-        return [document['text'] for document in documents], told
-    texts = ['a', 'b']
-    [why] = told(['id', 'text', 'text'], texts, texts, texts)[1]
+    arrow, texts = pytest.importorskip('pyarrow'), ['a', 'b']
+    [why] = arrived(parquet(data=[texts] * 3, names=['id', 'text', 'text']))[1]
     assert 'two columns have the name text' in why
     year_12000 = (12000 - 1970) * 365 * 86400
-    for form, scale in (pyarrow.timestamp('s'), 1), (pyarrow.timestamp('us'), 10 ** 6), (pyarrow.date64(), 1000):
-        when = pyarrow.array([0, year_12000 * scale], pyarrow.int64()).cast(form)
-        assert told(['when', 'text'], when, texts) == (texts, []), form
-        rows = [*formats.records_of(f'{tmp_path}/a.parquet')]
+    for form, scale in (arrow.timestamp('s'), 1), (arrow.timestamp('us'), 10 ** 6), (arrow.date64(), 1000):
+        when = arrow.array([0, year_12000 * scale], arrow.int64()).cast(form)
+        path = parquet(data=[when, texts], names=['when', 'text'])
+        documents, why = arrived(path)
+        assert [document['text'] for document in documents] == texts and not why, form
+        rows = [*formats.records_of(str(path))]
         assert [row['text'] for row in rows] == texts and rows[0]['when'] and not rows[1]['when']
-        _, why = told(['when', 'text'], when, texts, text_field='when')
+        _, why = arrived(path, text_field='when')
         assert len(why) == 2 and 'no text in when' in why[1]
 
 
-def test_a_package_that_is_missing_is_named_with_its_command(tmp_path, monkeypatch):
+def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch):
     for name in 'pyarrow.parquet', 'compression.zstd', 'backports.zstd':
         monkeypatch.setitem(sys.modules, name, None)
-    (tmp_path / 'a.parquet').write_bytes(b'PAR1')
-    refused('pip install pyarrow', next, formats.records_of(f'{tmp_path}/a.parquet'))
+    fill({'a.parquet': b'PAR1'})
+    refused('pip install pyarrow', next, formats.records_of('a.parquet'))
     refused('pip install backports.zstd', formats.open_zst, 'a.txt.zst')
 
 
@@ -202,20 +198,18 @@ def test_languages_are_recognized_and_what_is_too_short_or_of_none_stays():
         assert not check({'mode': 'prose', 'text': SENTENCES['de']}, stats)
 
 
-def test_models_of_good_and_bad_text_are_stages(out, tmp_path):
+def test_models_of_good_and_bad_text_are_stages():
     noise = ['qx7 zvk jwq xkz 4kq wjx qqz vkx zzj kwq xjq zkv 9qx jzk wvq kxz qjw zxk vqj xkw'] * 5
     stale = ['python train.py config/quickstart.py ' * 30] * 3      # the reference is full of it
     spam = [f'Buy cheap watches and loans now, this offer number {i} ends today, click here for '
             'the best price and for pills that your doctor would never dare to tell you about.'
             for i in range(20)]
     for name, texts in ('good', PROSE), ('bad', spam):
-        write_records(tmp_path / f'{name}.jsonl', [{'text': text} for text in texts[::2]])
-    source = write(tmp_path / 'files', PROSE[1::2] + noise + stale + GERMAN + spam[1::2])
-    left = cleaned(out, source, '--max_gibberish=0', '--max_repetition=0',
-                f'--perplexity_reference={ROOT}/*.md', '--min_bits=1.5',
-                f'--quality_good={tmp_path}/good.jsonl', f'--quality_bad={tmp_path}/bad.jsonl')
-    assert dropped(out) == {'too surprising': 25, 'too predictable': 3,
-                                         'low quality': 10}
+        write_records(f'{name}.jsonl', [{'text': text} for text in texts[::2]])
+    source = write('files', PROSE[1::2] + noise + stale + GERMAN + spam[1::2])
+    left = cleaned(source, f'--max_gibberish=0 --max_repetition=0 --perplexity_reference={ROOT}/*.md '
+                   '--min_bits=1.5 --quality_good=good.jsonl --quality_bad=bad.jsonl')
+    assert dropped() == {'too surprising': 25, 'too predictable': 3, 'low quality': 10}
     assert left == sorted(text.strip() for text in PROSE[1::2])
 
 
@@ -229,29 +223,27 @@ PROBLEMS = [
     'ida@firm.com and max@firm.com and tim@firm.com sold to sue@firm.com and una@firm.com today.']
 
 
-def test_planted_benchmark_problems_are_all_found_and_nothing_else(out, tmp_path):
+def test_planted_benchmark_problems_are_all_found_and_nothing_else():
     """In whatever form cleaning has left them: with or without LaTeX, HTML, addresses, capitals. How
     many problems are too short for that is said once."""
     prompts = [*PROBLEMS, *(prose(1000 + i, 40) for i in range(20))]
     rows = [{'id': 1, 'tests': {'prompt': [prompt]}} for prompt in [*prompts, 'What is 2 + 2?']]
-    path = write_records(tmp_path / 'own.jsonl', rows)
+    path = write_records('own.jsonl', rows)
     # some share twelve words, one too few
     innocent = [f'{prose(i)} {" ".join(prompt.split()[7:19])} {prose(i)}'
                 for i, prompt in enumerate(prompts[3:])]
     guilty = [f'{prose(i)}\n\n{prompt}\n\n{prose(i + 99)}' for i, prompt in enumerate(prompts)]
     guilty += [text.upper().replace(' ', '  ') for text in guilty[3:]]
-    source = write(tmp_path / 'files', innocent + guilty)
-    fill(source, {'a.tex': rf'\emph{{One}} {guilty[0]}', 'b.html': f'<p>{guilty[1]}</p>'})
+    source = write('files', innocent + guilty)
+    fill({'a.tex': rf'\emph{{One}} {guilty[0]}', 'b.html': f'<p>{guilty[1]}</p>'}, source)
     for mode in 'auto', 'raw':
-        flags = f'--decontaminate={path}', f'--mode={mode}', '--dedup=none', '--num_workers=2'
-        said = preparing.clean(out, source, *flags)
+        said = preparing.clean(source, f'--decontaminate={path} --mode={mode} --dedup=none --num_workers=2')
         assert said.count(f"1 of 24 problems in {path} have fewer than 13 words and can't be") == 1
-        assert preparing.kept(out) == sorted(innocent), mode
-    meta = read_json(tmp_path / 'out/meta.json')
+        assert preparing.kept() == sorted(innocent), mode
+    meta = read_json('out/meta.json')
     assert meta['decontaminated'] == {'problems': [str(path)], 'ngram': 13}
-    (tmp_path / 'other.jsonl').write_text('{"q": ["a"]}\n{oops\n')
-    mistake(run('clean.py', f'--source={source}', f'{flags[0]}, {tmp_path}/other.jsonl',
-                f'--out_dir={tmp_path}/no'), 'other.jsonl:2 ')
+    fill({'other.jsonl': '{"q": ["a"]}\n{oops\n'})
+    mistake(run(f'clean.py --source={source} --decontaminate={path}, other.jsonl --out_dir=no'), 'other.jsonl:2 ')
 
 
 # a record, and what the lists say of it
@@ -314,28 +306,25 @@ BAD_LISTS = """
 """
 
 
-def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(out, tmp_path):
+def test_lists_and_languages_drop_what_they_name_and_say_what_they_did():
     """Domains are whole domains, where allow wins."""
-    fill(tmp_path, LISTS)
-    rows = [({'license': 'mit', 'text': text}, reason) for text, reason in [
-        (GERMAN[0], 'language de')]]
+    fill(LISTS)
+    rows = [({'license': 'mit', 'text': GERMAN[0]}, 'language de')]
     for line in LISTED.strip().split('\n'):
         record, _, reason = line.partition(' -> ')
         row = {'license': 'mit', 'more': '', **json.loads(record)}
         rows.append(({**row, 'text': f'{PROSE[0]} {len(rows)} {row["more"]}'}, reason))
-    source = write_records(tmp_path / 'x.jsonl', [row for row, _ in rows])
-    flags = ['--languages=en', '--max_repetition=0', '--licenses=mit; BSD', '--audit=1',
-             f'--url_allow={tmp_path}/allow']
-    left = cleaned(out, source, *flags, f'--url_block={tmp_path}/block, {tmp_path}/block')
-    assert dropped(out) == collections.Counter(reason for _, reason in rows if reason)
+    source = write_records('x.jsonl', [row for row, _ in rows])
+    left = cleaned(source, '--languages=en --max_repetition=0 --licenses=mit; BSD --audit=1 '
+                   '--url_allow=allow --url_block=block, block')
+    assert dropped() == collections.Counter(reason for _, reason in rows if reason)
     assert left == sorted(row['text'].strip() for row, reason in rows if not reason)
-    licenses = read_json(tmp_path / 'out/meta.json')['licenses']
+    licenses = read_json('out/meta.json')['licenses']
     assert licenses.keys() == {'mit', 'mit, bsd', 'bsd'}
     # --audit=1: of each reason one, and one of what stays
-    page = (tmp_path / 'out/audit.md').read_text()
-    assert page.count('\n## ') == 1 + len(dropped(out))
-    each_is_a_mistake(BAD_LISTS, lambda flag: run(
-        'clean.py', f'--source={source}', '--out_dir=no', flag, cwd=tmp_path))
+    page = Path('out/audit.md').read_text()
+    assert page.count('\n## ') == 1 + len(dropped())
+    each_is_a_mistake(BAD_LISTS, f'clean.py --source={source} --out_dir=no')
 
 
 # flags => what of it is said, without a document that the filter could judge
@@ -352,75 +341,78 @@ BLIND = """
 """
 
 
-def test_a_filter_that_was_asked_for_and_could_judge_nothing_is_an_error_with_the_columns(out, tmp_path):
+def test_a_filter_that_was_asked_for_and_could_judge_nothing_is_an_error_with_the_columns():
     """One document is enough, and the report counts those that it could judge."""
-    fill(tmp_path, {'block': 'spam.com', 'a.txt': PROSE[0], 'problems.csv': f'q\n{prose(1, 20)}\n'})
+    fill({'block': 'spam.com', 'a.txt': PROSE[0], 'problems.csv': f'q\n{prose(1, 20)}\n'})
     blind = [{'text': text, 'link': 'https://a.org', 'meta': {'id': 3, 'site': 'a.org'}} for text in PROSE[:3]]
-    write_records(tmp_path / 'none.jsonl', blind)
-    write_records(tmp_path / 'short.jsonl', [{'text': '1 2 3'}])
-    each_is_a_mistake(BLIND, lambda *flags: run(
-        'clean.py', '--out_dir=no', '--num_workers=1', '--min_words=0', *flags, cwd=tmp_path))
-    assert not (tmp_path / 'no/report.md').exists()
+    write_records('none.jsonl', blind)
+    write_records('short.jsonl', [{'text': '1 2 3'}])
+    each_is_a_mistake(BLIND, 'clean.py --out_dir=no --num_workers=1 --min_words=0')
+    assert not Path('no/report.md').exists()
     one = {'text': PROSE[4], 'meta': {'url': 'a.org', 'license': 'mit'}}
     deep = [{'text': PROSE[5], 'meta': {'page': {'url': 'spam.com'}}}, {'text': PROSE[6], 'meta': '{"url": "spam.com"}'}]
-    source = write_records(tmp_path / 'one.jsonl', [*blind, one, *deep])
-    said = preparing.clean(out, source, f'--url_block={tmp_path}/block', '--languages=en', '--licenses=mit,unknown')
-    judged = read_json(out / 'report.json')['counts']['documents judged']
+    source = write_records('one.jsonl', [*blind, one, *deep])
+    said = preparing.clean(source, '--url_block=block --languages=en --licenses=mit,unknown')
+    judged = preparing.report()['counts']['documents judged']
     assert judged == {'licenses': 1, 'url_block or url_allow': 1, 'languages': 6}
     assert 'note: --url_block or url_allow could not judge 5 documents, which lack an address' in said
-    assert 'could not judge' not in preparing.clean(tmp_path / 'all', write_records(tmp_path / 'a.jsonl', [one]), '--min_words=0',
-                                                    f'--url_block={tmp_path}/block')
+    alone = write_records('a.jsonl', [one])
+    assert 'could not judge' not in preparing.clean(alone, '--min_words=0 --url_block=block')
 
 
-def test_an_address_in_a_struct_of_parquet_is_seen(out, tmp_path):
-    fill(tmp_path, {'block': 'spam.com'})
+def test_an_address_in_a_struct_of_parquet_is_seen():
+    fill({'block': 'spam.com'})
     rows = [{'text': text, 'meta': {'url': url, 'bytes': b'\xff'}} for text, url in zip(PROSE, ('spam.com/x', 'a.org'))]
-    left = cleaned(out, parquet(tmp_path / 'a.parquet', rows), f'--url_block={tmp_path}/block')
-    assert left == [PROSE[1].strip()]
+    assert cleaned(parquet(rows), '--url_block=block') == [PROSE[1].strip()]
 
 
-@pytest.mark.parametrize('head', ['', 'question,answer\n'])
-def test_the_first_line_of_a_table_of_problems_counts_with_and_without_a_header(out, tmp_path, head):
+@with_each('head', ['', 'question,answer\n'])
+def test_the_first_line_of_a_table_of_problems_counts_with_and_without_a_header(head):
     problems = [prose(1000 + i, 20) for i in range(3)]
     table = head + ''.join(f'"{problem}",{i}\n' for i, problem in enumerate(problems))
-    fill(tmp_path, {'b/p.csv': table, 'b/p.tsv': table.replace('"', '').replace(',', '\t').replace('\t ', ', ')})
-    source = write(tmp_path / 'files', [*(f'{PROSE[i]} {problem}' for i, problem in enumerate(problems)), PROSE[9]])
+    fill({'b/p.csv': table, 'b/p.tsv': table.replace('"', '').replace(',', '\t').replace('\t ', ', ')})
+    source = write('files', [*(f'{PROSE[i]} {problem}' for i, problem in enumerate(problems)), PROSE[9]])
     for name in 'p.csv', 'p.tsv', '*':          # a pattern, too
-        assert cleaned(out, source, f'--decontaminate={tmp_path}/b/{name}') == [PROSE[9].strip()], name
+        assert cleaned(source, f'--decontaminate=b/{name}') == [PROSE[9].strip()], name
 
 
 # --- samples --------------------------------------------------------------------------------------
-def test_samples_of_what_was_dropped_show_no_personal_data(out, tmp_path):
+def test_samples_of_what_was_dropped_show_no_personal_data():
     """Of each rule, of copies, and of what passed."""
     secret = 'Write to ann@uni.edu or call 212-555-0123.'
     texts = [f'{secret} Too short.', f'{prose(1)} {secret}', f'{prose(1)} {secret}',
              f'{secret} {"*** >>> " * 90} and so on', f'{prose(2)} {secret}', f'{secret}{" " * 1990}x']
-    source = write(tmp_path / 'files', [*texts, ''])      # an empty one has no form yet
-    cleaned(out, source, '--audit=9', '--dedup=exact', '--pii=True')
-    page = (tmp_path / 'out/audit.md').read_text()
+    source = write('files', [*texts, ''])      # an empty one has no form yet
+    cleaned(source, '--audit=9 --dedup=exact --pii=True')
+    page = Path('out/audit.md').read_text()
     assert page.count('## ') == 8 and page.count('# exact duplicate') == 1     # next to what stays
     assert page.count('<EMAIL>') == 8 and 'ann@' not in page and '0123' not in page
 
 
-def test_results_and_reports_are_the_same_for_every_hash_seed(tmp_path):
+SEEDED = """
+clean.py --source=../in --out_dir=text --audit=2
+prepare.py --source=text --out_dir=tokens --tokenizer=byte
+chats.py --source=../chats.jsonl --out_dir=chats --unused=five,one,two,three,four
+"""
+
+
+def test_results_and_reports_are_the_same_for_every_hash_seed():
     """Python's sets of texts have another order in each process. Files of several kinds, some of which
     are dropped; columns that nobody reads."""
     texts = [*PROSE[:9], *map(prose, range(9)), 'short', 'a@uni.edu \x00' + prose(20), *['x ' * 500] * 3]
-    write(tmp_path / 'in', texts)
-    fill(tmp_path / 'in', {'a.py': 'x = 1\n' * 20, 'b.html': f'<p>{prose(21)}</p>', 'c.pdf': 'no'})
-    write_records(tmp_path / 'chats.jsonl', [
-        {'question': f'{i}?', 'answer': f'{i}!', 'one': i, 'two': i, 'three': i, 'four': i, 'five': i}
-        for i in range(30)])
-    commands = ('clean.py --source=../in --out_dir=text --audit=2', 'prepare.py --source=text '
-                '--out_dir=tokens --tokenizer=byte', 'chats.py --source=../chats.jsonl '
-                '--out_dir=chats --unused=five,one,two,three,four')
+    write('in', texts)
+    fill({'a.py': 'x = 1\n' * 20, 'b.html': f'<p>{prose(21)}</p>', 'c.pdf': 'no'}, 'in')
+    write_records('chats.jsonl', numbered('{"question": "N?", "answer": "N!", "one": N, "two": N, "three": N, '
+                                          '"four": N, "five": N}', 30))
     found = []
     for seed in '1', '2':
-        folder = tmp_path / f'seed{seed}'
+        folder = Path(f'seed{seed}')
         folder.mkdir()
-        printed = [subprocess.check_output(
-            [sys.executable, ROOT / script, *flags], cwd=folder, text=True, stderr=subprocess.DEVNULL,
-            env=os.environ | {'PYTHONHASHSEED': seed}) for script, *flags in map(str.split, commands)]
+        printed = []
+        for command in SEEDED.strip().split('\n'):
+            script, *flags = command.split()
+            result = python(ROOT / script, *flags, cwd=folder, env=os.environ | {'PYTHONHASHSEED': seed})
+            printed.append(ok(result))
         files = {path.relative_to(folder): path.read_bytes().replace(f'seed{seed}'.encode(), b'')
                  for path in sorted(folder.rglob('*')) if path.is_file()}
         found.append((printed, files))

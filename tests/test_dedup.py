@@ -4,10 +4,13 @@ import functools
 import itertools
 import random
 import re
+import tracemalloc
+from pathlib import Path
 
 import dedup
 import numpy as np
 import pytest
+from conftest import with_each
 from dedup import find_duplicates, jaccard, minhash, ngrams, shingles, simhash, word_hashes
 from preparing import clean, dropped, kept, prose, write
 
@@ -46,7 +49,17 @@ def test_a_signature_of_a_union_is_the_smaller_of_two():
     equal(minhash(np.append(a, b)), np.minimum(minhash(a), minhash(b)))
 
 
-@pytest.mark.parametrize('bands, rows, size', [(32, 8, 1000), (64, 4, 5)])
+def test_a_signature_of_a_long_text_needs_little_memory():
+    """Far from 4 bytes for each pair of a shingle and a hash function, which are 51 MB here."""
+    grams, *_ = random_pair(np.random.default_rng(0), 50_000, 0)
+    tracemalloc.start()
+    minhash(grams)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6, f'{peak / 1e6:.0f} MB for {len(grams):,} shingles'
+
+
+@with_each('bands, rows, size', [(32, 8, 1000), (64, 4, 5)])
 def test_texts_share_a_band_as_often_as_the_formula_says(bands, rows, size):
     """Up to four sigma of 200 pairs."""
     rng = np.random.default_rng(bands)
@@ -76,7 +89,7 @@ def clusters_of(texts, limit):
     return first
 
 
-@pytest.mark.parametrize('seed, limit', [(0, 0.85), (1, 0.85), (2, 0.7)])
+@with_each('seed, limit', [(0, 0.85), (1, 0.85), (2, 0.7)])
 def test_clusters_are_those_of_comparing_each_with_each_and_simhash_finds_some(seed, limit):
     """Some pairs are near the limit, and some clusters are chains whose ends are unlike. Of 200
     words, one takes about five 5-grams away, and brings five."""
@@ -125,13 +138,13 @@ def test_ngrams_of_a_pair_are_compared_once_and_what_50_rounds_leave_is_counted(
     assert len(compared) > 1000
 
 
-def test_simhash_finds_what_differs_in_capitals(out, tmp_path):
+def test_simhash_finds_what_differs_in_capitals():
     texts = [prose(i) for i in range(9)]
-    clean(out, write(tmp_path / 'in', texts + [text.upper() for text in texts[:4]]), '--dedup=simhash')
-    assert dropped(out) == {'near duplicate': 4} and kept(out) == sorted(texts)
+    clean(write('in', texts + [text.upper() for text in texts[:4]]), '--dedup=simhash')
+    assert dropped() == {'near duplicate': 4} and kept() == sorted(texts)
 
 
-def test_a_duplicate_of_a_duplicate_goes_and_a_reader_sees_what_is_kept(out, tmp_path):
+def test_a_duplicate_of_a_duplicate_goes_and_a_reader_sees_what_is_kept():
     """Of O, A and B, the two last are like O, but not like each other. So no cluster is split between
     training and validation."""
     texts = []
@@ -139,9 +152,9 @@ def test_a_duplicate_of_a_duplicate_goes_and_a_reader_sees_what_is_kept(out, tmp
         words, own = prose(i, 400).split(), prose(1000 + i, 40).split()
         texts += map(' '.join, (words, words[:380] + own[:20], own[20:] + words[20:]))
     random.Random(0).shuffle(texts)
-    clean(out, write(tmp_path / 'in', texts), '--audit=9 --max_gibberish=0')
-    assert dropped(out) == {'near duplicate': 120}
-    page = (out / 'audit.md').read_text().split('# near duplicate')[1]
+    clean(write('in', texts), '--audit=9 --max_gibberish=0')
+    assert dropped() == {'near duplicate': 120}
+    page = Path('out/audit.md').read_text().split('# near duplicate')[1]
     pairs = re.findall(r'^## .*/(\d+).txt\n(?s:.+?)^kept, (0\.\d\d) alike: .*/(\d+).txt$', page, re.M)
     assert len(pairs) == 9
     for copy, alike, kept_one in pairs:

@@ -7,14 +7,15 @@ import os
 import random
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accidents import before, killed_after
 from common import load_model
-from conftest import contents, each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run
-from conftest import save_run, write, write_bins
+from conftest import contents, each_is_a_mistake, fill, lift, mistake, ok, read_json, read_rows, run
+from conftest import save_run, with_each, write, write_bins
 from test_model import lively
 from test_streaming import BYTES, say
 from test_sample import alone
@@ -28,8 +29,8 @@ pass_at_k, interval, _ = lift('eval.py', 'pass_at_k', 'interval', 'mean')
 
 def evaluate(out, *flags, **how):
     """The tasks in eval.json."""
-    ok(run('eval.py', f'--device=cpu --out={out}/eval.json', *flags, **how))
-    return read_json(out / 'eval.json')['tasks']
+    ok(run(f'eval.py --device=cpu --out={out}/eval.json', *flags, **how))
+    return read_json(f'{out}/eval.json')['tasks']
 
 
 # --- the numbers ----------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def test_intervals_hold_the_truth_19_times_in_20():
 
 
 # --- the loss -------------------------------------------------------------------------------------
-def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_path):
+def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir):
     """Of the first 300 tokens, in blocks of 32; the last block is a short one."""
     n = 299
     val = torch.from_numpy(np.fromfile(data_dir / 'val.bin', 'uint16').astype(np.int64)[:n + 1])
@@ -71,30 +72,30 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
     n_bytes = sum(len(tok.all_bytes[i]) for i in val[1:] if i not in tok.special.values())
     nats = -sum(model.eval().log_p(x[None], y[None]).sum().item()
                 for x, y in zip(val[:-1].split(32), val[1:].split(32)))
-    rows = evaluate(tmp_path, f'--ckpt={base_run} --data_dir={data_dir} --loss_tokens={n}')['loss']
+    rows = evaluate('out', f'--ckpt={base_run} --data_dir={data_dir} --loss_tokens={n}')['loss']
     assert rows['trained'] == pytest.approx(        # sums in float32
         {'nats': nats / n, 'perplexity': math.exp(nats / n), 'tokens': n, 'bytes': n_bytes,
          'bits_per_byte': nats / n_bytes / math.log(2)}, rel=2e-6)
     assert abs(rows['untrained']['nats'] - math.log(512)) < 0.05
 
 
-def test_without_data_dir_the_text_of_the_base_is_measured(base_run, data_dir, tmp_path):
+def test_without_data_dir_the_text_of_the_base_is_measured(base_run, data_dir):
     """train.py names it in data.json, which later stages copy (test_alone.py runs them). Where no data.json
     names it, eval.py asks. Other data are refused."""
     for name in 'sft', 'found':
-        save_run(tmp_path / name, *load_model(base_run))
-    shutil.copy(base_run / 'data.json', tmp_path / 'sft')
-    write(tmp_path / 'sft/config.json', [{'stage': 'sft', 'base_dir': '', 'data_dir': 'chats'}])
+        save_run(name, *load_model(base_run))
+    shutil.copy(base_run / 'data.json', 'sft')
+    write('sft/config.json', [{'stage': 'sft', 'base_dir': '', 'data_dir': 'chats'}])
     for ckpt in base_run, 'sft':
-        said = ok(run('eval.py', f'--ckpt={ckpt} --out=x.json --loss_tokens=9', cwd=tmp_path))
+        said = ok(run(f'eval.py --ckpt={ckpt} --out=x.json --loss_tokens=9'))
         assert f'the loss is measured on {data_dir}; choose other text with --data_dir=FOLDER' in said
-        assert read_json(tmp_path / 'x.json')['settings']['data_dir'] == str(data_dir)
-    mistake(run('eval.py', '--ckpt=found', cwd=tmp_path), 'found has no data.json that names', '--data_dir=FOLDER')
-    made = write_bins(tmp_path / 'other', np.arange(100, dtype=np.uint16), BYTES)
-    flags = f'--ckpt={base_run} --data_dir={made}'
-    mistake(run('eval.py', flags), f'{made} has another tokenizer', f'{base_run}/tokenizer.json')
+        assert read_json('x.json')['settings']['data_dir'] == str(data_dir)
+    mistake(run('eval.py --ckpt=found'), 'found has no data.json that names & --data_dir=FOLDER')
+    made = write_bins('other', np.arange(100, dtype=np.uint16), BYTES)
+    command = f'eval.py --ckpt={base_run} --data_dir={made}'
+    mistake(run(command), f'{made} has another tokenizer & {base_run}/tokenizer.json')
     os.truncate(made / 'val.bin', 50)
-    mistake(run('eval.py', flags), 'val.bin has too few tokens')
+    mistake(run(command), 'val.bin has too few tokens')
 
 
 # --- answers that are there: each outcome is told and kept ----------------------------------------
@@ -115,27 +116,26 @@ GIVEN = r'''
 
 def rescore(given, *flags):
     """The tasks in eval.json, whose numbers are printed, too."""
-    said = ok(run('extras.tasks.rescore', f'--completions={given}', *flags))
-    tasks = read_json(given.parent / 'scored/eval.json')['tasks']
+    said = ok(run(f'extras.tasks.rescore --completions={given}', *flags))
+    tasks = read_json(Path(given).parent / 'scored/eval.json')['tasks']
     assert all(f'{name}, all: ' in said and f'"pass@1": {task["pass@1"]:.4f}' in said
                for name, task in tasks.items())
     return tasks
 
 
-def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
+def test_all_tasks_are_scored_from_answers_that_are_there():
     """Each outcome is told and kept. A problem whose own solution fails is left out. A file may begin
     with a byte order mark. A score says what was searched in the training data. What was scored once gives
     the same result when it is only counted."""
-    functions = tmp_path / 'functions.json'
-    functions.write_text(FUNCTIONS, encoding='utf-8-sig')
+    fill({'functions.json': FUNCTIONS.encode('utf-8-sig')})
     solution_of = {p['task_id']: p['canonical_solution'] for p in problems(2, 0, 'example')}
-    given = write(tmp_path / 'given.jsonl', [
+    given = write('given.jsonl', [
         {'task_id': id, 'completion': text or solution_of[id]}
         for id, texts in json.loads(GIVEN).items() for text in texts])
     found = {'ngram': 13, 'problems': ['Q']}
-    write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
+    write('data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
     flags = ('--tasks=problems,humaneval --splits=example --n_problems=2 --k=1,2,4 --timeout=10 '
-             f'--allow_code_execution --data={functions}')
+             '--allow_code_execution --data=functions.json')
     tasks = rescore(given, flags)
     ours = tasks['problems']
     assert ours['by_split']['example']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
@@ -144,39 +144,39 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
         ('wrong value', 'other exception', 'syntax', 'empty', 'time'), 1)
     assert tasks['humaneval']['pass@1'] == 1 / 4
     assert tasks['humaneval']['failures'] == {'wrong value': 2, 'name': 1}      # math is not imported
-    report = read_json(tmp_path / 'scored/eval.json')
+    report = read_json('scored/eval.json')
     assert (report['left_out'], report['decontaminated']) == (['broken'], found)
-    samples = read_rows(tmp_path / 'scored/samples.jsonl')      # all were kept
+    samples = read_rows('scored/samples.jsonl')      # all were kept
     assert len(samples) == 12 and {row.get('kind') for row in samples} == {'example tasks', None}
-    assert rescore(tmp_path / 'scored/samples.jsonl', '--k=1,2,4') == tasks
-    assert read_rows(tmp_path / 'scored/scored/samples.jsonl') == samples
+    assert rescore('scored/samples.jsonl', '--k=1,2,4') == tasks
+    assert read_rows('scored/scored/samples.jsonl') == samples
     for row in samples:                             # scored again, as if they were those of a chat
         row['messages'] = [say('user', 'q')]
         code = row['completion'].replace('sleep(99)', 'sleep(0)')
         row['completion'] = f'Sure!\n```python\n{row["prompt"]}{code}\n```\nIt works.'
-    again = rescore(write(tmp_path / 'b/chat.jsonl', samples), flags)
+    again = rescore(write('b/chat.jsonl', samples), flags)
     assert [again[name]['pass@1'] for name in tasks] == [task['pass@1'] for task in tasks.values()]
 
 
 # --- answers of a model ---------------------------------------------------------------------------
-def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, data_dir, tmp_path):
+def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, data_dir):
     """Each number is that of the checkpoint alone, asked as it was taught. The loss of each is
     measured on each data. Names of checkpoints do not tell their order."""
     model, tokenizer = load_model(base_run)
-    tokenizer.save(tmp_path / 'tokenizer.json')
-    late, first, tuned = names = [f'{tmp_path}/{name}.pt' for name in ('a_late', 'b_first', 'sft')]
+    tokenizer.save('tokenizer.json')
+    late, first, tuned = names = 'a_late.pt', 'b_first.pt', 'sft.pt'
     GPT(model.config).save(late, step=9)
     model.save(first, step=1)
     model.save(tuned, step=7, config={'stage': 'sft'})
-    zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
-    data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for'.split()])
+    zeros = write_bins('zeros', np.zeros(100, 'uint16'), tokenizer)
+    data = write('own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for'.split()])
     flags = (f'--tasks=loss,own --data={data} --max_new_tokens=5 --loss_tokens=99 --random_init=False '
              f'--data_dir={data_dir}, {zeros}')
-    together = evaluate(tmp_path / 'all', f'--ckpt={tuned}, {tmp_path}/*_*.pt', flags)
+    together = evaluate('all', f'--ckpt={tuned}, *_*.pt', flags)
     series, rows = together['own']['series'], together['loss']
     assert [result['ckpt'] for result in series] == [first, tuned, late]
-    assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', flags)['own']
-    asked = read_rows(tmp_path / 'all/samples.jsonl')
+    assert series[2] == evaluate('alone', f'--ckpt={late}', flags)['own']
+    asked = read_rows('all/samples.jsonl')
     assert {row['ckpt'] for row in asked if row['messages']} == {tuned}
     assert {*rows} == {f'{name} {data}' for name in names for data in (data_dir, zeros)}
     assert len({row['nats'] for row in rows.values()}) == 4         # the tuned one is the first one
@@ -195,59 +195,54 @@ OTHERS = """
 
 
 @pytest.fixture
-def asking(babbler, tmp_path):
-    """A folder with models and questions, and a function that evaluates."""
-    save_run(tmp_path / 'model', *load_model(babbler), step=1)
-    save_run(tmp_path / 'reward', *load_model(babbler), reward_head=torch.zeros(1, 32))
+def asking(babbler):
+    """Make models and questions. Return a function that evaluates into the folder scores."""
+    save_run('model', *load_model(babbler), step=1)
+    save_run('reward', *load_model(babbler), reward_head=torch.zeros(1, 32))
     for name, words in ('own', 'def x self for in'), ('other', 'def x self for if'), ('gsm8k', 'a bc d'):
-        write(tmp_path / f'{name}.jsonl', [{'prompt': word, 'answer': 1} for word in words.split()])
-    return tmp_path / 'scores', lambda *more, **how: run('eval.py', ASKED, *more, cwd=tmp_path,
-                                                         **how)
+        write(f'{name}.jsonl', [{'prompt': word, 'answer': 1} for word in words.split()])
+    return functools.partial(run, 'eval.py', ASKED)
 
 
 def test_a_base_model_that_is_asked_in_chats_is_said(asking, base_run):
     """One of others, of which nothing is known, is not called a base model."""
     for flags, is_said in (f'{base_run} --chat=True', True), (base_run, False), ('model --chat=True', False):
-        printed = ok(asking[1](f'--overwrite --ckpt={flags}'))
+        printed = ok(asking(f'--overwrite --ckpt={flags}'))
         assert (f'note: {base_run} is a base model, which has not learned to answer' in printed) == is_said
 
 
 def test_a_killed_evaluation_goes_on_and_equals_one_that_was_never_ended(asking):
     """It is killed in the middle of either task, and also while it writes a line."""
-    scores, evaluate = asking
-    ok(evaluate())
-    straight = contents(scores)
+    ok(asking())
+    straight = contents('scores')
     assert straight['samples.jsonl'].count(b'"ungraded"') == 0 and len(straight['samples.jsonl'].splitlines()) == 16
-    ok(evaluate('--overwrite --seed=2'))
-    assert contents(scores)['samples.jsonl'] != straight['samples.jsonl']
-    counted = before('answer a batch', 'print("a batch")')
+    ok(asking('--overwrite --seed=2'))
+    assert contents('scores')['samples.jsonl'] != straight['samples.jsonl']
+    counted, samples = before('answer a batch', 'print("a batch")'), Path('scores/samples.jsonl')
     for n, more in (3, '--overwrite'), (2, ''), (3, ''):
-        assert evaluate(more, before=killed_after('answer a batch', n)).returncode == -9
-        text = (scores / 'samples.jsonl').read_text()
-        text = text[:-20] if more else f'{text}{{"task_id": "own/'      # a batch, or a line, less
-        (scores / 'samples.jsonl').write_text(text)
-    assert ok(evaluate(before=counted)).count('a batch') == 6 - 4
-    assert contents(scores) == straight
-    assert ok(evaluate('--k=1', before=counted)).count('a batch') == 0
+        assert asking(more, before=killed_after('answer a batch', n)).returncode == -9
+        text = samples.read_text()
+        samples.write_text(text[:-20] if more else f'{text}{{"task_id": "own/')  # a batch, or a line, less
+    assert ok(asking(before=counted)).count('a batch') == 6 - 4
+    assert contents('scores') == straight
+    assert ok(asking('--k=1', before=counted)).count('a batch') == 0
 
 
 def test_answers_of_another_evaluation_are_replaced_only_if_that_is_typed(asking, numbers):
     """And if it is not refused. What was measured of a model is kept when the next one is refused."""
-    scores, evaluate = asking
-    mistake(evaluate('--ckpt=model,reward'), 'reward', 'is a reward model')
-    kept = contents(scores)['samples.jsonl']
-    results = read_json(scores / 'eval.json')['tasks']
+    mistake(asking('--ckpt=model,reward'), 'reward & is a reward model')
+    kept = contents('scores')['samples.jsonl']
+    results = read_json('scores/eval.json')['tasks']
     assert {*results} == {'own', 'gsm8k'} and results['own']['n'] == 5
-    ok(evaluate())
-    assert read_json(scores / 'eval.json')['tasks'] == results
-    each_is_a_mistake(OTHERS.replace('NUMBERS', str(numbers)), evaluate)
-    file = scores.with_name('model') / 'best.pt'
-    changed = GPT.load(file)
+    ok(asking())
+    assert read_json('scores/eval.json')['tasks'] == results
+    each_is_a_mistake(OTHERS.replace('NUMBERS', str(numbers)), asking)
+    changed = GPT.load('model')
     changed.norm.weight.data[3] += 1e-6
-    changed.save(file, **changed.saved)
-    mistake(evaluate(), 'scores/samples.jsonl has answers of other weights, questions or settings; choose')
-    assert contents(scores)['samples.jsonl'] == kept
-    ok(evaluate('--overwrite'))
+    changed.save('model/best.pt', **changed.saved)
+    mistake(asking(), 'scores/samples.jsonl has answers of other weights, questions or settings; choose')
+    assert contents('scores')['samples.jsonl'] == kept
+    ok(asking('--overwrite'))
 
 
 # Three questions with tests, and what a sandbox does at the second program of an answer
@@ -262,21 +257,21 @@ sandbox.run_many = run_many
 """
 
 
-@pytest.mark.parametrize('what, code', [
+@with_each('what, code', [
     ("raise OSError('the sandbox broke')", 1), ('raise KeyboardInterrupt', 1),
     ("yield sandbox.Result('infrastructure', 'no process')", 2)])
-def test_a_sandbox_that_breaks_loses_no_verdict_and_no_answer(babbler, tmp_path, what, code):
+def test_a_sandbox_that_breaks_loses_no_verdict_and_no_answer(babbler, what, code):
     """The outcomes that are known stay in samples.jsonl, and the same command goes on from its answers."""
-    write(tmp_path / 'own.jsonl', PROGRAMS)
+    write('own.jsonl', PROGRAMS)
     evaluate = functools.partial(
         run, 'eval.py', f'--ckpt={babbler} --tasks=own --data=own.jsonl --max_new_tokens=3 '
-        '--out=s/eval.json --device=cpu --allow_code_execution', cwd=tmp_path)
+        '--out=s/eval.json --device=cpu --allow_code_execution')
     assert evaluate(before=BREAKS.replace('BREAK', what)).returncode
-    rows = read_rows(tmp_path / 's/samples.jsonl')
+    rows = read_rows('s/samples.jsonl')
     later = 'infrastructure' if code == 2 else 'ungraded'
     assert [row['outcome'] for row in rows] == ['wrong', later, later] and rows[0]['message'] == 'known'
     ok(evaluate())
-    again = read_rows(tmp_path / 's/samples.jsonl')
+    again = read_rows('s/samples.jsonl')
     assert [row['completion'] for row in again] == [row['completion'] for row in rows]
     assert not {'ungraded', 'infrastructure'} & {row['outcome'] for row in again}
 
@@ -320,22 +315,22 @@ BOTH = """[
 [null, "pp", "passed", "infrastructure"], [null, "pp", "passed", "ungraded"]]"""
 
 
-def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
+def test_two_runs_are_compared_problem_by_problem_and_by_kind():
     """An answer that was not graded is not wrong, and one name may mean two questions."""
     for side, folder in enumerate('ab'):
         rows = [{'task': 't', 'task_id': i, 'prompt': prompts[side], 'outcome': outcomes[side], 'kind': kind}
                 for i, (kind, prompts, *outcomes) in enumerate(json.loads(BOTH))]
-        write(tmp_path / folder / 'samples.jsonl', rows)
-    typed = lambda *flags: run('extras.tasks.compare', 'a', 'b', *flags, cwd=tmp_path)
+        write(f'{folder}/samples.jsonl', rows)
+    typed = functools.partial(run, 'extras.tasks.compare', 'a', 'b')
     ok(typed('--out=compare.json'))
-    result = read_json(tmp_path / 'compare.json')
+    result = read_json('compare.json')
     assert (result['n'], result['a'], result['b']) == (9, 2 / 9, 4 / 9)
     assert result['gained'] == ['t 0', 't 1', 't 2', 't 8'] and result['lost'] == ['t 3', 't 6']
     gain = {kind: difference for kind, (difference, *_) in result['gain'].items()}
     assert gain == pytest.approx({'all': 2 / 9, 'example tasks': 1, 'unseen combinations': 0,
                                   'practice tasks': -1 / 3})
     assert all(low < difference <= high for difference, low, high in result['gain'].values())
-    write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': row['task_id']} for row in rows])
+    write('b/samples.jsonl', [row | {'ckpt': row['task_id']} for row in rows])
     mistake(typed(), 'b/samples.jsonl must have answers of one checkpoint')
     assert typed('c').returncode == 2
 
@@ -355,6 +350,7 @@ REFUSED = """
 --k=1,0 => --k=1,0 must be
 --out=scores => must end with .json
 --tasks=own --data=samples.jsonl --out=eval.json => would replace a file
+--data=samples.jsonl => --data=samples.jsonl needs a task with questions, not tasks='loss'
 """
 REFUSED_BY_RESCORE = """
 --tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl & each line must be a JSON object & No such file
@@ -369,14 +365,18 @@ REFUSED_BY_RESCORE = """
 """
 
 
-def test_mistakes_are_one_sentence(tmp_path):
+def test_mistakes_are_one_sentence():
     for name in 'given.jsonl', 'samples.jsonl', 'x.json':
-        write(tmp_path / name, [{'task_id': 1}])
-    (tmp_path / 'notes.txt').write_text('What is missing?')
+        write(name, [{'task_id': 1}])
+    fill({'notes.txt': 'What is missing?'})
     scored = {'task_id': 1, 'prompt': '?', 'outcome': 'passed', 'completion': ''}
-    write(tmp_path / 'answers.jsonl', [scored])
+    write('answers.jsonl', [scored])
     for name, completion in ('null', None), ('number', 18):
-        write(tmp_path / f'{name}.jsonl', [scored, scored, scored | {'completion': completion}])
-    write(tmp_path / 'two.jsonl', [scored | {'ckpt': name} for name in 'ab'])
-    each_is_a_mistake(REFUSED, lambda *flags: run('eval.py', '--ckpt=.', *flags, cwd=tmp_path))
-    each_is_a_mistake(REFUSED_BY_RESCORE, lambda *flags: run('extras.tasks.rescore', *flags, cwd=tmp_path))
+        write(f'{name}.jsonl', [scored, scored, scored | {'completion': completion}])
+    write('two.jsonl', [scored | {'ckpt': name} for name in 'ab'])
+    each_is_a_mistake(REFUSED, 'eval.py --ckpt=.')
+    # each of several processes would write the same files
+    second = {'RANK': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '29500'}
+    for env, words in (second, 'single process'), ({'SLURM_STEP_NUM_TASKS': '2'}, 'independent runs, unset SLURM'):
+        mistake(run('eval.py --ckpt=.', env=env), words)
+    each_is_a_mistake(REFUSED_BY_RESCORE, 'extras.tasks.rescore')

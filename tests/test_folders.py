@@ -2,9 +2,11 @@
 crossing of the scripts that write folders with the kinds of folders there are."""
 import os
 import shutil
+from pathlib import Path
 
 import pytest
-from conftest import PAID, fill, make_pairs, mistake, ok, read_json, refused, run, write
+from conftest import PAID, each_line, fill, make_pairs, mistake, numbered, ok, read_json, refused, run
+from conftest import shared_fixture, table, with_each, write
 
 from files import clear, find_files
 
@@ -27,7 +29,7 @@ def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def place(sft_model, tmp_path_factory):
     """A folder of each kind, and what commands read."""
     base = tmp_path_factory.mktemp('place')
@@ -55,16 +57,16 @@ clean.py --source=NAMEtext/a.jsonl --min_words=0 --num_workers=1 --out_dir=c1 FI
 prepare.py --source=NAMEclean --tokenizer=byte --out_dir=NAMEtokens
 chats.py --source=NAMEchats.jsonl --out_dir=NAMEchats
 tokenizer.py --input=NAMEtext --vocab_size=330 --out=NAMEtok.json
--m extras.training.tokenizer_report --input=NAMEtext --load=NAMEtok.json --against=NAMEtok.json
+extras.training.tokenizer_report --input=NAMEtext --load=NAMEtok.json --against=NAMEtok.json
 train.py --data_dir=NAMEtokens --n_layer=1 --n_head=2 --n_embd=16 --block_size=64 STEPS --out_dir=NAMErun
 train.py --data_dir=NAMEtokens --block_size=64 --streaming=NAMEclean/shards --init_from=NAMErun STEPS --out_dir=r1
 sft.py --init_from=NAMErun --data_dir=NAMEchats STEPS --out_dir=NAMEsft
 eval.py --ckpt=NAMErun --data_dir=NAMEtokens
 eval.py --ckpt=NAMErun/best.pt --tasks=own --data=NAMEq.jsonl --max_new_tokens=4 --out=NAMEown/eval.json
--m extras.tasks.rescore --completions=NAMEown/samples.jsonl
--m extras.tasks.compare NAMEown NAMEown/samples.jsonl
+extras.tasks.rescore --completions=NAMEown/samples.jsonl
+extras.tasks.compare NAMEown NAMEown/samples.jsonl
 plot.py --runs=NAMErun --out=NAMEplot.svg
--m extras.models.export --ckpt=NAMErun --to=html --out=NAMEpage.html
+extras.models.export --ckpt=NAMErun --to=html --out=NAMEpage.html
 """
 
 
@@ -72,71 +74,72 @@ FILTERS = ('--url_block=NAMEhosts --url_allow=NAMEhosts --decontaminate=NAMEprob
            '--perplexity_reference=NAMEtext --quality_good=NAMEtext --quality_bad=NAMEhosts')
 
 
-def test_a_path_that_exists_is_one_path_in_every_script(tmp_path):
+def test_a_path_that_exists_is_one_path_in_every_script():
     """Its parts and what its pattern would match are there, too, and are not read."""
     name = ' a [1], b=2* '
-    write(tmp_path / f'{name}text/a.jsonl', [
+    write(f'{name}text/a.jsonl', [
         {'text': f'{i} times {i} is {i * i}, a sum of many and of so few and so on.', 'url': 'a.org'} for i in range(60)])
-    write(tmp_path / f'{name}chats.jsonl', [{'prompt': f'what about {i}', 'completion': 'a'} for i in range(30)])
-    write(tmp_path / f'{name}q.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in ('so', 'no')])
-    (tmp_path / f'{name}hosts').write_text('spam.com\nshop.net')
-    (tmp_path / f'{name}problems.csv').write_text('question,n\n' + 'one two ' * 9 + ',2\n')
+    write(f'{name}chats.jsonl', numbered('{"prompt": "what about N", "completion": "a"}', 30))
+    write(f'{name}q.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in ('so', 'no')])
+    fill({f'{name}hosts': 'spam.com\nshop.net', f'{name}problems.csv': 'question,n\n' + 'one two ' * 9 + ',2\n'})
     for kind in 'text', 'text/a.jsonl', 'clean', 'tokens', 'run':
         for decoy in 'a [1]', f'b=2* {kind}', f' a 1, b=2 {kind}':
-            (tmp_path / decoy.strip()).mkdir(parents=True, exist_ok=True)
+            Path(decoy.strip()).mkdir(parents=True, exist_ok=True)
     for line in READING.replace('STEPS', STEPS).replace('FILTERS', FILTERS).strip().split('\n'):
-        script = line.split(' --')[0] if line.startswith('-m') else line.split()[0]
-        script, *positional = script.removeprefix('-m ').split()
-        flags = [flag.replace('NAME', name) for flag in line.split() if flag.startswith('--')]
-        result = run(script, *[flag.replace('NAME', name) for flag in positional], *flags, cwd=tmp_path)
+        result = run(*(part.replace('NAME', name) for part in line.split()))
         assert result.returncode == 0, (line, result.stderr)
-    assert [read_json(tmp_path / folder / 'report.json')['documents'] for folder in (f'{name}clean', 'c1')] == [60, 60]
-    assert 'loss' in read_json(tmp_path / f'{name}run/eval.json')['tasks']
+    assert [read_json(f'{folder}/report.json')['documents'] for folder in (f'{name}clean', 'c1')] == [60, 60]
+    assert 'loss' in read_json(f'{name}run/eval.json')['tasks']
+
+
+NOTHING = """
+plot.py --runs=in,no/*
+eval.py --ckpt=no/*
+train.py --streaming=no/*
+clean.py --source=no/*
+extras.models.export --ckpt=no/* --out=no.html
+clean.py --decontaminate=no/*
+clean.py --url_block=no/*
+"""
 
 
 def test_a_list_of_paths_has_parts_and_patterns_and_what_matches_nothing_is_a_sentence(
         tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
-    for path in 'a.txt', 'b/c.md', 'b/d.csv', 'b/e.png', 'home/f.txt', 'g[1]/h.txt', 'g[1]/i/j.txt', 'g1/k.txt':
-        write(tmp_path / path, [{}])
+    for path in 'a.txt b/c.md b/d.csv b/e.png home/f.txt g[1]/h.txt g[1]/i/j.txt g1/k.txt'.split():
+        write(path, [{}])
     paths, skipped = find_files('b, a.*,a.txt , ~/*.txt')
     assert paths == ['b/c.md', 'b/d.csv', 'a.txt', f'{tmp_path}/home/f.txt'] and skipped == {'.png': 1}
     assert find_files('a.txt,b', max_files=1)[0] == ['a.txt', 'b/c.md']         # of each
-    for source, found in {'g[1]': ['g[1]/h.txt', 'g[1]/i/j.txt'], 'g[1]/h.txt': ['g[1]/h.txt'],
-                          'g[[]1]/*.txt': ['g[[]1]/h.txt'], 'g[12]': [], 'g[12]/*': ['g1/k.txt']}.items():
-        if source == 'g[12]':
-            refused('no text at', find_files, source)
-        else:
-            assert find_files(source)[0] == [path.replace('[[]', '[') for path in found], source
+    for line in ('g[1] g[1]/h.txt g[1]/i/j.txt', 'g[1]/h.txt g[1]/h.txt', 'g[[]1]/*.txt g[1]/h.txt',
+                 'g[12]/* g1/k.txt'):
+        source, *found = line.split()
+        assert find_files(source)[0] == found, source
+    refused('no text at', find_files, 'g[12]')
     # a file in a folder of results, whose name is a pattern, is read because it is named
-    write(tmp_path / 'r[1]/last.pt', [])
-    write(tmp_path / 'r[1]/more/x.jsonl', [{}])
+    write('r[1]/last.pt', [])
+    write('r[1]/more/x.jsonl', [{}])
     assert find_files('r[1]/more/x.jsonl')[0] == find_files('r[1]/more')[0] == ['r[1]/more/x.jsonl']
     refused('r.1. has a run', find_files, 'r[1]')
     for others in 'a.txt', 'b':             # what is skipped elsewhere is not at gone/*
         refused('gone/. does not exist', find_files, f'{others}, gone/*')
-    write(tmp_path / 'in/metrics.jsonl', [])
-    for command in 'plot.py --runs=in,no/*', 'eval.py --ckpt=no/*', 'train.py --streaming=no/*', 'clean.py --source=no/*', \
-            '-m extras.models.export --ckpt=no/*', 'clean.py --decontaminate=no/*', 'clean.py --url_block=no/*':
-        script, flag = command.removeprefix('-m ').split(maxsplit=1)
-        result = run(script, flag, '--out=no.html' if 'export' in script else '', cwd=tmp_path)
+    write('in/metrics.jsonl', [])
+    for command in NOTHING.strip().split('\n'):
+        result = run(command)
         assert result.returncode == 2 and 'Traceback' not in result.stderr, (command, result.stderr)
 
 
 def test_a_folder_that_a_command_wrote_is_no_source_of_text_and_is_named(place, tmp_path):
-    out = f'--out_dir={tmp_path}/out'
     for kind, words in [*KINDS.items()][1:]:
-        mistake(run('prepare.py', f'--source={kind}', '--tokenizer=byte', out, cwd=place),
-                f'{kind} has {words}, and --source must be text')
-        mistake(run('clean.py', f'--source={kind}', out, cwd=place),
-                f'{kind} has {words}, and --source must be text')
+        for command in 'prepare.py --tokenizer=byte', 'clean.py':
+            mistake(run(command, f'--source={kind} --out_dir={tmp_path}/out', cwd=place),
+                    f'{kind} has {words}, and --source must be text')
     assert not [*tmp_path.glob('out/[!.]*')]
 
 
 def test_results_in_a_folder_of_text_are_skipped_wherever_they_are_and_all_that_is_skipped_is_counted(
-        place, tmp_path, monkeypatch):
-    own = write(tmp_path / 'in/text.jsonl', [{'text': 'one'}])
+        place, monkeypatch):
+    own = write('in/text.jsonl', [{'text': 'one'}]).resolve()
     n_files = {}
     for kind in KINDS:
         for at in kind, f'out/deep/{kind}':
@@ -144,14 +147,13 @@ def test_results_in_a_folder_of_text_are_skipped_wherever_they_are_and_all_that_
             write(folder / 'more/of_it.jsonl', [{'text': 'of a result'}])
         n_files[kind] = len(files(folder))
     # a kill while results were put in place leaves no meta.json
-    for name in 'killed/.nanoparrot/new/a.txt', 'killed/shards/00000.jsonl', '.git/a.txt', '.notes.md', \
-            'node_modules/a.js', 'out/node_modules/b/c.js', '__pycache__/a.py', 'x.png':
+    for name in ('killed/.nanoparrot/new/a.txt killed/shards/00000.jsonl .git/a.txt .notes.md '
+                 'node_modules/a.js out/node_modules/b/c.js __pycache__/a.py x.png').split():
         write(own.parent / name, [{'text': 'no'}])
     (own.parent / 'link').symlink_to(place)
-    skipped = {'files of cleaned text': 2 * n_files['cleaned'], 'files of tokens': 2 * n_files['tokens'],
-               'files of chats': 2 * n_files['chats'], 'files of a run': 2 * n_files['run'],
-               'files of a model of Hugging Face': 2 * n_files['hf'], 'files of unfinished results': 1,
-               'hidden files and folders': 3, 'node_modules': 2, '__pycache__': 1, '.png': 1, 'linked folders': 1}
+    skipped = {f'files of {words}': 2 * n_files[kind] for kind, words in KINDS.items()} | {
+        'files of unfinished results': 1, 'hidden files and folders': 3, 'node_modules': 2, '__pycache__': 1,
+        '.png': 1, 'linked folders': 1}
     monkeypatch.chdir(own.parent)
     for source in '.', './', '..', f'{own.parent}', '../in/', './**', '../**', '**/*.*':
         found, others = find_files(source)
@@ -166,7 +168,7 @@ def test_results_in_a_folder_of_text_are_skipped_wherever_they_are_and_all_that_
     assert find_files('run/more')[0] == ['run/more/of_it.jsonl'] == find_files('run/more/*')[0]
 
 
-@pytest.mark.parametrize('line', COMMANDS, ids=lambda line: line.split()[0])
+@with_each('line', COMMANDS, ids=lambda line: line.split()[0])
 def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, tmp_path):
     script, own, *flags = line.split()
     for kind in [*KINDS] + ['own', 'mine'] * (script not in TRAINERS):
@@ -179,7 +181,7 @@ def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, 
             mistake(command(), str(out), '--overwrite')
         else:
             words = '' if script in TRAINERS else KINDS.get(kind, '')
-            mistake(command('--overwrite'), f'{out} has {words}', 'choose another --out_dir')
+            mistake(command('--overwrite'), f'{out} has {words} & choose another --out_dir')
         assert files(out) == before, kind
         if kind == own:
             ok(command('--overwrite'))
@@ -192,19 +194,20 @@ def test_a_trainer_says_what_is_no_data_for_it(place):
              'dpo.py': ('not a pair', 'sft.py reads conversations', '"messages": ')}
     for line, other in (COMMANDS[4], 'pairs'), (COMMANDS[5], 'chats'):
         script, _, *flags = line.split()
-        result = run(script, *flags, f'--data_dir={other}', '--out_dir=new', cwd=place)
+        result = run(script, *flags, f'--data_dir={other} --out_dir=new', cwd=place)
         mistake(result, f'{other}/train.jsonl, line 1, is', *words[script])
         for other in 'cleaned', 'tokens':
-            result = run(script, *flags, f'--data_dir={other}', '--out_dir=new', cwd=place)
-            mistake(result, f'{other}/train.jsonl is missing', f'{script} needs')
+            result = run(script, *flags, f'--data_dir={other} --out_dir=new', cwd=place)
+            mistake(result, f'{other}/train.jsonl is missing & {script} needs')
 
 
 def test_a_meta_json_of_others_is_no_data_of_a_trainer(place, tmp_path):
     for meta in '', '[1]', '{"name": "x", "dtype": "uint16"}':
-        fill(tmp_path, {'meta.json': meta, 'val.bin': 'val', 'train.bin': 'train', 'meta.pkl': ''})
-        mistake(run('train.py', f'--data_dir={tmp_path} --out_dir=new', cwd=place), f'{tmp_path} has no', 'prepare.py')
+        fill({'meta.json': meta, 'val.bin': 'val', 'train.bin': 'train', 'meta.pkl': ''})
+        mistake(run(f'train.py --data_dir={tmp_path} --out_dir=new', cwd=place), f'{tmp_path} has no & prepare.py')
     sft = COMMANDS[4].split(' ', 2)[2]
-    mistake(run('sft.py', sft, f'--base_dir={tmp_path} --replay=2 --out_dir=new', cwd=place), f'{tmp_path} was prepared with another')
+    mistake(run('sft.py', sft, f'--base_dir={tmp_path} --replay=2 --out_dir=new', cwd=place),
+            f'{tmp_path} was prepared with another')
     assert not (place / 'new').exists()
 
 
@@ -212,13 +215,14 @@ def test_advice_leads_to_no_folder_of_others(place):
     for line in COMMANDS[3:]:
         script, _, *flags = line.split()
         if script != 'rl.py':
-            result = run(script, *flags, '--data_dir=cleaned', '--out_dir=new', cwd=place)
-            mistake(result, 'cleaned', '--out_dir=NEW, ', ' --data_dir=NEW')
-    mistake(run('eval.py', '--ckpt=run, run', '--data_dir=chats', cwd=place), 'chats has no prepared text', 'val_loss in metrics.jsonl')
+            result = run(script, *flags, '--data_dir=cleaned --out_dir=new', cwd=place)
+            mistake(result, 'cleaned & --out_dir=NEW,  &  --data_dir=NEW')
+    mistake(run('eval.py --ckpt=run, run --data_dir=chats', cwd=place),
+            'chats has no prepared text & val_loss in metrics.jsonl')
 
 
 def test_what_a_killed_run_has_left_is_refused_by_the_other_scripts_and_stays(tmp_path):
-    write(tmp_path / 'in/a.jsonl', [{'text': f'{i} and {i + 1}'} for i in range(9)])
+    write('in/a.jsonl', [{'text': f'{i} and {i + 1}'} for i in range(9)])
     scripts = {'nanoparrot-text-1': 'clean.py --source=in --min_words=0',
                'nanoparrot-data-2': 'prepare.py --source=in --tokenizer=byte',
                'nanoparrot-chats-1': 'chats.py --n_examples=9'}
@@ -228,10 +232,10 @@ def test_what_a_killed_run_has_left_is_refused_by_the_other_scripts_and_stays(tm
         write(work / 'meta.json', [{'format': owner}])
         (work / 'shard/half').touch()
         for command in {*scripts.values()} - {begun}:
-            mistake(run(*command.split(), f'--out_dir={owner} --overwrite', cwd=tmp_path),
+            mistake(run(*command.split(), f'--out_dir={owner} --overwrite'),
                     'has unfinished results, not from this script')
             assert (work / 'shard/half').exists()
-        ok(run(*begun.split(), f'--out_dir={owner}', cwd=tmp_path))
+        ok(run(*begun.split(), f'--out_dir={owner}'))
 
 
 def test_a_kill_while_folders_are_removed_leaves_none_that_looks_whole(tmp_path, monkeypatch):
@@ -266,24 +270,33 @@ extras.models.export /hf --ckpt=model --to=hf
 """
 
 
-@pytest.mark.parametrize('line', OUTS.strip().splitlines())
+@each_line(OUTS)
 def test_an_out_that_cannot_be_written_is_refused_before_the_work(place, tmp_path, line):
     """Below a file, in a folder of the system, and a folder in place of a file: root may not, too."""
     command, ending, *flags = line.split()
     (tmp_path / 'file').write_text('mine')
     (tmp_path / f'x{ending}').mkdir(parents=True)
-    for out in tmp_path / f'file/x{ending}', f'/proc/x{ending}', tmp_path / f'x{ending}':
-        mistake(run(command, *flags, f'--out={out}', cwd=place), *(
-            ['already exists'] if 'hf' in ending and 'file' not in str(out) and '/proc' not in str(out)
-            else [f"can't write to {out}: ", 'choose another --out']))
+    for out in f'{tmp_path}/file/x{ending}', f'/proc/x{ending}', f'{tmp_path}/x{ending}':
+        exists = ending == '/hf' and out == f'{tmp_path}/x/hf'
+        mistake(run(command, *flags, f'--out={out}', cwd=place), 'already exists' if exists else
+                f"can't write to {out}:  & choose another --out")
     assert (tmp_path / 'file').read_text() == 'mine'
     assert {path.name for path in tmp_path.iterdir()} == {'file', f'x{ending}'.partition('/')[0]}
 
 
-def test_a_glob_names_files_without_an_ending_and_packed_ones_of_an_unknown_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in 'wiki_00', 'wiki_01', 'wiki_02.png', 'a.log.gz', 'b.log', 'd.LOG', 'LICENSE', 'c.txt':
-        write(tmp_path / name, ['text'])
-    for glob, names in ('wiki_*', 'wiki_00 wiki_01'), ('*.log.gz', 'a.log.gz'), ('*.LOG', 'd.LOG'), ('**/*.log', './b.log'), \
-            ('*', 'c.txt'), ('./wiki_0[01]', './wiki_00 ./wiki_01'), ('**', './c.txt'):
-        assert ' '.join(find_files(glob)[0]) == names, glob
+# a pattern, and the files that are found
+GLOBS = """
+wiki_* wiki_00 wiki_01
+*.log.gz a.log.gz
+*.LOG d.LOG
+**/*.log ./b.log
+* c.txt
+./wiki_0[01] ./wiki_00 ./wiki_01
+** ./c.txt"""
+
+
+def test_a_glob_names_files_without_an_ending_and_packed_ones_of_an_unknown_one():
+    for name in 'wiki_00 wiki_01 wiki_02.png a.log.gz b.log d.LOG LICENSE c.txt'.split():
+        write(name, ['text'])
+    for glob, *names in table(GLOBS, None):
+        assert find_files(glob)[0] == names, glob

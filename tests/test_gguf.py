@@ -1,11 +1,12 @@
 """GGUF files: written as transformers reads them, and refused where a model is read."""
-import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from accidents import full_disk
-from conftest import mistake, ok, refused, run, same, save_run
+from conftest import (contents, fill, mistake, ok, read_json, refused, run, same, save_run, with_each,
+                      write)
 from test_hf_model import BASES, BYTES, SMOL, SOURCE, published, theirs_in
 from test_model import lively
 
@@ -35,14 +36,14 @@ PATTERNS = {'gpt-2': [], 'smollm': [r'\p{N}'], 'qwen2': [WORDS.replace('{1,3}', 
 CASES = {'SmolLM2': 'smollm', 'Qwen2.5': 'qwen2', 'Qwen3': 'gpt-2', 'Llama 3.1': 'llama-bpe'}
 
 
-@pytest.mark.parametrize('name', CASES)
+@with_each('name', CASES)
 def test_a_published_model_becomes_a_file_with_its_weights_ids_and_chats(out, tmp_path, name):
     """As transformers reads the folder and the file."""
     pre = CASES[name]
     published(out, BASES[name] | {'vocab_size': 440, 'hidden_size': 64, 'num_attention_heads': 8,
                                   'num_key_value_heads': 2})
     hf_tokenizer.write(out, TRAINED, 64)
-    spec = json.loads((out / 'tokenizer.json').read_text())
+    spec = read_json(out / 'tokenizer.json')
     split = {'type': 'Split', 'behavior': 'Isolated', 'invert': False}
     spec['pre_tokenizer']['pretokenizers'] = [
         *(split | {'pattern': {'Regex': pattern}} for pattern in PATTERNS[pre]),
@@ -50,16 +51,16 @@ def test_a_published_model_becomes_a_file_with_its_weights_ids_and_chats(out, tm
          'use_regex': pre in ('gpt-2', 'smollm')}]
     think = spec['added_tokens'][-1] | {'id': 403, 'content': '<think>', 'special': False}
     spec['added_tokens'].append(think)
-    (out / 'tokenizer.json').write_text(json.dumps(spec))
-    settings = json.loads((out / 'tokenizer_config.json').read_text())
-    (out / 'tokenizer_config.json').write_text(json.dumps(settings | {'chat_template': SMOL}))
-    ok(run('extras.models.export', '--ckpt=out --to=gguf --out=a.gguf', cwd=tmp_path))
+    write(out / 'tokenizer.json', [spec])
+    settings = read_json(out / 'tokenizer_config.json')
+    write(out / 'tokenizer_config.json', [settings | {'chat_template': SMOL}])
+    ok(run('extras.models.export --ckpt=out --to=gguf --out=a.gguf'))
 
-    weights, _, theirs = as_theirs(tmp_path / 'a.gguf', out)
+    weights, _, theirs = as_theirs('a.gguf', out)
     wanted = theirs.state_dict()
     assert wanted.keys() - weights.keys() <= {'lm_head.weight'}
     assert same(weights, {key: wanted[key] for key in weights})
-    fields = gguf.GGUFReader(tmp_path / 'a.gguf').fields
+    fields = gguf.GGUFReader('a.gguf').fields
     get = lambda key: fields[f'tokenizer.{key}'].contents()
     assert get('ggml.pre') == pre and get('chat_template') == SMOL
     assert get('ggml.tokens')[400:405] == [*SPECIAL, '<think>', '[PAD404]']
@@ -73,23 +74,22 @@ def test_a_published_model_becomes_a_file_with_its_weights_ids_and_chats(out, tm
     assert ids == peer(TEXT, add_special_tokens=False)['input_ids'] and 403 in ids
 
 
-def test_a_gguf_file_is_refused_in_a_sentence_that_says_what_to_download(tmp_path):
+def test_a_gguf_file_is_refused_in_a_sentence_that_says_what_to_download():
     """Whether it is whole, one part of several, or damaged, and in ollama, whose files have no
     suffix; also a folder with nothing else."""
     words = 'a GGUF file is not read: download the Hugging Face folder it was made from'
-    save_run(tmp_path / 'run', lively(vocab_size=BYTES.vocab_size), BYTES)
-    ok(run('extras.models.export', '--ckpt=run --to=gguf --out=new/whole.gguf', cwd=tmp_path))
-    data = (tmp_path / 'new/whole.gguf').read_bytes()
-    for name, content in {
-            'whole.gguf': data, 'm-00001-of-00002.gguf': data[:len(data) // 2],
-            'cut.gguf': data[:20], 'empty.gguf': b'', 'sha256-4d2396b1': data}.items():
-        path = tmp_path / name
-        path.write_bytes(content)
-        refused(words, GPT.load, path)
-        refused(words, hf_model.read, path)
-    refused(words, GPT.load, tmp_path / 'new')
+    save_run('run', lively(vocab_size=BYTES.vocab_size), BYTES)
+    ok(run('extras.models.export --ckpt=run --to=gguf --out=new/whole.gguf'))
+    data = contents('new')['whole.gguf']
+    files = {'whole.gguf': data, 'm-00001-of-00002.gguf': data[:len(data) // 2],
+             'cut.gguf': data[:20], 'empty.gguf': b'', 'sha256-4d2396b1': data}
+    fill(files)
+    for name in files:
+        refused(words, GPT.load, name)
+        refused(words, hf_model.read, Path(name))
+    refused(words, GPT.load, 'new')
     for command in 'sample.py --ckpt=sha256-4d2396b1', 'dpo.py --init_from=m-00001-of-00002.gguf':
-        mistake(run(*command.split(), cwd=tmp_path), command.split('=')[1], words)
+        mistake(run(command), command.split('=')[1], words)
 
 
 # --- our own runs as files ------------------------------------------------------------------------
@@ -105,26 +105,26 @@ def as_theirs(path, hf):
     return weights, found['config'], model
 
 
-@pytest.mark.parametrize('name', TOKENIZERS)
+@with_each('name', TOKENIZERS)
 def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are_ours(
         name, tmp_path):
     """Bit for bit. The run `ours` was trained on chats. On a full disk the old file stays."""
     tokenizer, is_chat = TOKENIZERS[name], name == 'ours'
-    scaling = {'byte': (8., 1., 4., 24.), 'cl100k': (4.,)}.get(name, ())      # Llama 3.1's; linear
+    scaling = (8., 1., 4., 24.) if name == 'byte' else ()       # as of Llama 3.1
     model = lively(0.3, vocab_size=tokenizer.vocab_size, n_kv_head=2, rope_scaling=scaling,
                    tie_embeddings=name == 'byte')
     out, path = tmp_path / 'run', tmp_path / 'model-f32.gguf'
     save_run(out, model, tokenizer, config={'stage': 'sft'} if is_chat else {})
-    export = lambda **how: run('extras.models.export', f'--to=gguf --ckpt={out}', **how)
+    export = lambda **how: run(f'extras.models.export --to=gguf --ckpt={out}', **how)
     assert ("pattern=PATTERNS['cl100k']" in ok(export())) == is_chat
     before = (out / path.name).read_bytes()
     assert export(before=full_disk(30_000)).returncode == 1
     assert (out / path.name).read_bytes() == before
     (out / path.name).rename(path)
 
-    hf_model.write(tmp_path / 'hf', *hf_model.translated(model))
-    weights, config, theirs = as_theirs(path, tmp_path / 'hf')
-    assert same(weights, safetensors.load_file(tmp_path / 'hf/model.safetensors'))
+    hf_model.write('hf', *hf_model.translated(model))
+    weights, config, theirs = as_theirs(path, 'hf')
+    assert same(weights, safetensors.load_file('hf/model.safetensors'))
     wanted = theirs.config.to_dict() | {
         'rms_norm_eps': pytest.approx(1e-6), 'rope_theta': 10000.0,
         'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop[0]}
@@ -148,8 +148,10 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
 
     rope = {key.removeprefix('llama.rope.'): field.contents() for key, field in fields.items()
             if key.startswith('llama.rope.scaling')}
-    assert rope == {'byte': {'scaling.original_context_length': 24},
-                    'cl100k': {'scaling.type': 'linear', 'scaling.factor': 4.0}}.get(name, {})
+    assert rope == ({'scaling.original_context_length': 24} if name == 'byte' else {})
+    model.config.rope_scaling = 4.,
+    save_run(out, model, tokenizer)
+    mistake(export(), "llama with rope_scaling=(4.0,) isn't supported", 'convert_hf_to_gguf.py')
     tensors = {tensor.name: torch.tensor(tensor.data) for tensor in gguf.GGUFReader(path).tensors}
     assert ('rope_freqs.weight' in tensors) == (name == 'byte')
     if name == 'byte':          # Llama 3.1's four numbers

@@ -2,12 +2,12 @@
 import json
 import re
 import shlex
+from pathlib import Path
 
-import pytest
 import torch
 from accidents import SHORT_SAMPLES
-from conftest import ROOT, mistake, ok, refused, run, same, save_run
-from conftest import series, table, train
+from conftest import ROOT, fill, mistake, ok, refused, run, same, save_run
+from conftest import series, table, train, with_each
 from safetensors.torch import load_file, save_file
 from test_model import lively
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -48,6 +48,7 @@ SMOLLM2 = BASES['SmolLM2']
 
 def published(folder, config=LLAMA, dtype=torch.float32, shard='1GB'):
     """A model of transformers in which each weight matters, with config.json as published."""
+    folder = Path(folder)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
     for p in model.parameters():
@@ -64,14 +65,13 @@ def same_logits(theirs, ours):
 
 
 # --- a folder of Hugging Face ---------------------------------------------------------------------
-@pytest.mark.parametrize('name', BASES)
-def test_logits_and_greedy_text_are_those_of_transformers_and_it_comes_back_bit_for_bit(
-        out, tmp_path, name):
+@with_each('name', BASES)
+def test_logits_and_greedy_text_are_those_of_transformers_and_it_comes_back_bit_for_bit(out, name):
     """In bfloat16 and in several files, as large models are published."""
-    theirs = published(tmp_path / 'in', BASES[name], torch.bfloat16, '10KB')
-    assert len([*tmp_path.glob('in/*.safetensors')]) > 2
-    (tmp_path / 'in/adapter_model.safetensors').write_bytes(b'of something else')
-    ours = GPT.load(tmp_path / 'in')
+    theirs = published('in', BASES[name], torch.bfloat16, '10KB')
+    assert len([*Path('in').glob('*.safetensors')]) > 2
+    fill({'in/adapter_model.safetensors': 'of something else'})
+    ours = GPT.load('in')
     same_logits(theirs, ours)
     text = theirs.generate(IDX[:, :5], attention_mask=torch.ones(3, 5), do_sample=False,
                            max_new_tokens=40, eos_token_id=None, pad_token_id=0)
@@ -101,47 +101,46 @@ adapter_config.json => a merged adapter: transformers' save_pretrained
 model.fp16.safetensors => give a folder that has best.pt, last.pt'''
 
 
-def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path):
-    published(tmp_path)
+def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name():
+    published('.')
     for odd, words in table(LACKING):
-        (tmp_path / 'config.json').write_text(json.dumps(LLAMA | json.loads(odd)))
-        refused(words, GPT.load, tmp_path)
-    (tmp_path / 'config.json').write_text('{}')
-    refused('vocab_size', GPT.load, tmp_path)
-    (tmp_path / 'config.json').write_text(json.dumps(LLAMA))
-    weights = tmp_path / 'model.safetensors'
+        fill({'config.json': json.dumps(LLAMA | json.loads(odd))})
+        refused(words, GPT.load, '.')
+    fill({'config.json': '{}'})
+    refused('vocab_size', GPT.load, '.')
+    fill({'config.json': json.dumps(LLAMA)})
+    weights = Path('model.safetensors')
     weights.write_bytes(weights.read_bytes()[:-100])
-    refused('Safetensor', GPT.load, tmp_path)
+    refused('Safetensor', GPT.load, '.')
     weights.write_text('version https://git-lfs.github.com/spec/v1\n')
-    refused('git lfs pull', GPT.load, tmp_path)
+    refused('git lfs pull', GPT.load, '.')
     for file, words in table(NO_WEIGHTS):
-        weights = weights.rename(tmp_path / file)
-        refused(words, GPT.load, tmp_path)
+        weights = weights.rename(file)
+        refused(words, GPT.load, '.')
         if file.endswith(('.gguf', '.safetensors')):
             refused(words, GPT.load, weights)
 
 
-def test_a_head_in_the_file_counts_though_config_json_says_tied(out, tmp_path):
+def test_a_head_in_the_file_counts_though_config_json_says_tied(out):
     """As in a model that an adapter of its head was merged into. The embedding again is no other."""
-    published(tmp_path, SMOLLM2 | {'tie_word_embeddings': False})
-    theirs = theirs_in(tmp_path, dtype=torch.float32).eval()
-    (tmp_path / 'config.json').write_text(json.dumps(SMOLLM2))
-    ours = GPT.load(tmp_path)
+    theirs = published('.', SMOLLM2 | {'tie_word_embeddings': False})
+    fill({'config.json': json.dumps(SMOLLM2)})
+    ours = GPT.load('.')
     same_logits(theirs, ours)
     hf_model.write(out, *hf_model.translated(ours))
     same_logits(theirs_in(out), ours)
-    tensors = load_file(tmp_path / 'model.safetensors')
+    tensors = load_file('model.safetensors')
     tensors['lm_head.weight'] = tensors['model.embed_tokens.weight'].clone()
-    save_file(tensors, tmp_path / 'model.safetensors')
-    assert not ours.config.tie_embeddings and GPT.load(tmp_path).config.tie_embeddings
+    save_file(tensors, 'model.safetensors')
+    assert not ours.config.tie_embeddings and GPT.load('.').config.tie_embeddings
 
 
 def test_a_tokenizer_with_more_tokens_gets_rows_that_are_the_mean_row(tmp_path):
     """Tokenizer.load adds <|im_start|> and <|im_end|>. The old tokens keep their logits."""
     hf_tokenizer.write(tmp_path, Tokenizer.byte(['<|endoftext|>']), 64)
     for tied in True, False:
-        model = published(tmp_path, LLAMA | {'vocab_size': 257, 'tie_word_embeddings': tied})
-        ours = GPT.load(tmp_path)
+        model = published('.', LLAMA | {'vocab_size': 257, 'tie_word_embeddings': tied})
+        ours = GPT.load('.')
         same_logits(model, ours)
         for rows in ours.embedding.weight, ours.head.weight:
             assert torch.allclose(rows[257:], rows[:257].mean(0).expand(2, -1), atol=1e-6)
@@ -165,60 +164,63 @@ model.Block = Scaled"""
 BYTES = Tokenizer.byte(SPECIAL_TOKENS)
 
 
-@pytest.mark.parametrize('kind', ['hf', 'gguf', 'html'])
-def test_an_export_of_tensors_that_a_llama_lacks_is_refused_and_leaves_nothing(tmp_path, kind):
-    model = GPT(GPTConfig(BYTES.vocab_size, 64, 2, 2, 0, 32))
-    for block in model.blocks:
-        block.scale = torch.nn.Parameter(torch.ones(32))
-    save_run(tmp_path / 'run', model, BYTES)
-    result = run('extras.models.export', f'--ckpt=run --to={kind}', cwd=tmp_path, before=EDITED)
-    mistake(result, 'blocks.0.scale', 'your model.py and a Llama differ')
-    assert {path.name for path in tmp_path.rglob('*.*')} == {'best.pt', 'tokenizer.json'}
-
-
 FIELD = """
 import dataclasses, model
 @dataclasses.dataclass
 class Capped(model.GPTConfig):
     softcap: float = 0.0
 model.GPTConfig = Capped"""
+each_kind = with_each('kind', ['hf', 'gguf', 'html'])
 
 
-@pytest.mark.parametrize('kind', ['hf', 'gguf', 'html'])
-def test_an_export_of_an_option_that_a_llama_lacks_is_refused_unless_it_is_off(tmp_path, kind):
+def exported(model, tokenizer, kind, before):
+    """A command that exports this model, with an edited model.py; it has been tried and left nothing."""
+    save_run('run', model, tokenizer)
+    result = run(f'extras.models.export --ckpt=run --to={kind}', before=before)
+    assert not result.returncode or {path.name for path in Path().rglob('*.*')} == {'best.pt', 'tokenizer.json'}
+    return result
+
+
+@each_kind
+def test_an_export_of_tensors_that_a_llama_lacks_is_refused_and_leaves_nothing(kind):
+    model = GPT(GPTConfig(BYTES.vocab_size, 64, 2, 2, 0, 32))
+    for block in model.blocks:
+        block.scale = torch.nn.Parameter(torch.ones(32))
+    mistake(exported(model, BYTES, kind, EDITED), 'blocks.0.scale & your model.py and a Llama differ')
+
+
+@each_kind
+def test_an_export_of_an_option_that_a_llama_lacks_is_refused_unless_it_is_off(kind):
     """A new field of GPTConfig that adds no tensor."""
-    model = GPT(GPTConfig(500, 64, 2, 2, 0, 32, dropout=0.1, vocab_multiple=64))
-    export = lambda: run('extras.models.export', f'--ckpt=run --to={kind}', cwd=tmp_path, before=FIELD)
+    model, tokenizer = GPT(GPTConfig(500, 64, 2, 2, 0, 32, dropout=0.1, vocab_multiple=64)), Tokenizer.train(SOURCE, 500)
     model.config.softcap = 30.0
-    save_run(tmp_path / 'run', model, Tokenizer.train(SOURCE, 500))
-    mistake(export(), "{'softcap': 30.0}", 'other programs would run another model')
-    assert {path.name for path in tmp_path.rglob('*.*')} == {'best.pt', 'tokenizer.json'}
+    mistake(exported(model, tokenizer, kind, FIELD), "{'softcap': 30.0} & other programs would run another model")
     model.config.softcap = 0.0
-    save_run(tmp_path / 'run', model, Tokenizer.train(SOURCE, 500))
-    ok(export())
+    ok(exported(model, tokenizer, kind, FIELD))
 
 
 # --- a folder to publish, and a model of others: more pretraining, SFT, a chat --------------------
-@pytest.mark.parametrize('stage', [{}, {'stage': 'sft'}])
-def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path, stage):
-    """Nothing is replaced. The card's example asks a model of chats in its template."""
-    tokenizer, hf = Tokenizer.train(SOURCE, 500), tmp_path / 'hf'
+@with_each('stage', [{}, {'sample_prompt': 'ROMEO:\n'}, {'stage': 'sft'}])
+def test_an_export_generates_what_ours_does_and_its_card_is_true(stage):
+    """Nothing is replaced. The card's example continues the prompt of the run's samples, or asks a
+    model of chats in its template, whatever that learned; no prompt of another model is in it."""
+    tokenizer, hf = Tokenizer.train(SOURCE, 500), Path('hf')
     torch.manual_seed(0)
     model = GPT(GPTConfig(500, 64, 2, 4, 2, 32, vocab_multiple=64))
-    save_run(tmp_path, model, tokenizer, config={'init_from': 'out/base'} | stage, step=7)
-    (tmp_path / 'eval.json').write_text('scores')
-    export = lambda: run('extras.models.export', '--ckpt=best.pt --to=hf', cwd=tmp_path)
-    ok(export())
-    mistake(export(), 'hf already exists')
+    save_run('.', model, tokenizer, config={'init_from': 'out/base'} | stage, step=7)
+    fill({'eval.json': 'scores'})
+    command = 'extras.models.export --ckpt=best.pt --to=hf'
+    ok(run(command))
+    mistake(run(command), 'hf already exists')
     assert (hf / 'eval.json').read_text() == 'scores'
     card = (hf / 'README.md').read_text()
     assert all(word in card for word in ("init_from = 'out/base'", 'license: other', 'at step 7'))
     names, example = {}, re.search('```python\n(.*?)```', card, re.S)[1]
     exec(example.replace("'.'", repr(str(hf))), names)
     theirs, idx = names['model'], names['ids']['input_ids']
-    question = [{'role': 'user', 'content': 'Write mean(values).'}]
-    wanted = tokenizer.render(question, add_generation_prompt=True)[0] if stage else (
-        [*tokenizer.first, *tokenizer.encode('def mean(values):')])
+    question = [{'role': 'user', 'content': 'YOUR QUESTION'}]
+    wanted = tokenizer.render(question, add_generation_prompt=True)[0] if 'stage' in stage else (
+        [*tokenizer.first, *tokenizer.encode('ROMEO:' if stage else 'The')])
     assert idx.tolist() == [wanted]
     config = theirs.generation_config
     assert config.eos_token_id == tokenizer.stop
@@ -246,33 +248,30 @@ def test_the_commands_of_the_page_continue_fine_tune_chat_and_export(
     commands = re.findall('^python .*', section, re.M)
     assert len(commands) == 7
     text = f'--source={python_files}/asyncio'
-    ok(run('clean.py', text, '--out_dir=data/mine_clean', cwd=tmp_path))
+    ok(run('clean.py', text, '--out_dir=data/mine_clean'))
     for command in commands:
         _, script, *flags = shlex.split(command)
         flags += FLAGS[script].split()
         talk = "import io, sys; sys.stdin = io.StringIO('hi\\n')"
-        printed = ok(run(script, *flags, cwd=tmp_path, before=SHORT_SAMPLES + talk))
+        printed = ok(run(script, *flags, before=SHORT_SAMPLES + talk))
         # of a conversation without a system message, the template's, once
         assert printed.count('<|im_start|>system') == (script == 'sft.py')
-    mistake(run('train.py', f'--data_dir={data_dir} --init_from=SmolLM2-135M', cwd=tmp_path),
-            'another tokenizer', '--tokenizer=SmolLM2-135M/tokenizer.json')
-    ok(run('extras.models.export', '--ckpt=out/smol --to=hf', cwd=tmp_path))
+    mistake(run(f'train.py --data_dir={data_dir} --init_from=SmolLM2-135M'),
+            'another tokenizer & --tokenizer=SmolLM2-135M/tokenizer.json')
+    ok(run('extras.models.export --ckpt=out/smol --to=hf'))
     for out in 'more', 'smol':
-        losses = series(tmp_path / 'out' / out, 'val_loss')
+        losses = series(f'out/{out}', 'val_loss')
         assert losses[-1] < losses[0] - 0.02, (out, losses)
     assert "init_from = 'SmolLM2-135M'" in (tmp_path / 'out/smol/hf/README.md').read_text()
 
 
 # --- a longer context -----------------------------------------------------------------------------
-def test_train_py_makes_the_context_longer_and_twice_as_if_at_once(base_run, data_dir, tmp_path):
+def test_train_py_makes_the_context_longer_and_twice_as_if_at_once(base_run, data_dir):
     """Its first loss is that of the stretched model."""
-    short = ['--max_steps=1', '--warmup_steps=0']
-    longer = lambda out, base, n: ok(train(
-        data_dir, tmp_path / out, f'--init_from={base} --block_size={n}', *short))
-    longer('a', base_run, 64)
-    longer('b', tmp_path / 'a', 128)
+    for out, base, n in ('a', base_run, 64), ('b', 'a', 128):
+        ok(train(data_dir, out, f'--init_from={base} --block_size={n} --max_steps=1 --warmup_steps=0'))
     wanted = GPT.load(base_run, block_size=128, rope_scaling=(4.0, 1.0, 4.0, 32.0))
-    assert GPT.load(tmp_path / 'b').config == wanted.config
+    assert GPT.load('b').config == wanted.config
 
 
 # --- LoRA -----------------------------------------------------------------------------------------

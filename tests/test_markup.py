@@ -6,8 +6,7 @@ import random
 import sysconfig
 import time
 
-import pytest
-from conftest import read_rows, table
+from conftest import read_rows, table, with_each
 
 from clean import normalise, prose_reason
 from extras.text.markup import fix_mojibake, strip_html, strip_latex, without_data
@@ -17,7 +16,7 @@ TABLE = read_rows(pathlib.Path(__file__).with_name('markup.jsonl'))
 FORMS = {'html': strip_html, 'latex': strip_latex, 'data': without_data}
 
 
-@pytest.mark.parametrize('row', TABLE, ids=[row['text'][:60] for row in TABLE])
+@with_each('row', TABLE, ids=[row['text'][:60] for row in TABLE])
 def test_markup_goes_and_the_text_stays(row):
     assert FORMS[row['form']](row['text']).strip() == row['expected']
 
@@ -55,13 +54,13 @@ def damage(text, encoding):
     return ''.join(bytes([b]).decode(encoding, 'ignore') or chr(b) for b in text.encode())
 
 
-@pytest.mark.parametrize('text', INNOCENT + SENTENCES)
+@with_each('text', INNOCENT + SENTENCES)
 def test_right_letters_stay(text):
     assert fix_mojibake(text) == text and fix_mojibake(text * 20) == text * 20
 
 
-@pytest.mark.parametrize('encoding', ['cp1252', 'latin-1', 'cp1253'])
-@pytest.mark.parametrize('text', SENTENCES)
+@with_each('encoding', ['cp1252', 'latin-1', 'cp1253'])
+@with_each('text', SENTENCES)
 def test_utf8_that_was_read_wrongly_is_repaired_also_twice_and_in_parts(text, encoding):
     wrong = damage(text, encoding)
     assert wrong != text and fix_mojibake(wrong) == text
@@ -100,14 +99,14 @@ def hidden(text, is_code=False):
     return hide(text, found, is_code), {kind: n for kind, n in found.items() if n and ' ' not in kind}
 
 
-@pytest.mark.parametrize('row', HIDDEN, ids=[row['text'] for row in HIDDEN])
+@with_each('row', HIDDEN, ids=[row['text'] for row in HIDDEN])
 def test_what_is_personal_goes_and_every_other_letter_stays(row):
     counts = {kind: n for kind in ('email', 'phone', 'ssn', 'key')
               if (n := row['hidden'].count(f'<{kind.upper()}>'))}
     assert hidden(row['text'], row.get('is_code', False)) == (row['hidden'], counts)
 
 
-@pytest.mark.parametrize('frame', FRAMES)
+@with_each('frame', FRAMES)
 def test_each_kind_goes_whatever_stands_around_it(frame):
     for kind, text in PERSONAL:
         # a long key may end with the _ of Markdown
@@ -137,11 +136,11 @@ PARTS = r"""a @ 1- < $ $$ - { \ % & &#1 \begin{ \begin{equation} \begin{verbatim
 <!-- <script> <pre> <math> <ruby> <rt> <rp> <? <a" <a\nb=" a. a@ a@a. a%40 +4/ 555- eyJ- xoxb- sk- Ã β€ Ãƒ ðŸ
 data: data:;base64, data:,<svg ;a=b ~~~ \begin{picture} \iffalse <math><span>
 ``` /* a, =x; f(""".split()
-PARTS += [' ', '\n', '1 ', '+1 ', '(555) ', '<p ', "<p a='", r'\emph{a ', '-----BEGIN ', '{{ ', '\\label{{',
-          '$a\n', '%\n', '\\c ', r'\SI{', r'\def\a{', r'\def\a{\a\a}', r'\newcommand{\a}[2][b]{\a[#1]{#2#2}}\a{',
-          '\n ', '-----BEGIN A', '\n=a', '(\n', '\u0301\u0323', '\x1b[', '\x1b]', '\x1bP', 'x\b',
-          '\b', '\n\n   ', '\n\n   a', '\n#+begin_src', ']\n----\n', '\n   \n\ta', '\n~~~', '"""', "'\n",
-          '\u200b', '\u0e01\u200b', '<math><span aria-hidden="true">', '<span aria-hidden="true"><math></span>']
+PARTS += (' |\n|1 |+1 |(555) |<p |<p a=\'|\\emph{a |-----BEGIN |{{ |\\label{{|$a\n|%\n|\\c |'
+          '\\SI{|\\def\\a{|\\def\\a{\\a\\a}|\\newcommand{\\a}[2][b]{\\a[#1]{#2#2}}\\a{|\n |'
+          '-----BEGIN A|\n=a|(\n|\u0301\u0323|\x1b[|\x1b]|\x1bP|x\b|\b|\n\n   |\n\n   a|'
+          '\n#+begin_src|]\n----\n|\n   \n\ta|\n~~~|"""|\'\n|\u200b|\u0e01\u200b|'
+          '<math><span aria-hidden="true">|<span aria-hidden="true"><math></span>').split('|')
 N = 12_000
 
 
@@ -157,7 +156,7 @@ FUNCTIONS = [strip_html, strip_latex, fix_mojibake, without_data, prose_reason,
              lambda text: hide(text, collections.Counter(), True)]
 
 
-@pytest.mark.parametrize('function', FUNCTIONS)
+@with_each('function', FUNCTIONS)
 def test_no_text_takes_more_than_its_share_of_time(function):
     """Of markup, masks, rules and the normalization of prose. At 4 N over that at N, or over a plain
     text's: linear work grows by 4, quadratic by 16."""

@@ -3,9 +3,8 @@ import re
 import string
 
 import numpy as np
-import pytest
 import torch
-from conftest import mistake, ok, read_rows, run, series, train, write_bins
+from conftest import mistake, ok, read_rows, run, series, train, with_each, write_bins
 from test_model import lively
 
 from extras.training.objectives import document_mask, hide_spans, hide_tokens, span_lengths
@@ -27,7 +26,7 @@ def test_of_15_percent_80_are_masked_10_random_10_kept():
         assert abs(found.mean() - share) < 4 * (share * (1 - share) / found.size) ** 0.5 + 0.1 / 256
 
 
-@pytest.mark.parametrize('T', [8, 33, 150, 299])
+@with_each('T', [8, 33, 150, 299])
 def test_spans_are_invertible_and_fill_the_context(T):
     n_text, n_hidden, n_spans = span_lengths(T)
     assert n_text + 2 * n_spans <= T < n_text + 2 * n_spans + 4
@@ -60,18 +59,18 @@ FLAGS = ('--max_steps=100 --n_embd=64 --batch_size=16 --optimizer=muon --learnin
          '--eval_interval=100 --save_interval=100 --dtype=float32')
 
 
-@pytest.mark.parametrize('objective', ['mlm', 'span'])
-def test_a_model_that_fills_gaps_fills_them(tmp_path, objective):
+@with_each('objective', ['mlm', 'span'])
+def test_a_model_that_fills_gaps_fills_them(objective):
     ids = np.array(TOKENIZER.encode('abcdefgh ' * 9000), np.uint16)
-    data, out = write_bins(tmp_path / 'data', ids, TOKENIZER), tmp_path / 'run'
-    ok(train(data, out, f'--objective={objective}', FLAGS))
-    first, last = series(out, 'val_loss')
+    write_bins('data', ids, TOKENIZER)
+    ok(train('data', 'out', f'--objective={objective}', FLAGS))
+    first, last = series('out', 'val_loss')
     assert last < first / 2
-    assert all(row.get('val_bpb') is None for row in read_rows(out / 'metrics.jsonl'))
+    assert all(row.get('val_bpb') is None for row in read_rows('out/metrics.jsonl'))
     gap = 'c<|mask|>e<|mask|>' if objective == 'mlm' else '<|mask|>'    # a span has 4 of 30
-    fill = lambda prompt: run('extras.models.fill', f'--ckpt={out} --prompt={prompt}')
+    fill = lambda prompt: run(f'extras.models.fill --ckpt=out --prompt={prompt}')
     text = ok(fill(f'fgh ab{gap}gh abcdefgh abcdefgh'))
     assert text.splitlines()[-1] == 'fgh abcdefgh abcdefgh abcdefgh'
-    mistake(fill('aaa'), objective, '<|mask|>')
-    mistake(run('extras.models.fill', f'--ckpt={out}/gone --prompt=a'), f'{out}/gone does not exist')
-    mistake(run('eval.py', f'--ckpt={out} --data_dir={data}'), objective)
+    mistake(fill('aaa'), f'{objective} & <|mask|>')
+    mistake(run('extras.models.fill --ckpt=out/gone --prompt=a'), 'out/gone does not exist')
+    mistake(run('eval.py --ckpt=out --data_dir=data'), objective)

@@ -1,4 +1,5 @@
 """The page that export.py writes: what its models answer in Chromium, and what it shows."""
+import functools
 import html
 import json
 import math
@@ -6,9 +7,10 @@ import re
 import shutil
 import subprocess
 import tempfile
+from pathlib import Path
 
 import pytest
-from conftest import mistake, ok, refused, run, save_run
+from conftest import mistake, ok, refused, run, save_run, shared_fixture
 from test_model import lively
 from test_sample import TOKENIZER, alone, chain
 
@@ -76,7 +78,7 @@ ask_all(ASKED).catch(e => e.message).then(value => document.body.dataset.rows = 
 </script>"""
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def shown(tmp_path_factory):
     """(ask(requests), {name: (model, tokenizer)}, the page of these models): grouped
     heads, a tied matrix, and one that says ok. A pattern of llama.cpp has ++, which JavaScript
@@ -136,6 +138,10 @@ def test_a_link_to_a_problem_fills_in_the_question_and_nothing_is_asked_before_a
     plain = lambda text: re.sub('[\0-\x20\x7f\ufffd]', '', text)
     assert [*map(plain, texts)] == [*map(plain, wanted)] and any(wanted)
     assert 'data-error' not in dom and int(re.search('data-wider="(.*?)"', dom)[1]) <= 0
+    exports.publish_html(path, {'knows': models['knows']}, [], None)
+    path.write_text(path.read_text() + '<script>document.body.dataset.seen = document.body.innerText</script>')
+    seen = re.search('data-seen="(.*?)"', visited(f'file://{path}'), re.S)[1]
+    assert 'write a question' in seen and not re.search('problem|Python|test|verdict', seen)
 
 
 @in_chromium
@@ -185,15 +191,19 @@ def test_the_file_needs_nothing_else_and_shows_texts_only_as_text(shown):
     assert in_page(page)['problems'][2]['prompt'] == PROBLEMS[2]['prompt']
 
 
-def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp_path):
-    save_run(tmp_path / 'chat', chain('\nok', '<|im_end|>'), TOKENIZER, config={'stage': 'sft'})
-    save_run(tmp_path / 'odd', lively(vocab_size=2), Tokenizer.char('ab'))
-    export = lambda *flags: run('extras.models.export', *flags, cwd=tmp_path)
+def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(monkeypatch):
+    save_run('chat', chain('\nok', '<|im_end|>'), TOKENIZER, config={'stage': 'sft'})
+    save_run('odd', lively(vocab_size=2), Tokenizer.char('ab'))
+    export = functools.partial(run, 'extras.models.export')
     ok(export('--to=html --ckpt=chat --out=a.html'))
-    model, = in_page((tmp_path / 'a.html').read_text())['models']
-    assert (model['chat'], model['judged']) == (True, {})       # programs run only if that is typed
-    mistake(export('--to=html --ckpt=odd'), 'our own bpe', '--to=hf, and transformers serve')
+    page = in_page(Path('a.html').read_text())
+    assert page['models'][0]['chat'] and not page['models'][0]['judged']
+    assert page['problems'] == []               # problems, and programs, only if that is typed
+    mistake(export('--to=html --ckpt=odd'), "odd can't be in a page, because its tokenizer (char) is not of "
+            'prepare.py --tokenizer=bpe; use sample.py')
     mistake(export('--ckpt=odd,chat'), 'takes one --ckpt')
-    for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
-        refused('our own bpe', exports.publish_html, tmp_path / 'no.html',
-                   {'odd': (lively(**how), TOKENIZER)}, PROBLEMS, None)
+    monkeypatch.setattr(exports, 'LARGEST', 99_999)
+    for how, reason in (({'rope_scaling': (2.0,)}, 'context was extended'), ({'qkv_bias': True}, 'is a Qwen'),
+                        ({'qk_norm': True}, 'is a Qwen'), ({'n_embd': 96}, 'parameters, more than 99,999;')):
+        refused(f'because it.* {reason}', exports.publish_html, Path('no.html'),
+                {'odd': (lively(**how), TOKENIZER)}, PROBLEMS, None)

@@ -9,9 +9,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from conftest import ROOT, mistake, ok, run, save_run, write
+from conftest import ROOT, fill, mistake, ok, python, read_rows, run, save_run, table, with_each, write
 from exercise import EMPTY, EXERCISES, blanked, copy_project, grade, ids_of, verdict
 from tour import BLOCK, OURS, PAGE, YOURS, pieces
 
@@ -170,32 +171,35 @@ def test_every_command_uses_settings_and_configs_that_exist():
         assert re.search(rf'\b{name}\b', ''.join(SCRIPTS.values())), name
 
 
-def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, python_files):
+SMALL = """
+clean.py => --dedup=none
+prepare.py => --vocab_size=512
+chats.py => --pii=True
+train.py => --max_steps=4 --warmup_steps=1 --n_layer=1 --n_embd=32 --data_dir=data/mine --block_size=64 --eval_tokens=640
+sft.py => --max_steps=2 --init_from=out/mine --base_dir=data/mine
+sample.py => --max_new_tokens=9"""
+
+
+def test_the_commands_for_your_own_text_and_settings_run_in_order(python_files):
     """Files and models of the run that README begins with are replaced; flags make runs small."""
-    write(tmp_path / 'chats.jsonl', [{'instruction': f'Who is {i}?', 'output': 'A parrot.'}
+    write('chats.jsonl', [{'instruction': f'Who is {i}?', 'output': 'A parrot.'}
                                      for i in range(40)])
-    small = {'clean.py': '--dedup=none', 'prepare.py': '--vocab_size=512', 'chats.py': '',
-             'train.py': '--max_steps=4 --warmup_steps=1 --n_layer=1 --n_embd=32 '
-                         '--data_dir=data/mine --block_size=64 --eval_tokens=640',
-             'sft.py': '--max_steps=2 --init_from=out/mine --base_dir=data/mine',
-             'sample.py': '--max_new_tokens=9'}
+    small = {name: flags.split() for name, flags in table(SMALL, ' => ')}
     own = [c for c in commands(README) if re.search('(data|out)/(mine|chats)', c)]
     assert {*map(script_of, own)} == {*small} and len(own) == 7
     for command in own:
         command = command.replace('=docs ', f'={python_files} ')
         command = re.sub('/quickstart(?= |$)', '/mine', command)
         _, script, *arguments = words(command.replace(' config/', f' {ROOT}/config/'))
-        ok(run(script, *arguments, *small[script].split(), cwd=tmp_path))
+        ok(run(script, *arguments, *small[script]))
 
 
-def test_the_one_liners_print_what_their_comments_say(data_dir, conversations, base_run, tmp_path):
+def test_the_one_liners_print_what_their_comments_say(data_dir, conversations, base_run):
     for name, folder in (('data/quickstart', data_dir), ('data/sft', conversations),
                          ('out/quickstart', base_run)):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).symlink_to(folder)
+        shutil.copytree(folder, name)
     lines = blocks('bash', text_of('docs/trouble.md').split('## One-liners')[1])[0]
-    printed = subprocess.check_output(lines.replace('python ', f'{sys.executable} '), shell=True,
-                                      cwd=tmp_path, text=True)
+    printed = subprocess.check_output(lines.replace('python ', f'{sys.executable} '), shell=True, text=True)
     assert re.fullmatch(r"\{'train': \d.*\n60\n.*parameters: .*\n(.* lr: 0\.\d.*\n)+", printed), printed
 
 
@@ -223,34 +227,43 @@ AUTO = ' --init_from=auto'
 def full_run(tmp_path):
     """full_run(*arguments, end='') -> the exit code, what it printed, and the commands that ran."""
     for name in 'config/a.py', 'extras/tasks/b.py', 'data/mined/train.jsonl', 'data/sft/train.jsonl':
-        write(tmp_path / name, [name])
-    shutil.copy(ROOT / 'run.sh', tmp_path)
-    for name in 'model.py', 'requirements.txt', '.venv/installed-requirements.txt':
-        write(tmp_path / name, [])
-    write(tmp_path / '.venv/bin/python', [])
-    for name, text in {'.venv/bin/python': PYTHON, 'old': '', 'pip': '', 'uname': 'echo Linux',
-                       'nvidia-smi': 'exit 9'}.items():
-        (tmp_path / name).write_text(text or '#!/bin/sh')
-        (tmp_path / name).chmod(0o755)
+        write(name, [name])
+    shutil.copy(ROOT / 'run.sh', '.')
+    shell = '#!/bin/sh'
+    fill(dict.fromkeys(['model.py', 'requirements.txt', '.venv/installed-requirements.txt'], ''))
+    fill({'.venv/bin/python': PYTHON, 'old': shell, 'pip': shell, 'uname': 'echo Linux', 'nvidia-smi': 'exit 9'})
+    for name in '.venv/bin/python', 'old', 'pip', 'uname', 'nvidia-smi':
+        os.chmod(name, 0o755)
 
     def full_run(*arguments, end=''):
-        (tmp_path / 'end').write_text(end + '\n')
-        (tmp_path / 'calls').write_text('')
-        done = subprocess.run(['bash', 'run.sh', *arguments], cwd=tmp_path, text=True,
+        fill({'end': f'{end}\n', 'calls': ''})
+        done = subprocess.run(['bash', 'run.sh', *arguments], text=True,
                               capture_output=True, start_new_session=True,
                               env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'})
-        return done.returncode, done.stdout + done.stderr, (tmp_path / 'calls').read_text().splitlines()
+        return done.returncode, done.stdout + done.stderr, Path('calls').read_text().splitlines()
     return full_run
 
 
-def test_a_full_run_that_was_interrupted_goes_on_there(full_run, tmp_path):
+# which command is interrupted, how, and the exit code of run.sh
+INTERRUPTED = f"""
+0 {KILL} -9
+2 {CTRL_C} 130
+5 {FAIL} 1
+7 {KILL} -9
+9 {KILL} -9
+12 {CTRL_C} 130
+16 {KILL} -9
+21 {CTRL_C} 130"""
+
+
+def test_a_full_run_that_was_interrupted_goes_on_there(full_run):
     """Killed, by Ctrl-C or by a command that fails. The command that was interrupted runs again; a
     trainer that had begun resumes."""
     code, printed, calls = full_run()
     assert (code, len(calls)) == (0, 22) and '22 of 22, after 0 minutes' in printed, printed
     assert 'full run starts over' not in printed and full_run()[::2] == (0, [])
-    for i, how, code in ((0, KILL, -9), (2, CTRL_C, 130), (5, FAIL, 1), (7, KILL, -9), (9, KILL, -9),
-                         (12, CTRL_C, 130), (16, KILL, -9), (21, CTRL_C, 130)):
+    for i, how, code in table(INTERRUPTED, None):
+        i, code = int(i), int(code)
         begun = full_run('--again', end=f'{how} {calls[i]}')
         assert 'full run starts over' in begun[1] and begun[::2] == (code, calls[:i + 1]), begun
         assert code == -9 or 'continues from here' in begun[1]
@@ -258,46 +271,42 @@ def test_a_full_run_that_was_interrupted_goes_on_there(full_run, tmp_path):
         first = calls[i].replace(' --overwrite=True', AUTO) if ' config/' in calls[i] else calls[i]
         assert resumed[::2] == (0, [first, *calls[i + 1:]]), resumed
         assert f'{i} of 22 finished before' in resumed[1] or i == 0
-        mixed = (tmp_path / 'data/rejection/train.jsonl').read_text().split()
-        assert mixed == ['"data/mined/train.jsonl"', '"data/sft/train.jsonl"']
+        mixed = read_rows('data/rejection/train.jsonl')
+        assert mixed == ['data/mined/train.jsonl', 'data/sft/train.jsonl']
 
 
-def test_a_full_run_with_another_script_begins_anew_and_with_another_command_from_there(
-        full_run, tmp_path):
+def test_a_full_run_with_another_script_begins_anew_and_with_another_command_from_there(full_run):
     calls = full_run()[2]
     full_run('--again', end=f'{KILL} {calls[9]}')
-    write(tmp_path / 'model.py', [1])
+    write('model.py', [1])
     code, printed, again = full_run()
     assert 'because a script has changed' in printed and (code, again) == (0, calls)
-    run_sh = (tmp_path / 'run.sh').read_text()
-    (tmp_path / 'run.sh').write_text(run_sh.replace('dpo.py --overwrite', 'dpo.py --beta=1 --overwrite'))
+    fill({'run.sh': text_of('run.sh').replace('dpo.py --overwrite', 'dpo.py --beta=1 --overwrite')})
     changed = [call.replace('dpo.py --over', 'dpo.py --beta=1 --over') for call in calls]
     assert full_run()[::2] == (0, changed[9:]) and calls[9] != changed[9]
     assert full_run()[::2] == (0, [])
 
 
-def test_without_a_gpu_pytorch_is_the_one_for_cpus_and_the_usual_one_if_its_index_is_silent(
-        full_run, tmp_path):
+def test_without_a_gpu_pytorch_is_the_one_for_cpus_and_the_usual_one_if_its_index_is_silent(full_run):
     """Nothing else comes from PyTorch's index. A .venv that can't install is said."""
-    (tmp_path / 'requirements.txt').write_text('torch>=2\nnumpy\n')
-    shutil.copy(tmp_path / 'requirements.txt', tmp_path / '.venv/installed-tests-requirements.txt')
+    fill({'requirements.txt': 'torch>=2\nnumpy\n'})
+    shutil.copy('requirements.txt', '.venv/installed-tests-requirements.txt')
     pip = '-m pip install --disable-pip-version-check --no-compile'
     cpu = (f'{pip} --index-url=https://download.pytorch.org/whl/cpu --no-deps --retries=0 '
            '--timeout=10 torch>=2')
     usual = [f'{pip} -r requirements.txt', 'learn/tour.py --allow_code_execution=True']
-    stamp = tmp_path / '.venv/installed-requirements.txt'
+    stamp = Path('.venv/installed-requirements.txt')
     for how in 'true', 'false':
         stamp.unlink()
         code, printed, calls = full_run('tour', end=f'{how} {cpu}')
         assert (code, calls) == (0, [cpu, *usual]) and 'about 200 MB' in printed, printed
         assert ('about 3 GB' in printed) == (how == 'false')
     assert full_run('tour')[2] == usual[1:]                         # once
-    (tmp_path / 'nvidia-smi').write_text('#!/bin/sh')
+    fill({'nvidia-smi': '#!/bin/sh'})
     stamp.unlink()
     assert full_run('tour')[2] == usual
     for lacks, said in ('pip', 'uv pip install pip'), ('old', '.venv/bin/python is Python 3.9.18'):
-        (tmp_path / lacks).write_text('#!/bin/sh\nexit 1')
-        stamp.write_text('')
+        fill({lacks: '#!/bin/sh\nexit 1', stamp: ''})
         code, printed, calls = full_run('tour')
         assert code == 2 and said in printed and not calls
 
@@ -346,27 +355,28 @@ def test_every_exercise_has_a_row_of_the_page_tests_that_exist_and_a_hole_withou
 
 
 # the usual mistake of each exercise: what it replaces in our file, and by what
-MISTAKES = {
-    'pass_at_k': ('math.comb(n - c, k) / math.comb(n, k)', '(1 - c / n) ** k'),
-    'schedule': ('(step + 1) / warmup_steps', 'step / warmup_steps'),
-    'rms_norm': ('F.rms_norm(x.float(),', 'F.rms_norm(x.float() - x.float().mean(-1, True),'),
-    'rope': ('b * cos + a * sin', 'b * cos - a * sin'),
-    'top_p': ('p.cumsum(dim=-1) - p >= top_p', 'p.cumsum(dim=-1) >= top_p'),
-    'chat_mask': ('mask += [0] * len(header)', "mask += [int(role == 'assistant')] * len(header)"),
-    'targets': ('np.where(mask[1:]', 'np.where(mask[:-1]'),
-    'dpo': ('-F.logsigmoid(chosen - rejected)', '-torch.sigmoid(chosen - rejected).log()'),
-    'bpe_encode': ('ranks.get(merged[i], math.inf)', '-ranks.get(merged[i], -1)'),
-    'attention': ('mask is None and x.shape[1] > 1', 'mask is None'),
-    'minhash': ('a * x[i:i + 120] + b', 'x[i:i + 120] + b'),
-    'accumulation': ('(y != IGNORE).sum() / n_targets.clamp(min=1)', '1.0'),
-    'batch_order': ('default_rng([seed, epoch])', 'default_rng([seed])'),
-    'resume': ("opt.state_dict()['state'] if name == 'last.pt' else {}", '{}'),
-    'bpe_train': ('(-frequency[pair], pair)', '(-frequency[pair], -pair[0], -pair[1])')}
+MISTAKES = r'''
+pass_at_k: math.comb(n - c, k) / math.comb(n, k) => (1 - c / n) ** k
+schedule: (step + 1) / warmup_steps => step / warmup_steps
+rms_norm: F.rms_norm(x.float(), => F.rms_norm(x.float() - x.float().mean(-1, True),
+rope: b * cos + a * sin => b * cos - a * sin
+top_p: p.cumsum(dim=-1) - p >= top_p => p.cumsum(dim=-1) >= top_p
+chat_mask: mask += [0] * len(header) => mask += [int(role == 'assistant')] * len(header)
+targets: np.where(mask[1:] => np.where(mask[:-1]
+dpo: -F.logsigmoid(chosen - rejected) => -torch.sigmoid(chosen - rejected).log()
+bpe_encode: ranks.get(merged[i], math.inf) => -ranks.get(merged[i], -1)
+attention: mask is None and x.shape[1] > 1 => mask is None
+minhash: a * x[i:i + 120] + b => x[i:i + 120] + b
+accumulation: (y != IGNORE).sum() / n_targets.clamp(min=1) => 1.0
+batch_order: default_rng([seed, epoch]) => default_rng([seed])
+resume: opt.state_dict()['state'] if name == 'last.pt' else {} => {}
+bpe_train: (-frequency[pair], pair) => (-frequency[pair], -pair[0], -pair[1])'''
+MISTAKES = {name: change.split(' => ') for name, change in table(MISTAKES, ': ')}
 # They would also spoil the others' tests, of attention or of a run.
-LATER = {'targets', 'bpe_encode', 'attention', 'accumulation', 'resume'}
+LATER = {*'targets bpe_encode attention accumulation resume'.split()}
 
 
-@pytest.mark.parametrize('names', [set(), MISTAKES.keys() - LATER, LATER])
+@with_each('names', [set(), MISTAKES.keys() - LATER, LATER])
 def test_every_exercise_is_passed_by_our_function_and_failed_by_its_usual_mistake(names):
     answers = {e.file: text_of(e.file) for e in EXERCISES}
     for e in EXERCISES:
@@ -382,11 +392,20 @@ def test_every_exercise_is_passed_by_our_function_and_failed_by_its_usual_mistak
         assert bool(spoiled) == (e.name in names), (e.name, failed)
 
 
+def test_an_answer_that_takes_much_memory_or_computes_in_float32_without_a_scaler_fails():
+    one_array = text_of('dedup.py').replace('120', '10 ** 9')
+    plain = text_of('train.py').replace('        with autocast:\n            mean_loss = net(',
+                                        '        if True:\n            mean_loss = net(')
+    plain = plain.replace('scaler.scale(mean_loss * fraction * world)', '(mean_loss * fraction * world)')
+    tests = [name for e in EXERCISES if e.name in ('minhash', 'accumulation') for name in ids_of(e)[2:]]
+    result = grade(tests, {'dedup.py': one_array, 'train.py': plain})
+    assert len(tests) == 3 and '3 failed' in result.stdout and 'passed' not in result.stdout
+
+
 def test_a_reader_begins_is_told_what_is_missing_or_wrong_and_passes(tmp_path):
     """The whole way of one exercise, in a copy of the project."""
     copy_project(tmp_path)
-    call = lambda: subprocess.run([sys.executable, tmp_path / 'learn/exercise.py', '1'],
-                                  text=True, capture_output=True)
+    call = functools.partial(python, tmp_path / 'learn/exercise.py', '1')
     assert 'exercises/pass_at_k/eval.py, line ' in ok(call())
     mine = tmp_path / 'exercises/pass_at_k/eval.py'
     begun = mine.read_text()

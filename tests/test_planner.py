@@ -1,10 +1,9 @@
 """The plan of a run: against the cases of the papers and sums by hand."""
-import json
 import re
 import runpy
 
 import pytest
-from conftest import ROOT, mistake, ok, run, table
+from conftest import ROOT, fill, mistake, ok, run, table
 
 from model import GPTConfig
 from extras.training import planner
@@ -63,20 +62,20 @@ def test_a_preset_has_the_parameters_that_it_states(plan):
         assert f' {n} parameters' in text
 
 
-def test_it_says_what_fits_and_what_the_data_at_hand_are(plan, tmp_path):
+def test_it_says_what_fits_and_what_the_data_at_hand_are(plan):
     assert 'fits: nothing; take --micro_batch_size=1, more dev' in plan('1xA100', LLAMA)
     said = plan('8xA100 40GB', micro_batch_size=8)
     assert 'fits: shard=ddp with grad_checkpoint, shard=zero2, shard=fsdp\n' in said
-    (tmp_path / 'meta.json').write_text(json.dumps(
-        {'vocab_size': 336, 'dtype': 'uint16', 'tokens': {'train': 4096}}))
+    fill({'meta.json': '{"vocab_size": 336, "dtype": "uint16", "tokens": {"train": 4096}}'})
     out = plan('2xH100', {**shape(1, 64, 2, 4, 0, 64), 'vocab_size': 0}, batch_size=32,
-               micro_batch_size=7, max_steps=16, data_dir=str(tmp_path))
+               micro_batch_size=7, max_steps=16, data_dir='.')
     for words in ' + 4 sequences', 'vocab_size=336', ': 8.00 epochs':    # 4 divides 16, not 7
         assert words in out
 
 
 def test_train_py_prints_a_plan_and_writes_nothing(tmp_path):
-    out = ok(run('train.py', '--plan=RTX 4090 --out_dir=x --init_from=auto', cwd=tmp_path))
+    out = ok(run('train.py --plan=RTX 4090 --out_dir=x --init_from=auto'))
     assert '1 x RTX 4090: 165 TFLOP/s and 24 GB each' in out and not list(tmp_path.iterdir())
-    mistake(run('train.py', '--plan=8xH100 --n_head=7', cwd=tmp_path), 'n_head=7')
-    mistake(run('train.py', '--plan=8xP100', cwd=tmp_path), '8xH100', '4x312:80', 'B200', '8xP100')
+    mistake(run('train.py --plan=8xH100 --n_head=7'), 'n_head=7')
+    mistake(run('train.py --plan=8xH100 --batch_size=12'), 'batch_size=12 must be a multiple of the 8 processes')
+    mistake(run('train.py --plan=8xP100'), '8xH100 & 4x312:80 & B200 & 8xP100')

@@ -3,9 +3,10 @@ run.sh."""
 import math
 import os
 import re
+from pathlib import Path
 
 import pytest
-from conftest import each_is_a_mistake, lift, ok, read_json, run, write
+from conftest import each_is_a_mistake, fill, lift, ok, read_json, run, write
 from matplotlib.figure import Figure
 
 CONFIG = {'max_steps': 1000, 'vocab_size': 4096}
@@ -35,36 +36,36 @@ POLICY = [{'step': step, 'loss': 0.001, 'reward': 0.5, 'entropy': NAN,
 
 def home(folder, rows, config=CONFIG):
     """A run's folder. The last line of its log is being written."""
-    path = write(folder / 'metrics.jsonl', rows)
+    path = write(f'{folder}/metrics.jsonl', rows)
     path.write_text(path.read_text('utf-8').replace('NaN', 'null') + '{"step": 4')
-    write(folder / 'config.json', [config])
+    write(f'{folder}/config.json', [config])
     sample = '--- step 9, val_loss 3\ndef f(x):\n\t"$\\frac{"\n'
-    (folder / 'samples.txt').write_text(sample)
+    fill({'samples.txt': sample}, folder)
     return path
 
 
-def test_the_picture_has_the_sentences_on_each_run_and_panels_for_each_stage(tmp_path):
+def test_the_picture_has_the_sentences_on_each_run_and_panels_for_each_stage():
     """Every number of one of them is NaN."""
-    home(tmp_path / 'a', history())
-    home(tmp_path / 'b', POLICY, RL)
-    home(tmp_path / 'c', history(200, loss=NAN, val_loss=NAN), {})
-    result = run('plot.py', '--runs=a,b,c --out=a.svg', cwd=tmp_path)
+    home('a', history())
+    home('b', POLICY, RL)
+    home('c', history(200, loss=NAN, val_loss=NAN), {})
+    result = run('plot.py --runs=a,b,c --out=a.svg')
     assert 'c (base, step 200 of 200)\n\nb (rl, step 100 of 100)\n' in ok(result) and not result.stderr
-    drawn = (tmp_path / 'a.svg').read_text()
+    drawn = Path('a.svg').read_text()
     titles = {*re.findall('<!-- (.*) -->', drawn)}
     assert titles > {'loss', 'learning rate', 'reward', 'step time', 'def f(x):'}
 
 
-def test_runs_of_a_stage_are_compared_by_their_last_val_bpb_and_the_settings_that_differ(tmp_path):
+def test_runs_of_a_stage_are_compared_by_their_last_val_bpb_and_the_settings_that_differ():
     """out_dir always differs; the settings of other stages are other settings."""
     for name, seed, bpb in ('a', 1, 2.5), ('b', 2, 2.4):
-        home(tmp_path / name, history(20, val_bpb=bpb), CONFIG | {'seed': seed, 'out_dir': name})
-    home(tmp_path / 'c', POLICY, RL | {'seed': 3, 'out_dir': 'c'})
+        home(name, history(20, val_bpb=bpb), CONFIG | {'seed': seed, 'out_dir': name})
+    home('c', POLICY, RL | {'seed': 3, 'out_dir': 'c'})
     said = ['a (base, step 20 of 1,000), val_bpb 2.5000, seed 1',
             'b (base, step 20 of 1,000), val_bpb 2.4000, seed 2', 'c (rl, step 100 of 100)']
-    printed = ok(run('plot.py', '--runs=a,b,c --out=a.svg', cwd=tmp_path))
+    printed = ok(run('plot.py --runs=a,b,c --out=a.svg'))
     assert all(f'\n{line}\n' in printed for line in said)
-    drawn = (tmp_path / 'a.svg').read_text()
+    drawn = Path('a.svg').read_text()
     assert all(f'<!-- {line} -->' in drawn for line in said)
 
 
@@ -94,22 +95,21 @@ MISSING = """
 """
 
 
-def test_a_pattern_means_the_runs_in_it_and_what_is_missing_is_one_sentence(tmp_path):
+def test_a_pattern_means_the_runs_in_it_and_what_is_missing_is_one_sentence():
     """No run is drawn twice, and one without a complete line is left out."""
     for name in 'a', 'b', 'c d':
-        home(tmp_path / 'out' / name, history(20))
-    home(tmp_path / 'out/early', [])
-    plot = lambda *flags: run('plot.py', *flags, cwd=tmp_path, before=NO_PICTURE)
-    printed = plot('--runs=out/b, out/*').stdout
+        home(f'out/{name}', history(20))
+    home('out/early', [])
+    printed = run('plot.py --runs=out/b, out/*', before=NO_PICTURE).stdout
     assert re.findall(r'^out/(.+) \(base', printed, re.M) == ['b', 'a', 'c d']
-    each_is_a_mistake(MISSING, plot)
+    each_is_a_mistake(MISSING, 'plot.py', before=NO_PICTURE)
 
 
-def test_of_a_resumed_run_only_what_led_to_its_end_counts(tmp_path):
+def test_of_a_resumed_run_only_what_led_to_its_end_counts():
     """It was killed after step 40, went on from 20, and half a row of it was written."""
     read_rows, _ = lift('plot.py', 'read_rows', 'read_text')
     steps = 10, 20, 30, 40, 30, 50
-    path = home(tmp_path / 'a', [{'step': step, 'loss': i} for i, step in enumerate(steps)])
+    path = home('a', [{'step': step, 'loss': i} for i, step in enumerate(steps)])
     with open(path, 'a') as f:
         f.write('\n{"step": 60, "loss": 6}\n')
     found = {row['step']: row['loss'] for row in read_rows(path)}
@@ -137,10 +137,10 @@ SEEN = {        # words that must be said, and nothing else; its rows
     'rewarded': ([], POLICY, RL)}
 
 
-def test_five_troubles_are_said_of_the_runs_that_have_them(tmp_path):
+def test_five_troubles_are_said_of_the_runs_that_have_them():
     for name, (_, rows, *config) in SEEN.items():
-        home(tmp_path / 'out' / name, rows, *config)
-    printed = run('plot.py', '--runs=out/*', cwd=tmp_path, before=NO_PICTURE).stdout
+        home(f'out/{name}', rows, *config)
+    printed = run('plot.py --runs=out/*', before=NO_PICTURE).stdout
     said = dict(part.split(' (', 1) for part in ('\n' + printed).split('\nout/')[1:])
     assert said.keys() == SEEN.keys()
     for name, (wanted, *_) in SEEN.items():
@@ -173,9 +173,9 @@ def test_the_report_has_a_row_a_stage_and_the_gains(tmp_path):
                           ('samples.jsonl', {'split': 'example', 'preferred': n, 'outcome': 'passed'})):
             seconds = 1e9 + 90 * (file == 'last.pt')
             os.utime(write(folder / file, [row]), (seconds, seconds))
-    ok(run('extras.tasks.chain_report', '--minutes=9.5', cwd=tmp_path))
+    ok(run('extras.tasks.chain_report --minutes=9.5'))
     text = (tmp_path / 'out/quickstart/REPORT.md').read_text()
     assert all(row in text for row in ROWS.split('\n')), text
-    *_, rl, _ = read_json(tmp_path / 'out/quickstart/report.json')['stages']
+    *_, rl, _ = read_json('out/quickstart/report.json')['stages']
     assert (rl['name'], rl['pass@1_practice'], rl['minutes']) == ('rl', 0.5, 1.5)
     assert rl['expect'] == {'val_reward': [0.4, 0.5, 0.81]}

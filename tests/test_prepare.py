@@ -1,5 +1,6 @@
 """prepare.py loses nothing and uses nothing twice: its bins, the split, what clean.py tells it, and
 what it refuses."""
+import glob
 import gzip
 import hashlib
 import json
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from accidents import killed_after
 from conftest import ROOT, contents, each_is_a_mistake, fill, mistake, ok, read_json, read_rows, run
-from conftest import shared
+from conftest import shared, shared_fixture, with_each
 from preparing import DOCUMENTS, RAW, clean, documents, kept, prepare, prose, read, write, write_records
 
 from files import lock_folder
@@ -23,47 +24,47 @@ TEXTS = [prose(i) for i in range(12)]
 UNCLEAN = 'this text is not cleaned of duplicates, personal data and markup; run python clean.py --source='
 
 
-def all_of(out):
+def all_of(out='out'):
     """All documents of both bins, sorted."""
     return sorted(sum(documents(out).values(), []))
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def prepared(tmp_path_factory):
     """Some files of text, as bins."""
-    out = tmp_path_factory.mktemp('prepared')
-    prepare(out / 'out', write(out / 'in', DOCUMENTS),
-            '--tokenizer=bpe --vocab_size=400 --val_fraction=0.3')
-    return out / 'out'
+    base = tmp_path_factory.mktemp('prepared')
+    prepare(write(base / 'in', DOCUMENTS),
+            f'--tokenizer=bpe --vocab_size=400 --val_fraction=0.3 --out_dir={base}/out')
+    return base / 'out'
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def cleaned(tmp_path_factory):
     """What clean.py makes of some lines, with licenses and a benchmark."""
     base = tmp_path_factory.mktemp('cleaned')
     rows = [{'text': text, 'license': 'mit' if i % 2 else 'bsd'} for i, text in enumerate(TEXTS)]
     write_records(base / 'a.jsonl', rows)
     problems = write_records(base / 'problems.jsonl', [{'prompt': prose(99)}])
-    clean(base / 'out', base / 'a.jsonl', f'--licenses=mit,bsd --decontaminate={problems}')
+    clean(base / 'a.jsonl', f'--licenses=mit,bsd --decontaminate={problems} --out_dir={base}/out')
     return base / 'out'
 
 
 # --- split and bins -------------------------------------------------------------------------------
-def test_tiny_shakespeare_has_the_published_sizes(tmp_path):
-    said = prepare(tmp_path, shared('tinyshakespeare.txt'), '--tokenizer=char')
-    meta = read(tmp_path)[0]
+def test_tiny_shakespeare_has_the_published_sizes():
+    said = prepare(shared('tinyshakespeare.txt'), '--tokenizer=char')
+    meta = read()[0]
     assert meta['tokens'] == {'train': 1_003_854, 'val': 111_540} and meta['vocab_size'] == 65
     assert meta['cleaned'] is None
     assert said.splitlines()[-1].startswith(UNCLEAN) and '1,003,854' in said
 
 
-@pytest.mark.parametrize('name, n', [('one.dat', 50), ('one.txt.gz', 100_000), ('one.jsonl', 50)])
-def test_the_bytes_of_a_lone_text_are_its_tokens(name, n, out, tmp_path):
+@with_each('name, n', [('one.dat', 50), ('one.txt.gz', 100_000), ('one.jsonl', 50)])
+def test_the_bytes_of_a_lone_text_are_its_tokens(name, n):
     text = 'Call (415) 555-2671, ann@uni.edu: naïve 漢字\r\n' * n     # pieces are of 4 million
     data = (json.dumps({'text': text}) if 'jsonl' in name else text).encode()
-    fill(tmp_path, {name: gzip.compress(data) if 'gz' in name else data})
-    prepare(out, tmp_path / name)
-    meta, _, bins = read(out)
+    fill({name: gzip.compress(data) if 'gz' in name else data})
+    prepare(name)
+    meta, _, bins = read()
     assert bytes([*bins['train'], *bins['val']]).decode() == text and not meta['held_out_to']
     assert abs(len(bins['val']) / len(text.encode()) - 0.1) < 0.01
 
@@ -82,26 +83,26 @@ def test_the_bins_hold_every_document_once_as_meta_says(prepared):
     assert tok.hash == own != of_all
 
 
-def test_the_split_follows_from_the_document_alone_and_of_two_one_is_held_out(prepared, out, tmp_path):
+def test_the_split_follows_from_the_document_alone_and_of_two_one_is_held_out(prepared):
     copies = DOCUMENTS + DOCUMENTS[::3] + TEXTS
-    source = write(tmp_path / 'renamed', copies[::-1], 'z{}.md')
+    source = write('renamed', copies[::-1], 'z{}.md')
     # with so many tokens that an id needs four bytes: each text ends with the largest
     tok = Tokenizer.byte([*(f'<|{i}|>' for i in range(2 ** 16)), '<|endoftext|>'])
-    tok.save(tmp_path / 'big.json')
-    prepare(out, source, f'--val_fraction=0.3 --tokenizer={tmp_path}/big.json')
-    before, after = documents(prepared), documents(out)
+    tok.save('big.json')
+    prepare(source, '--val_fraction=0.3 --tokenizer=big.json')
+    before, after = documents(prepared), documents()
     for side in ('train', 'val'):
         assert set(before[side]) == set(after[side]) & set(DOCUMENTS)
-    assert all_of(out) == sorted(copies)
+    assert all_of() == sorted(copies)
     assert not set(after['train']) & set(after['val'])
-    prepare(tmp_path / 'few', write(tmp_path / 'two', TEXTS[:2]))
-    assert all(len(texts) == 1 for texts in documents(tmp_path / 'few').values())
+    prepare(write('two', TEXTS[:2]), out='few')
+    assert all(len(texts) == 1 for texts in documents('few').values())
 
 
-def test_a_long_text_that_is_read_in_pieces_is_one_document_among_others(out, tmp_path):
+def test_a_long_text_that_is_read_in_pieces_is_one_document_among_others():
     texts = {'a.txt': 'wörter ' * 700_000, 'b.txt': 'short'}
-    said = prepare(out, fill(tmp_path / 'in', {**texts, 'c.png': b'\xff'}))
-    assert all_of(out) == sorted(texts.values()) and 'skipped: .png: 1' in said
+    said = prepare(fill({**texts, 'c.png': b'\xff'}, 'in'))
+    assert all_of() == sorted(texts.values()) and 'skipped: .png: 1' in said
 
 
 def test_half_a_character_and_a_name_of_any_bytes_are_no_trouble(tmp_path):
@@ -110,37 +111,36 @@ def test_half_a_character_and_a_name_of_any_bytes_are_no_trouble(tmp_path):
     texts = [f'{prose(i)} \ud83d' for i in range(9)]
     write_records(folder / 'a.jsonl', [{'text': text} for text in texts])
     for name, *flags in ('char', '--tokenizer=char'), ('bpe', '--tokenizer=bpe --vocab_size=330'):
-        prepare(folder / name, folder / 'a.jsonl', *flags)
+        prepare(folder / 'a.jsonl', *flags, out=folder / name)
         assert all_of(folder / name) == sorted(text.replace('\ud83d', '\ufffd') for text in texts)
-    clean(folder / 'clean', folder, '--num_workers=1')
+    clean(folder, '--num_workers=1', out=folder / 'clean')
     assert len(kept(folder / 'clean')) == 9
-    said = prepare(folder / 'bins', folder / 'clean')
+    said = prepare(folder / 'clean', out=folder / 'bins')
     assert len(all_of(folder / 'bins')) == 9 and 'next: python train.py' in said
     assert os.fsencode(folder) in (folder / 'bins/report.md').read_bytes()
-    ok(run('tokenizer.py', f'--input={folder} --vocab_size=330 --out={folder}/t.json'))
+    ok(run(f'tokenizer.py --input={folder} --vocab_size=330 --out={folder}/t.json'))
 
 
 # --- what clean.py tells --------------------------------------------------------------------------
-def test_what_clean_py_wrote_is_known_in_meta_and_another_text_is_refused(cleaned, out, tmp_path):
+def test_what_clean_py_wrote_is_known_in_meta_and_another_text_is_refused(cleaned, out):
     out.mkdir()                                         # an empty folder is fine
-    command = ['prepare.py', f'--source={cleaned}', f'--out_dir={out}', '--tokenizer=byte']
-    said = ok(run(*command))
-    meta = read(out)[0]
-    told = meta['cleaned']
+    command = f'prepare.py --source={cleaned} --out_dir=out --tokenizer=byte'
+    said = ok(run(command))
+    told = read()[0]['cleaned']
     assert told['licenses'] == {'mit': 6, 'bsd': 6}
     assert told['hash'] == read_json(cleaned / 'meta.json')['sha256']
     assert told['decontaminated']['problems'] == [str(cleaned.with_name('problems.jsonl'))]
-    assert said.splitlines()[-1] == f'next: python train.py --data_dir={os.path.relpath(out)}'
-    assert all_of(out) == sorted(TEXTS)
-    clean(tmp_path / 'moved', cleaned.with_name('a.jsonl'), '--licenses=bsd,mit --audit=1')
-    ok(run(*command, f'--source={tmp_path}/moved'))     # the same text, wherever and however
-    clean(tmp_path / 'moved', cleaned.with_name('a.jsonl'), '--licenses=mit')
-    mistake(run(*command, f'--source={tmp_path}/moved'), 'has results of', '--overwrite')
-    prepare(out, tmp_path / 'moved')
-    assert read(out)[0]['cleaned']['licenses'] == {'mit': 6} and len(all_of(out)) == 6
+    assert said.splitlines()[-1] == 'next: python train.py --data_dir=out'
+    assert all_of() == sorted(TEXTS)
+    clean(cleaned.with_name('a.jsonl'), '--licenses=bsd,mit --audit=1 --out_dir=moved')
+    ok(run(command, '--source=moved'))      # the same text, wherever and however
+    clean(cleaned.with_name('a.jsonl'), '--licenses=mit --out_dir=moved')
+    mistake(run(command, '--source=moved'), 'has results of & --overwrite')
+    prepare('moved')
+    assert read()[0]['cleaned']['licenses'] == {'mit': 6} and len(all_of()) == 6
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def mixed(tmp_path_factory):
     """Three sources, as clean.py leaves them."""
     base = tmp_path_factory.mktemp('mixed')
@@ -155,17 +155,16 @@ def mixed(tmp_path_factory):
     return base
 
 
-def test_weights_become_passes_over_sources_that_train_bin_holds_once(mixed, out, tmp_path):
-    (tmp_path / 'w.py').write_text("weights = {'web': 1, 'code': 1, 'books': 2}")
-    for folder, flags, weights in [
-            ('out', [], (50, 15, 35)), ('out', [tmp_path / 'w.py'], (1, 1, 2)),
-            ('none', ['--temperature=5'], None)]:
-        prepare(out, mixed / folder, *flags)
-        meta, tok, bins = read(out)
+def test_weights_become_passes_over_sources_that_train_bin_holds_once(mixed):
+    fill({'w.py': "weights = {'web': 1, 'code': 1, 'books': 2}"})
+    for folder, flag, weights in (
+            ('out', '', (50, 15, 35)), ('out', 'w.py', (1, 1, 2)), ('none', '--temperature=5', None)):
+        prepare(mixed / folder, flag)
+        meta, tok, bins = read()
         sources, end, held_out = meta['sources'], 0, b''
         weights = weights or [s['tokens'] ** (1 / 5) for s in sources.values()]
         for (name, s), weight in zip(sources.items(), weights):
-            val = np.fromfile(f'{out}/val_{name}.bin', meta['dtype'])
+            val = np.fromfile(f'out/val_{name}.bin', meta['dtype'])
             for ids in bins['train'][end:end + s['tokens']], val:
                 texts = tok.decode(ids).split('<|endoftext|>')[:-1]
                 assert {text.split()[0] for text in texts} == {name}
@@ -174,91 +173,86 @@ def test_weights_become_passes_over_sources_that_train_bin_holds_once(mixed, out
             end += s['tokens']
             held_out += val.tobytes()
         assert end == len(bins['train']) and held_out == bins['val'].tobytes()
-    prepare(out, mixed / 'web.jsonl')
-    assert not [*(out).glob('val_*.bin')]                  # stale files go
+    prepare(mixed / 'web.jsonl')
+    assert not glob.glob('out/val_*.bin')                   # stale files go
 
 
-def test_for_streaming_only_train_bin_is_missing(cleaned, tmp_path):
+def test_for_streaming_only_train_bin_is_missing(cleaned):
     for write_ in 'bins', 'val':
-        prepare(tmp_path / write_, cleaned, f'--tokenizer=bpe --vocab_size=340 --write={write_}')
-    bins, val = (contents(tmp_path / name) for name in ('bins', 'val'))
+        prepare(cleaned, f'--tokenizer=bpe --vocab_size=340 --write={write_} --out_dir={write_}')
+    bins, val = map(contents, ('bins', 'val'))
     assert bins.keys() - val.keys() == {'train.bin'}
     assert bins['val.bin'] == val['val.bin'] and bins['tokenizer.json'] == val['tokenizer.json']
     one, other = (json.loads(some['meta.json']) for some in (bins, val))
     assert one['held_out_to'] == other['held_out_to']
     assert other['tokens']['train'] == pytest.approx(one['tokens']['train'], rel=0.2)   # estimated
     hashes = [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big')
-              for text in documents(tmp_path / 'bins')['val']]
+              for text in documents('bins')['val']]
     assert max(hashes) == one['held_out_to']
 
 
 # --- interrupted ----------------------------------------------------------------------------------
 def test_a_kill_at_any_moment_leaves_the_old_data_the_new_or_none(cleaned, prepared, tmp_path):
     fresh, is_meta = tmp_path / 'fresh', []
-    prepare(fresh, cleaned)
+    prepare(cleaned, '--out_dir=fresh')
     # the report names the folder
     held = lambda folder: {path.name: path.name != 'report.md' and path.read_bytes()
                            for path in folder.glob('[!.]*')}
     n_moves = len(held(prepared)) + len(held(fresh))
     for place, n in ('build a tokenizer', 1), *(('rename', n) for n in range(1, n_moves + 2)):
         out = shutil.copytree(prepared, tmp_path / f'{place}{n}')
-        command = ['prepare.py', f'--source={cleaned}', f'--out_dir={out}', '--tokenizer=byte']
-        result = run(*command, '--overwrite=True', before=killed_after(place, n))
+        command = f'prepare.py --source={cleaned} --out_dir={out} --tokenizer=byte'
+        result = run(command, '--overwrite=True', before=killed_after(place, n))
         assert result.returncode == -9
         is_meta.append('meta.json' in held(out))
         assert held(out) in (held(prepared), held(fresh)) or not is_meta[-1]
         if n % 3 == 1:
-            ok(run(*command, *['--overwrite=True'] * is_meta[-1]))      # without it, nothing is there
+            ok(run(command, *['--overwrite=True'] * is_meta[-1]))       # without it, nothing is there
             assert held(out) == held(fresh) and not [*out.glob('.*')]
     # the tokenizer has been saved by a rename, too
     assert is_meta == [True, True] + [False] * (n_moves - 1) + [True]
 
 
-@pytest.mark.parametrize('script', ['clean', 'prepare'])
+@with_each('script', ['clean', 'prepare'])
 def test_of_two_runs_at_once_one_is_refused(cleaned, out, script):
-    command = f'{script}.py', f'--source={cleaned.with_name("a.jsonl")} --out_dir={out}'
+    command = f'{script}.py --source={cleaned.with_name("a.jsonl")} --out_dir=out'
     lock = lock_folder(out)             # of this process, until it is released
-    mistake(run(*command), f"can't write to {out}: another run does")
+    mistake(run(command), f"can't write to {out}: another run does")
     lock.release()
-    ok(run(*command))
+    ok(run(command))
 
 
-def test_results_move_into_a_mounted_folder_whose_parent_may_not_be_written(cleaned, tmp_path):
+def test_results_move_into_a_mounted_folder_whose_parent_may_not_be_written(cleaned):
     """As docker -v gives one; a new file system has a folder lost+found."""
     if subprocess.run('unshare -rm true', shell=True, capture_output=True).returncode:
         pytest.skip('needs Linux, where folders may be mounted')
-    write_records(tmp_path / 'x.jsonl', [{'prompt': f'what about {i}', 'completion': 'a'}
-                                         for i in range(40)])
+    write_records('x.jsonl', [{'prompt': f'what about {i}', 'completion': 'a'} for i in range(40)])
     commands = [f'{sys.executable} {ROOT}/{command} --overwrite=True' for command in (
         f'clean.py --source={cleaned.with_name("a.jsonl")} --out_dir=m/text',
         'prepare.py --source=m/text --tokenizer=byte --out_dir=m/bins',
-        'chats.py --source=../x.jsonl --pii=False --out_dir=m/chats')]
+        'chats.py --source=x.jsonl --pii=False --out_dir=m/chats')]
     names = 'text', 'bins', 'chats'
     script = ' && '.join([
         'mkdir m no && mount -t tmpfs none m',
         *(f'mkdir m/{name} && mount -t tmpfs none m/{name} && mkdir m/{name}/lost+found' for name in names),
         'mount -o remount,ro m', *commands, *commands, 'cp -r m/* no',
         *(f'! {command.replace("out_dir=m/", "out_dir=m/new_")}' for command in commands)])
-    (tmp_path / 'in').mkdir()
-    done = subprocess.run(['unshare', '-rm', 'sh', '-c', script], cwd=tmp_path / 'in', text=True,
-                          capture_output=True)
+    done = subprocess.run(['unshare', '-rm', 'sh', '-c', script], text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
     assert [re.findall(r'm/new_\w+', error) for error in errors] == [[f'm/new_{name}'] for name in names]
-    assert kept(tmp_path / 'in/no/text') == all_of(tmp_path / 'in/no/bins') == sorted(TEXTS)
-    assert {path.name for path in (tmp_path / 'in/no/chats').iterdir()} == {
-        'train.jsonl', 'val.jsonl', 'report.json', 'meta.json', 'lost+found'}
+    assert kept('no/text') == all_of('no/bins') == sorted(TEXTS)
+    assert {*os.listdir('no/chats')} == {*'train.jsonl val.jsonl report.json meta.json lost+found'.split()}
 
 
 # --- what is held out -----------------------------------------------------------------------------
-def test_a_long_text_beside_short_ones_is_no_silent_half(out, tmp_path):
+def test_a_long_text_beside_short_ones_is_no_silent_half():
     """Whole texts are held out, so the fraction of the bytes may be another one."""
     texts = [prose(i, 40) for i in range(300)]
-    assert 'bytes are held out' not in prepare(out, write(tmp_path / 'even', texts))
-    said = prepare(out, write(tmp_path / 'in', [prose(0, 9000), *texts[:5]]))
-    n = read(out)[0]['bytes']
+    said = prepare(write('in', [prose(0, 9000), *texts[:5]]))
+    n = read()[0]['bytes']
     part = n['val'] / (n['train'] + n['val'])
-    assert f'{part:.1%} of the bytes are held out, not 10%' in said
+    assert part < 0.05 and f'{part:.1%} of the bytes are held out; if that is far from 10%, split' in said
 
 
 # --- one reader -----------------------------------------------------------------------------------
@@ -300,47 +294,47 @@ DAMAGED = {'twice.csv': ('text,text\na,b\n', 'two columns have the name text'),
            'empty.json': ('', 'neither a list')}
 
 
-def test_the_four_scripts_that_read_text_read_the_same_files_alike_and_say_alike_what_is_damaged(
-        out, tmp_path):
+def test_the_four_scripts_that_read_text_read_the_same_files_alike_and_say_alike_what_is_damaged():
     good, texts = odd_files()
-    source = fill(tmp_path / 'in', good | {name: data for name, (data, _) in DAMAGED.items()})
-    said = [clean(tmp_path / 'clean', source, *RAW, '--num_workers=1'), *(ok(run(*command)) for command in (
-        ('tokenizer.py', f'--input={source} --vocab_size=340 --out={tmp_path}/t.json'),
-        ('chats.py', f'--source={source} --out_dir={tmp_path}/chats --pii=False --unused=text,idx,id')))]
-    assert kept(tmp_path / 'clean') == texts
-    assert Tokenizer.load(tmp_path / 't.json').to_json() == Tokenizer.train(texts, 340).to_json()
+    source = fill(good | {name: data for name, (data, _) in DAMAGED.items()}, 'in')
+    said = [clean(source, *RAW, '--num_workers=1'),
+            ok(run('tokenizer.py --input=in --vocab_size=340 --out=t.json')),
+            ok(run('chats.py --source=in --out_dir=chats --pii=False --unused=text,idx,id'))]
+    assert kept() == texts
+    assert Tokenizer.load('t.json').to_json() == Tokenizer.train(texts, 340).to_json()
     asked = [row['messages'][0]['content'] for side in ('train', 'val')
-             for row in read_rows(tmp_path / f'chats/{side}.jsonl')]
+             for row in read_rows(f'chats/{side}.jsonl')]
     assert sorted(asked) == sorted({*texts})        # each once
     for name, (_, why) in DAMAGED.items():
-        mistake(run('prepare.py', f'--source={source}/{name} --out_dir={out}'), name, why)
+        mistake(run(f'prepare.py --source=in/{name} --out_dir=bins'), name, why)
         assert all(why in printed for printed in said), (name, said)
     arrived = []
     for name in good:
-        prepare(out, source / name)
-        meta, tok, bins = read(out)
+        prepare(source / name, out='bins')
+        meta, tok, bins = read('bins')
         parts = [tok.decode([*bins['train'], *bins['val']])]
-        arrived += all_of(out) if meta['held_out_to'] else parts        # a single document is cut
+        arrived += all_of('bins') if meta['held_out_to'] else parts     # a single document is cut
     assert sorted(arrived) == texts
 
 
 # --- mistakes -------------------------------------------------------------------------------------
 # the source and flags, in a folder with what clean.py wrote of three sources, with weights or none
 REFUSED = '''
-out --temperature=2 => sources without weights
-out --write=val weights.py => --write=bins
-out weights.py --temperature=2 => sources without weights
-out few.py => must give a positive number
-lone.txt --tokenizer=byte --write=val => --write=bins
-lone.txt --tokenizer=gpt2 --gpt2_dir=other => Hash mismatch & other/vocab.bpe
-lone.txt --tokenizer=gpt2 --gpt2_dir=nowhere => gpt2's vocabulary could not be read & --gpt2_dir=FOLDER
+--source=out --temperature=2 => sources without weights
+--source=out --write=val weights.py => use --write=bins, or clean again without weights: {'web': ('PATH', None), ...}
+--source=out weights.py --temperature=2 => sources without weights
+--source=out few.py => must give a positive number
+--source=lone.txt --tokenizer=byte --write=val => clean.py --source=lone.txt first, or use --write=bins
+--source=lone.txt,lone.jsonl --tokenizer=byte --write=val => a folder of clean.py & --write=bins
+--source=lone.txt --tokenizer=gpt2 --gpt2_dir=other => Hash mismatch & other/vocab.bpe
+--source=lone.txt --tokenizer=gpt2 --gpt2_dir=nowhere => gpt2's vocabulary could not be read & --gpt2_dir=FOLDER
 '''
 
 
 def test_what_does_not_fit_is_refused(mixed):
-    fill(mixed, {'weights.py': "weights = {'web': 1, 'code': 1, 'books': 2}", 'lone.txt': TEXTS[0],
-                 'few.py': "weights = {'web': 1, 'code': 1}", 'other/vocab.bpe': 'a b'})
-    each_is_a_mistake(REFUSED, lambda name, *flags: run(
-        'prepare.py', f'--source={name} --out_dir=no', *flags, cwd=mixed))
-    said = ok(run('prepare.py', '--source=none --out_dir=ok --write=val', cwd=mixed))
-    assert '--streaming=none/shards' in said.splitlines()[-1]
+    fill({'weights.py': "weights = {'web': 1, 'code': 1, 'books': 2}", 'lone.txt': TEXTS[0],
+          'lone.jsonl': json.dumps({'text': TEXTS[1]}),
+          'few.py': "weights = {'web': 1, 'code': 1}", 'other/vocab.bpe': 'a b'}, mixed)
+    each_is_a_mistake(REFUSED, 'prepare.py --out_dir=no', cwd=mixed)
+    said = ok(run('prepare.py --source=none --out_dir=ok --write=val', cwd=mixed))
+    assert '--streaming=none/shards' in said.splitlines()[-1] and 'training tokens are estimates' in said

@@ -4,8 +4,7 @@ import collections
 import hashlib
 import re
 
-import pytest
-from conftest import ROOT, ok, read_rows, run, slow
+from conftest import ROOT, ok, read_rows, run, shared_fixture, slow
 
 from extras.tasks import grading, problems as P, rewards
 
@@ -54,7 +53,7 @@ def test_every_reference_of_either_taste_passes_its_tests_and_wrong_programs_fai
 
 
 # --- the splits -----------------------------------------------------------------------------------
-@pytest.fixture(scope='module')
+@shared_fixture
 def sets():
     """{split: the first problems of it}"""
     return {split: P.problems(1600 if split == 'train' else 100, 0, split, with_tests=False)
@@ -82,17 +81,17 @@ def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed(sets):
                 assert {*fifths}.isdisjoint(sides[0]) or {*tenths}.isdisjoint(sides[1]), other
 
 
-def test_each_stage_reads_the_splits_that_are_its_own(monkeypatch, tmp_path):
+def test_each_stage_reads_the_splits_that_are_its_own(monkeypatch):
     """DPO and rejection sampling read answers that run.sh's command writes, and the preset repeats
     it. RL asks those, and holds out two others."""
-    ok(run('chats.py', f'--n_examples=20 --out_dir={tmp_path}'))
+    ok(run('chats.py --n_examples=20 --out_dir=out'))
     for side, split, n in ('train', 'train', 20), ('val', 'validation', 300):
-        assert [row['split'] for row in read_rows(tmp_path / f'{side}.jsonl')] == [split] * n
+        assert [row['split'] for row in read_rows(f'out/{side}.jsonl')] == [split] * n
     for path in 'run.sh', 'config/quickstart_dpo.py':
         assert '--splits=example_train,practice_train' in (ROOT / path).read_text('utf-8')
     monkeypatch.setattr(rewards, 'N_PROBLEMS', 40)
     monkeypatch.setenv('RANK', '1')         # only the first process tries the tests
-    asked, held_out, _ = rewards.open_tests('problems', 20, True)
+    asked, held_out, _ = rewards.open_reward('problems', 20, True, None, 'cpu', None)
     ask = lambda n, seed, *splits: [P.to_messages(p)[:1] for split in splits
                                     for p in P.problems(n, seed, split)]
     assert asked == ask(20, 1, 'example_train', 'practice_train')

@@ -4,15 +4,13 @@ import functools
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from accidents import SHORT_SAMPLES, accident, before, full_disk, replaced
-from conftest import (ROOT, RUN_FILES, assert_same_sums, contents, metrics, mistake, ok, read_rows, run,
-                      same, series, slow, state, table)
+from conftest import (ROOT, RUN_FILES, assert_same_sums, contents, metrics, mistake, ok, python,
+                      read_rows, run, same, series, shared_fixture, slow, state, table, with_each)
 from pytest import approx
 
 # Norms are about 0.8, so clipping acts: done before the processes' gradients are added, the runs
@@ -43,7 +41,7 @@ WATCHED = replaced('native bfloat16', 'return False') + before('seed', """
     print('held:', held / sum(g.numel() for g in gradients))""")
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def train(numbers):
     def train(out, *more, before='', **how):
         flags = f'--data_dir={numbers} --out_dir={out} {FLAGS}'
@@ -51,7 +49,7 @@ def train(numbers):
     return train
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def made(train, tmp_path_factory):
     """made(case, processes, shard) is the folder of such a run."""
     @functools.cache
@@ -67,14 +65,14 @@ def made(train, tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize('case', CASES)
+@with_each('case', CASES)
 def test_a_run_has_the_losses_of_the_golden_one(made, case):
     losses = series(made(case), 'loss')
     assert losses == approx(GOLDEN[case], abs=2e-6), f'now: {losses}'
     assert max(series(made(case), 'grad_norm')) > 0.3
 
 
-@pytest.mark.parametrize('line', [
+@with_each('line', [
     'adamw ddp 2', 'adamw zero2 2', 'adamw fsdp 2', 'muon fsdp 2', 'mlm ddp 2', 'adamw ddp 4'])
 def test_one_process_accumulating_4_equals_two_accumulating_2(made, line):
     case, shard, n = line.split()
@@ -94,40 +92,42 @@ def test_in_bfloat16_other_micro_batches_and_processes_change_a_loss_by_rounding
     assert 2e-6 <= abs(losses[0] - losses[1]).max() < 5e-3
 
 
-def test_two_processes_that_were_killed_are_the_straight_ones_bit_for_bit(made, train, tmp_path):
-    again = functools.partial(train, tmp_path, CASES['muon'], '--shard=fsdp --init_from=auto', processes=2)
+def test_two_processes_that_were_killed_are_the_straight_ones_bit_for_bit(made, train):
+    again = functools.partial(train, 'out', CASES['muon'], '--shard=fsdp --init_from=auto', processes=2)
     assert again(before=accident('kill', 5)).returncode == -9
     ok(again())
     straight = made('muon', 2, 'fsdp')
-    assert metrics(tmp_path) == metrics(straight) and same(state(tmp_path), state(straight))
+    assert metrics('out') == metrics(straight) and same(state('out'), state(straight))
 
 
-def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(made, train, tmp_path):
+def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(made, train):
     """Each way to share loads the moments that another one saved, and is killed after it saved.
     As ddp, bit for bit: test_resume.py."""
-    for n, shard, code in (1, 'ddp', -9), (2, 'fsdp', -9), (2, 'zero2', -9), (1, 'ddp', 0):
-        result = train(tmp_path, CASES['muon'], '--save_interval=2 --init_from=auto --init_from=auto '
-                       f'--shard={shard} --grad_checkpoint={n == 2}', processes=n,
+    for line in '1 ddp -9', '2 fsdp -9', '2 zero2 -9', '1 ddp 0':
+        n, shard, code = line.split()
+        result = train('out', CASES['muon'], '--save_interval=2 --init_from=auto --init_from=auto '
+                       f'--shard={shard} --grad_checkpoint={n == "2"}', processes=int(n),
                        before=accident('kill', 3))
-        assert result.returncode == code, result.stderr
-    assert_same_sums(made('muon'), tmp_path)
+        assert result.returncode == int(code), result.stderr
+    assert_same_sums(made('muon'), 'out')
 
 
 # --- together, or not at all ----------------------------------------------------------------------
-def test_processes_stop_together_when_one_of_them_is_asked_to(train, tmp_path):
+def test_processes_stop_together_when_one_of_them_is_asked_to(train):
     """The signal comes to the second process alone, in its fifth update."""
     one = before('clip', """
         if n == 4 and os.environ['RANK'] == '1':
             os.kill(os.getpid(), signal.SIGTERM)""")
-    printed = ok(train(tmp_path, processes=2, before=one))      # else one waits
-    assert 'stopped at step 5; resume: ' in printed and '--init_from=resume' in printed
-    assert state(tmp_path)['step'] == 5
+    printed = ok(train('out', processes=2, before=one))         # else one waits
+    assert 'stopped at step 5; resume: torchrun --nproc_per_node=2 train.py ' in printed
+    assert '--init_from=resume' in printed and state('out')['step'] == 5
 
 
 def test_what_cannot_be_shared_is_refused(train, tmp_path):
     for flags, words in ('--batch_size=7', '2 processes'), ('--shard=fsdp --dtype=float16', 'bfloat16'):
-        result = train(tmp_path / 'run', flags, processes=2)
+        result = train('run', flags, processes=2)
         assert result.returncode == 2 and re.search(f'error: .*{words}', result.stderr)
+    mistake(train(tmp_path / 'run', '--shard=zero2'), 'zero2 needs torchrun; for one process, use --shard=ddp')
     assert not (tmp_path / 'run').exists()
 
 
@@ -139,7 +139,14 @@ PMI_SIZE=2 PMI_RANK=0
 WORLD_SIZE=2
 RANK=0
 RANK= WORLD_SIZE=
-RANK=0 WORLD_SIZE=1 MASTER_ADDR=127.0.0.1"""
+RANK=0 WORLD_SIZE=1 MASTER_ADDR=127.0.0.1
+RANK=2 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500
+RANK=-1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500
+RANK=10 WORLD_SIZE=9 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500
+RANK=0 WORLD_SIZE=x MASTER_ADDR=127.0.0.1 MASTER_PORT=29500
+RANK=x WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500
+WORLD_SIZE=x
+SLURM_STEP_NUM_TASKS=x"""
 
 
 def env_of(words):
@@ -150,29 +157,29 @@ def test_processes_that_cannot_meet_are_refused_and_others_meet_also_without_loc
     """One of several that knows nothing of the others would train a model of its own. Of a job of
     several tasks, the batch script and an interactive step are one process."""
     for line in UNTOLD.splitlines():
-        mistake(train(tmp_path / 'run', env=env_of(line)), 'torchrun', 'srun', 'MASTER_ADDR',
-                'independent runs, unset SLURM_STEP_NUM_TASKS')
+        mistake(train('run', env=env_of(line)),
+                'torchrun & srun & MASTER_ADDR & independent runs, unset SLURM_STEP_NUM_TASKS')
     assert not (tmp_path / 'run').exists()
-    for line in 'SLURM_PROCID=0 SLURM_NTASKS=2', 'SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=1':
+    for line in 'SLURM_PROCID=0 SLURM_NTASKS=2', 'SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=1', 'WORLD_SIZE= PMI_SIZE=':
         assert 'processes: 1 ' in ok(train(tmp_path / line, '--max_steps=1', env=env_of(line)))
     slurm = {'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2'}
     forget = 'import os; del os.environ["LOCAL_RANK"]\n'
-    printed = ok(train(tmp_path / 'two', '--max_steps=1', processes=2, env=slurm, before=forget))
+    printed = ok(train('two', '--max_steps=1', processes=2, env=slurm, before=forget))
     assert 'processes: 2 (cpu, ' in printed
 
 
-def test_of_two_runs_in_one_folder_one_writes_and_after_kill_9_it_is_resumed(numbers, train, out):
+def test_of_two_runs_in_one_folder_one_writes_and_after_kill_9_it_is_resumed(numbers, train):
     """The second one, as a user types it, begins while the first one trains."""
-    command = [sys.executable, f'{ROOT}/train.py', f'--data_dir={numbers}', f'--out_dir={out}', *FLAGS.split()]
-    result = train(out, before=before('clip', f"""
+    command = [f'{ROOT}/train.py', f'--data_dir={numbers}', '--out_dir=out', *FLAGS.split()]
+    result = train('out', before=before('clip', f"""
         if n == 5:                  # step 4 is saved
-            import subprocess
-            print(subprocess.run({command}, capture_output=True, text=True).stderr, flush=True)
+            import subprocess, sys
+            print(subprocess.run([sys.executable, *{command}], stderr=-1, text=True).stderr, flush=True)
             os.kill(os.getpid(), 9)"""))
-    assert result.returncode == -9 and f"can't write to {out}: another run does" in result.stdout
-    resumed = subprocess.run([*command, '--init_from=resume'], capture_output=True, text=True)
+    assert result.returncode == -9 and "can't write to out: another run does" in result.stdout
+    resumed = python(*command, '--init_from=resume')
     assert (resumed.returncode, resumed.stderr) == (0, '')      # nothing is said when Python ends
-    assert contents(out).keys() <= RUN_FILES
+    assert contents('out').keys() <= RUN_FILES
 
 
 # What happens in one process. The second one meets it; only the first one saves, step 4 after 0.
@@ -183,7 +190,7 @@ ddp | clip | os.kill(os.getpid(), signal.SIGKILL) | -9 |\x20
 ddp | save | {full_disk(2000)} | 1 | File too large"""
 
 
-@pytest.mark.parametrize('shard, place, deed, code, words', table(ERRORS, ' | '))
+@with_each('shard, place, deed, code, words', table(ERRORS, ' | '))
 def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(
         train, out, shard, place, deed, code, words):
     """In the fourth update, or the third save. Nobody kills the other process, which must end by
@@ -211,13 +218,11 @@ def test_torchrun_starts_a_run_again_that_lost_a_process(made, numbers, tmp_path
         if n == 5 and os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
             os.kill(os.getpid(), signal.SIGKILL)"""))
     out = tmp_path / 'run'
-    ok(subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-         '--max_restarts=1', ROOT / 'train.py', f'--data_dir={numbers}', *FLAGS.split(),
-         f'--out_dir={out}', '--init_from=auto'],
-        text=True, capture_output=True, timeout=400,
-        env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}',
-             'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'}))
+    ok(python('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '--max_restarts=1',
+              ROOT / 'train.py', f'--data_dir={numbers}', *FLAGS.split(), f'--out_dir={out}',
+              '--init_from=auto', timeout=400,
+              env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}',
+                   'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'}))
     rows = [row['step'] for row in read_rows(out / 'metrics.jsonl') if 'loss' in row]
     assert rows == [1, 2, 3, 4, 5, 5, 6, 7, 8]              # it goes on from step 4
     assert_same_sums(made('adamw'), out)
@@ -235,9 +240,9 @@ GRAPHS = replaced('compile', """
     return real(*arguments, backend=torch.counting, **more)""")
 
 
-@pytest.mark.parametrize('shard', ['ddp', pytest.param('fsdp', marks=slow)])
-def test_two_processes_compile_whole_blocks_once(train, tmp_path, shard):
+@with_each('shard', ['ddp', pytest.param('fsdp', marks=slow)])
+def test_two_processes_compile_whole_blocks_once(train, shard):
     """One graph serves all blocks, and another one evaluations. Samples are not compiled."""
-    printed = ok(train(tmp_path, f'--compile=True --dtype=bfloat16 --shard={shard} --max_steps=2',
+    printed = ok(train('out', f'--compile=True --dtype=bfloat16 --shard={shard} --max_steps=2',
                        before=GRAPHS, processes=2))
     assert sorted(re.findall(r'products: ([1-9])', printed)) == [*'11117777']

@@ -52,7 +52,8 @@ REFUSED = r"""
 {"answer": true} => must be a number
 {"answer": "2026-11-27"} => must be a number
 {"answer": "May 5, 2026"} => must be a number
-{"answer": "1/2"} => must be a number
+{"answer": "1/2/26"} => must be a number
+{"answer": "2^3"} => must be a number
 {"answer": "1,2"} => must be a number
 {"answer": "H2O"} => must be a number
 {"answer": "Apollo 11"} => must be a number
@@ -93,7 +94,24 @@ JUDGED = r"""
 [{"answer": 17}, "#### 1. Cost\n5 * 4 = 20\n#### 2. Minus\n20 - 3 = 17\n\nIt is 17."]
 [{"answer": 17}, "> #### **3 pens** are free\n20 - 3 = 17\n\nThe total is $17."]
 [{"answer": 17}, "20 - 3\n#### 17\nThat is 3 less than 20.", "##### 17 pens\n20"]
-[{"answer": 17}, "#### **$17**\nThat is 3 less than 20.", "#### 17 or 18"]
+[{"answer": 17}, "#### **$17**\nThat is 3 less than 20.", "#### 18 or 17"]
+[{"answer": 18}, "#### 18 apples for 3 days", "#### 3 days\n4 of them"]
+[{"answer": 18}, "#### \u20ac18 for 3", "#### \u20ac3 for 18"]
+[{"answer": 18}, "\\fbox{18}. She has 3 days left.", "\\fbox{3}. She has 18."]
+[{"answer": 1000}, "It is 1e3", "1e2"]
+[{"answer": "2.5E-3"}, "0.0025", "2.5", "-3"]
+[{"answer": 0.5}, "\\boxed{1/2}", "\\boxed{1}", "2/1"]
+[{"answer": "1/4"}, "$\\frac{1}{4}$", "$\\frac{2}{4}$", "1/0", "4"]
+[{"answer": 2}, "#### 2", "1/2", "2/0", "x = 10^2", "$10^{2}$", "10\u00b2", "2\u00bd"]
+[{"answer": 18}, "18 m^2"]
+[{"answer": 18}, "\\boxed{18\\,\\mathrm{cm}^{2}}"]
+[{"answer": 18000}, "18~000"]
+[{"answer": 18000}, "\\boxed{18\u00a0000}"]
+[{"answer": -5}, "\\boxed{\u20135}"]
+[{"answer": -5}, "\\boxed{\\text{-}\\$5}"]
+[{"answer": 18}, "\\boxed{+18\\%}."]
+[{"answer": 18}, "\\boxed{\\text{about }18\\text{ a day}}"]
+[{"answer": 2}, "\\boxed{2^\\circ}", "\\boxed{2x}", "\\boxed{2\\pi}", "\\boxed{2!}", "\\boxed{\\log 2}", "\\boxed{2^{10}}", "\\boxed{10^2}", "\\boxed{1 - 2}", "\\boxed{2 + 1}", "\\boxed{2, 3}", "\\boxed{(3, 2)}", "\\boxed{2 \\text{ or } 3}", "\\boxed{x = 3, y = 2}", "\\boxed{2 \\pm 1}", "\\boxed{2:30}", "\\boxed{2\\cdot 3}", "\\boxed{2\u00bd}", "\\boxed{0.\\overline{2}}"]
 [{"answer": 17}, "\\boxed{17}, which is 3 less than 20.", "17 = \\boxed{18}"]
 [{"answer": -5}, "it is -$5"]
 [{"answer": 1200}, "\\boxed{1{,}200}", "1{,}20"]
@@ -112,9 +130,9 @@ JUDGED = r"""
 """
 
 
-def test_a_record_on_which_no_answer_could_fail_is_refused(tmp_path):
+def test_a_record_on_which_no_answer_could_fail_is_refused():
     for checks, words in table(REFUSED):
-        data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', **json.loads(checks)}])
+        data = write('own.jsonl', [{'prompt': 'x', **json.loads(checks)}])
         refused(f'own.jsonl:1: .*{words}', of_tasks, ['own'], str(data), 0, [])
 
 
@@ -164,10 +182,8 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice():
 
 # The task_ids of questions and of completions, and for each question which completions are its own
 SAME_IDS = """
-[[601, 602, 603], [601, "602", "Mbpp/603"], [[0], [1], [2]]]
-[["601", "602"], ["Mbpp/602", 601, 601], [[1, 2], [0]]]
-[["HumanEval/7"], [7], [[0]]]
-[["HumanEval/7", 7], ["HumanEval/7", 7], [[0], [1]]]
+[[601, 602], [601, "602"], [[0], [1]]]
+[["601", "own/602"], ["own/602", 601, 601], [[1, 2], [0]]]
 [[7, 17], ["17", "7"], [[1], [0]]]
 """
 OTHER_IDS = """
@@ -177,7 +193,7 @@ OTHER_IDS = """
 """
 
 
-def test_a_number_its_text_and_the_name_with_its_data_are_one_task_id():
+def test_a_number_and_its_text_are_one_task_id():
     of = lambda ids, **more: [{'task_id': id, 'completion': i} for i, id in enumerate(ids)]
     for asked, given, wanted in json_rows(SAME_IDS):
         assert given_answers('x', of(asked), of(given), 1) == wanted, asked
@@ -192,7 +208,7 @@ def test_blank_lines_are_skipped_wherever_they_are_also_in_a_packed_file(tmp_pat
         (tmp_path / name).write_bytes(pack((lines + lines.replace('1', '2') + ' \n').encode()))
         assert len(of_tasks(['own'], str(tmp_path / name), 0, [])['own']) == 2
         assert len(read_answers(str(tmp_path / name), 'completion')) == 2
-    assert len(read_rows(tmp_path / 'a.jsonl')) == 2
+    assert len(read_rows('a.jsonl')) == 2
 
 
 # --- the harness is checked before a score --------------------------------------------------------
@@ -670,7 +686,7 @@ def test_an_import_from_the_future_comes_first_whatever_stands_above_the_answer(
     only('syntax', PROSE, MISPLACED, chat=True)
 
 
-# --- tests for unittest, doctest and pytest -------------------------------------------------------
+# --- tests for unittest and pytest ----------------------------------------------------------------
 UNITTEST = """import sys, unittest
 class Adds(unittest.TestCase):
     @classmethod
@@ -680,14 +696,6 @@ class Adds(unittest.TestCase):
         for n in 5, 6:
             with self.subTest(n=n): self.assertEqual(f(n), n + 1)
         self.assertRaises(TypeError, f, 'a')
-"""
-EXAMPLES = """def examples():
-    \"\"\"
-    >>> f(k)  # as text
-    6
-    \"\"\"
-k = 5
-from doctest import testmod
 """
 PYTEST = """import pytest
 def test_one(): assert f(1) == pytest.approx(2)
@@ -702,41 +710,65 @@ OWN_TESTS = [
     UNITTEST + 'unittest.main()', UNITTEST + 'if __name__ == "__main__":\n    unittest.main(verbosity=2)',
     UNITTEST + 'sys.exit(not unittest.main(argv=["x"], exit=False).result.wasSuccessful())',
     UNITTEST + 'unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(Adds))',
-    EXAMPLES + 'testmod()', EXAMPLES + 'assert testmod(verbose=True).failed == 0',
-    '"""\n>>> f(1)\n2\n"""\nimport doctest\nif __name__ == "__main__":\n    doctest.testmod()',
-    PYTEST, PYTEST + 'raise SystemExit(pytest.main([__file__]))', PYTEST + 'if __name__ == "__main__":\n    pytest.main()',
-    'def test(x, y): assert f(x) == y\ntest(1, 2)\ntest(5, 6)', 'def go(): assert f(1) == 2\nif __name__ == "__main__": go()']
+    PYTEST, PYTEST + 'if __name__ == "__main__":\n    pytest.main()',
+    'def test(x, y): assert f(x) == y\ntest(1, 2)\ntest(5, 6)']
+MORE_TESTS = [
+    UNITTEST + '    def test_skip(self): self.skipTest("later")\n    def tearDown(self): self.assertEqual(f(6), 7)',
+    UNITTEST + '@unittest.skip("later")\nclass Later(unittest.TestCase):\n    def test_no(self): self.fail()',
+    UNITTEST + 'class Base(unittest.TestCase): pass\ndef tearDownModule(): assert f(7) == 8',
+    'import unittest\ndef setUpModule():\n    global n\n    n = f(1)\n' + UNITTEST.replace('f(self.n)', 'n'),
+    'class TestBase:\n    def test_base(self): self.assertEqual(f(self.n), 2)\n' + UNITTEST.replace('.TestCase', '.TestCase, TestBase'),
+    UNITTEST + '    @unittest.expectedFailure\n    def test_two(self): self.assertEqual(f(5), 7)',
+    'import pickle\nclass P: pass\ndef test_p():\n    p = P()\n    p.n = f(1)\n    assert pickle.loads(pickle.dumps(p)).n == 2',
+    'assert f(1) == 2\nexit()', 'import sys\nassert f(1) == 2\nsys.exit(0)']
 # They fail all of them, and do not pass by leaving, or by what unittest would forgive.
 NO_ANSWERS = [
     'def f(x):\n    """\n    >>> 1\n    1\n    """\n    return x + 2', 'def f(x): raise SystemExit(0)',
     'import sys\nf = sys.exit', 'import unittest\ndef f(x): raise unittest.SkipTest', 'def g(x): return x + 1',
     'import unittest\ndef f(x): unittest.main()', 'import unittest\nunittest.main()', 'def f(*_): pass',
     'import unittest\nclass Adds(unittest.TestCase): pass\ndef f(x): return 7 if x == 5 else 3']
+# They change what the tests use.
+CHANGED = [
+    'def f(x):\n    import unittest\n    raise unittest.SkipTest("later")', 'import os\nos._exit(0)',
+    'import unittest\nunittest.TestCase.run = unittest.TestCase._baseAssertEqual = lambda *_, **__: None\n'
+    'def f(x): return x + 2',
+    'import unittest\nunittest.TestLoader.getTestCaseNames = lambda *_: []\nunittest.TestCase.__unittest_skip__ = True\n'
+    'def f(x): return x + 2']
 
 
-def test_own_tests_are_run_as_unittest_doctest_and_pytest_would():
+def test_own_tests_are_run_as_unittest_and_pytest_would():
     answer = RIGHT + 'import unittest\nclass TestMine(unittest.TestCase):\n    def test(self): self.fail()\n'
     for tests in OWN_TESTS:
         question = {'prompt': 'Write f(x), which adds 1.', 'tests': tests}
         found = outcomes(question, [RIGHT, answer, *NO_ANSWERS], run=lambda jobs: run_many(jobs, 20))
         assert found[:2] == ['passed'] * 2 and 'passed' not in found[2:], (tests, found)
-    example = RIGHT.replace(':\n', ':\n    """\n    >>> f(1)\n    2\n    """\n')
-    only_program = {'prompt': 'Write f.', 'tests': 'import doctest\ndoctest.testmod()'}
-    assert outcomes(only_program, [example, example.replace('+ 1', '+ 2'), RIGHT]) == ['passed', 'wrong', 'wrong']
+    for tests, *cheats in (OWN_TESTS[2], *CHANGED), *[
+            (tests, RIGHT.replace('+ 1', '+ 2')) for tests in MORE_TESTS]:
+        found = outcomes({'prompt': 'Write f.', 'tests': tests}, [RIGHT, *cheats], run=lambda jobs: run_many(jobs, 20))
+        assert found[0] == 'passed' and 'passed' not in found[1:], (tests, found)
 
 
 FAIL_BY_THEMSELVES = [('import nonesuch\nassert f(1) == 2', "own/0.*fail by themselves: ModuleNotFoundError.*nonesuch"),
-                      ('def test_f(): pass', 'own/0.*pass without an answer')]
-NEED_ARGUMENTS = 'def test_f(capsys): assert f(1) == 2', (
-    'import pytest\n@pytest.mark.parametrize("x", [1])\ndef test_f(x): assert f(x) == 2')
+                      *[(tests, 'own/0.*pass without an answer') for tests in (
+                          'def test_f(): pass', 'def test_f(): return f(1) == 2', 'print(f(1) == 2)',
+                          'import unittest\nclass T(unittest.TestCase):\n    def test(self): self.skipTest(str(f(1)))',
+                          'import doctest\ndoctest.testmod()', 'def go(): assert f(1) == 2\nif __name__ == "__main__": go()')]]
+# Tests that need pytest, and a test that nothing calls
+NEED_PYTEST = r"""
+def test_f(capsys): assert f(1) == 2 => no test calls test_f, which needs arguments
+@pytest.mark.parametrize("x", [1])\ndef test_f(x): assert f(x) == 2 => pytest.mark
+from pytest import fixture\n@fixture\ndef n(): return 1\ndef test_f(n): assert f(n) == 2 => pytest import fixture
+def test_f(): pytest.skip("later") => pytest.skip
+class TestF:\n    def setup_method(self): self.n = 1\n    def test(self): assert f(self.n) == 2 => def setup_method
+"""
 
 
 def test_tests_that_fail_by_themselves_are_named(capsys):
     asked = lambda tests, **more: [to_question({'prompt': 'Write f.', 'task_id': 'own/0', 'tests': tests, **more})]
     for tests, words in FAIL_BY_THEMSELVES:
         refused(words, check_harness, asked(tests), run_many)
-    for tests in NEED_ARGUMENTS:
-        refused('no test calls test_f, which needs arguments', asked, tests)
+    for tests, words in table(NEED_PYTEST):
+        refused(words, asked, tests.replace('\\n', '\n'))
     check_harness(asked('assert f(1) == two'), run_many)
     assert "the tests of 'own/0' need two, which neither they nor the question name" in capsys.readouterr().out
     refused('1 of 1 known solutions fail.*own/0', check_harness,
@@ -756,10 +788,10 @@ MBPP = r'''
 '''
 
 
-def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
+def test_mbpp_is_read_as_both_its_files_are_published():
     """Answers fail if they are wrong, and both a chat and a base model are shown the tests."""
     records = [record for record, _ in json_rows(MBPP)]
-    of_tasks(['mbpp'], str(write(tmp_path / 'mbpp.json', [records])), 0, [])      # also one list
+    of_tasks(['mbpp'], str(write('mbpp.json', [records])), 0, [])      # also one list
     for record, wrong in json_rows(MBPP):
         question = to_question(record)
         for shown in question['messages'][0]['content'], question['prompt']:

@@ -3,10 +3,9 @@ import functools
 import os
 import shutil
 
-import pytest
 from accidents import KILLED_WHILE_RENAMING, SHORT_SAMPLES, accident, before, killed_while_saving
 from conftest import TINY, contents, expect_same_run, metrics, mistake, ok, run, same
-from conftest import slow, state, write
+from conftest import shared_fixture, slow, state, with_each, write
 
 # dropout, so that lost random state would show; saves and evaluations at different steps
 FLAGS = (f'{TINY} --max_steps=18 --save_interval=4 --eval_interval=6 --warmup_steps=0.2 '
@@ -17,7 +16,7 @@ CASES = {'plain': '', 'stream': '--streaming=shards',
 SIGNALS = {'plain': 'SIGINT', 'stream': 'SIGTERM', 'muon': 'SIGINT'}
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def place(numbers, tmp_path_factory):
     """A folder with data, also as shards of text; their first line has none."""
     folder = tmp_path_factory.mktemp('place')
@@ -28,7 +27,7 @@ def place(numbers, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def begin(place):
     """begin(case, its folder, *flags)"""
     return lambda case, out, *more, before='', **how: run(
@@ -36,7 +35,7 @@ def begin(place):
         cwd=place, before=SHORT_SAMPLES + before, **how)
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def straight(begin, tmp_path_factory):
     """straight(case) is the folder of a run that nothing disturbs."""
     @functools.cache
@@ -47,10 +46,10 @@ def straight(begin, tmp_path_factory):
     return straight
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def resume(place):
     """The folder is enough. Relative paths are those of the first command."""
-    return lambda out, *more, before='': run('train.py', f'--out_dir={out} --init_from=resume',
+    return lambda out, *more, before='': run(f'train.py --out_dir={out} --init_from=resume',
                                              *more, cwd=place, before=SHORT_SAMPLES + before)
 
 
@@ -58,7 +57,7 @@ def step_of(out, file='last.pt'):
     return state(out, file)['step']
 
 
-@pytest.mark.parametrize('case', CASES)
+@with_each('case', CASES)
 def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin, resume, straight,
                                                                           case,
                                                                           tmp_path):
@@ -91,7 +90,7 @@ def test_a_stream_of_two_processes_killed_three_times_is_the_straight_run(begin,
     mistake(again(), 'processes, not with 1')
     assert 'other data' in again('--streaming=shards/[12].jsonl', processes=2).stderr
     ok(again(processes=2))
-    expect_same_run(tmp_path / 'run', straight('stream', 2))
+    expect_same_run('run', straight('stream', 2))
 
 
 def test_where_the_last_checkpoint_is_damaged_the_one_before_serves(resume, straight, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from accidents import before
 from common import load_model
-from conftest import ROOT, each_is_a_mistake, lift, ok, run, save_run, slow
+from conftest import ROOT, each_is_a_mistake, fill, lift, ok, run, save_run, shared_fixture, slow
 from test_streaming import say
 
 from model import GPT, GPTConfig
@@ -37,7 +37,7 @@ def chain(text, end, block_size=64):
     return model
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def folder(tmp_path_factory):
     """Models of texts, chats and gaps, a reward model, and a file that is not UTF-8."""
     folder = tmp_path_factory.mktemp("it's a model")
@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
 
 
 def sample(folder, name, *flags, **more):
-    return run('sample.py', f'--ckpt={folder}/{name} --device=cpu', *flags, **more)
+    return run(f'sample.py --ckpt={folder}/{name} --device=cpu', *flags, **more)
 
 
 # --- a text ---------------------------------------------------------------------------------------
@@ -86,16 +86,16 @@ def alone(model, tokenizer, prompt, n, draw=torch.argmax):
     return written[len(again):].decode(errors='replace')
 
 
-def test_temperature_0_writes_the_most_probable_tokens_also_past_the_context(babbler, tmp_path):
+def test_temperature_0_writes_the_most_probable_tokens_also_past_the_context(babbler):
     """A file to its last newline, and nothing of a text to stop at, though tokens cut it."""
     model, tokenizer = load_model(babbler)
     for content in 'naïve 漢字 \n\n', 'def f7(a, b):\n\treturn ', 'def f7':
-        (tmp_path / 'prompt.py').write_text(content)
-        flags = [f'--prompt=@{tmp_path}/prompt.py', '--temperature=0', '--max_new_tokens=50']
+        fill({'prompt.py': content})
+        flags = '--prompt=@prompt.py --temperature=0 --max_new_tokens=50'
         expected = alone(model.eval(), tokenizer, content, 50)          # the context is 32
-        assert texts_of(sample(babbler, '', *flags, '--seed=2')) == [content + expected]
+        assert texts_of(sample(babbler, '', flags, '--seed=2')) == [content + expected]
     stop = expected[21:26]
-    result = sample(babbler, '', *flags, f'--stop_at={stop}')
+    result = sample(babbler, '', flags, f'--stop_at={stop}')
     assert texts_of(result) == [content + expected.partition(stop)[0]]
 
 
@@ -218,21 +218,20 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
 
 # --- mistakes -------------------------------------------------------------------------------------
 REFUSED = """
-clm --prompt=@dataclass => save it in a file, and pass --prompt=@FILE
-clm --prompt=@latin.txt => @latin.txt must name a file of UTF-8 text
-clm --system=x --prompt=a => --system needs --chat=True
-span --prompt=a => python -m extras.models.fill
-rm --prompt=a => reward model
-clm --chat=True => a base model & python sft.py --init_from=
-clm --serve=0 => no setting has this name; closest: seed
-clm --prompts=x => closest: prompt
-clm --ckpt=out/nothing => out/nothing does not exist & make one: python train.py
+--ckpt=clm --prompt=@dataclass => save it in a file, and pass --prompt=@FILE
+--ckpt=clm --prompt=@latin.txt => @latin.txt must name a file of UTF-8 text
+--ckpt=clm --system=x --prompt=a => --system needs --chat=True
+--ckpt=span --prompt=a => python -m extras.models.fill
+--ckpt=rm --prompt=a => reward model
+--ckpt=clm --chat=True => a base model & python sft.py --init_from=
+--ckpt=clm --serve=0 => no setting has this name; closest: seed
+--ckpt=clm --prompts=x => closest: prompt
+--ckpt=clm --ckpt=out/nothing => out/nothing does not exist & make one: python train.py
 """
 
 
 def test_what_cannot_be_is_one_sentence(folder):
-    each_is_a_mistake(REFUSED, lambda name, *flags: sample(
-        folder, name, *flags, cwd=folder))
+    each_is_a_mistake(REFUSED, 'sample.py --device=cpu', cwd=folder)
     for name, is_told in ('far', True), ('chat', False):        # far: nobody says what it was taught
         result = sample(folder, name, '--chat=True --prompt=a --max_new_tokens=9')
         assert ('prompts use ChatML' in result.stderr) == is_told and ok(result)

@@ -13,7 +13,7 @@ FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=10 --log_interval=1 --le
 
 
 def sft(start, data, out, *more, before=''):
-    return ok(run('sft.py', f'--init_from={start} --data_dir={data} --out_dir={out}',
+    return ok(run(f'sft.py --init_from={start} --data_dir={data} --out_dir={out}',
                   FLAGS, *more, before=SHORT_SAMPLES + before))
 
 
@@ -29,26 +29,24 @@ def test_a_target_is_the_next_token_if_that_is_trained():
 SPY = before('forward', """
     model, x, y = arguments
     if model.training:
-        with open('PATH', 'a') as file:
+        with open('calls', 'a') as file:
             for row in zip(x.tolist(), y.tolist()):
                 print(json.dumps(row), file=file)""")
 
 
-def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, conversations,
-                                                                     tmp_path):
+def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, conversations):
     """Every answer of a conversation and its end, also of an empty one; never a question or
     padding. In an epoch, each conversation once."""
     rows = [row for row in read_rows(conversations / 'train.jsonl') if len(row['messages']) < 6]
     rows[0]['messages'][-1]['content'] = ''
     for side in ('train', 'val'):
-        write(tmp_path / f'{side}.jsonl', rows)
-    save_run(tmp_path / 'start', GPT.load(sft_model), BYTES, step=0)
-    printed = sft(tmp_path / 'start', tmp_path, tmp_path / 'run', '--micro_batch_size=4 --max_steps=4',
-                  before=SPY.replace('PATH', f'{tmp_path}/calls'))
+        write(f'{side}.jsonl', rows)
+    save_run('start', GPT.load(sft_model), BYTES, step=0)
+    printed = sft('start', '.', 'run', '--micro_batch_size=4 --max_steps=4', before=SPY)
     assert f'train.jsonl: {len(rows)} conversations; skipped' in printed
     assert 'its trained part:\n' in printed and 'note: 4 steps teach little' in printed
     chat_of = {BYTES.decode(BYTES.render(row['messages'])[0]): row['messages'] for row in rows}
-    calls = read_rows(tmp_path / 'calls')
+    calls = read_rows('calls')
     # of four batches of at most 8, some have 7, because an epoch is cut evenly
     assert 28 <= len(calls) == len({str(x) for x, _ in calls}) < 32
     for x, y in calls:
@@ -61,16 +59,14 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, 
         assert BYTES.decode([id for _, id in trained]) == ''.join(said)
 
 
-def test_what_is_forgotten_is_measured_and_replay_keeps_it(sft_model, conversations, tmp_path):
-    base_text(tmp_path / 'base', 300)
+def test_what_is_forgotten_is_measured_and_replay_keeps_it(sft_model, conversations):
+    base_text('base', 300)
     for replay in '02':
-        sft(sft_model, conversations, tmp_path / replay,
-            f'--base_dir={tmp_path}/base --replay={replay}',
-            before=SPY.replace('PATH', f'{tmp_path}/calls'))
+        sft(sft_model, conversations, replay, f'--base_dir=base --replay={replay}', before=SPY)
     # every token of two sequences a step
-    seen = [len(y) for _, y in read_rows(tmp_path / 'calls') if IGNORE not in y]
+    seen = [len(y) for _, y in read_rows('calls') if IGNORE not in y]
     assert seen == [96] * 40
-    assert series(tmp_path / '0', 'base_bpb')[-1] > series(tmp_path / '2', 'base_bpb')[-1] + 0.5
+    assert series('0', 'base_bpb')[-1] > series('2', 'base_bpb')[-1] + 0.5
 
 
 # --- conversations that are too long --------------------------------------------------------------

@@ -2,8 +2,7 @@
 import gzip
 import hashlib
 
-import pytest
-from conftest import read_rows, refused, write
+from conftest import read_rows, refused, with_each, write
 from hypothesis import strategies as st
 
 from extras.text.streaming import Stream
@@ -31,12 +30,12 @@ def mixed_with_thumbs(pairs, folder):
     """A copy of this folder of pairs whose every second line is a single answer: now the better one,
     up, now the worse one, down."""
     for side in ('train', 'val'):
-        rows = read_rows(pairs / f'{side}.jsonl')
+        rows = read_rows(f'{pairs}/{side}.jsonl')
         for i in range(1, len(rows), 2):
             is_better = i % 4 == 1
             rows[i] = {'prompt': rows[i]['prompt'], 'label': is_better,
                        'completion': rows[i]['chosen' if is_better else 'rejected']}
-        write(folder / f'{side}.jsonl', rows)
+        write(f'{folder}/{side}.jsonl', rows)
 
 
 # --- streams --------------------------------------------------------------------------------------
@@ -47,9 +46,9 @@ def taken(path, n_tokens, held_out_to=None):
     return BYTES.decode(ids).split('<|endoftext|>')[:-1]
 
 
-@pytest.mark.parametrize('text', ['short', 'é漢🦜 ' * 3, 'half \ud800'])
-def test_a_document_is_held_out_if_its_hash_is_at_most_that_of_the_split(tmp_path, text):
-    path = write(tmp_path / 'a.jsonl', [{'text': ' ', 'content': text}])
+@with_each('text', ['short', 'é漢🦜 ' * 3, 'half \ud800'])
+def test_a_document_is_held_out_if_its_hash_is_at_most_that_of_the_split(text):
+    path = write('a.jsonl', [{'text': ' ', 'content': text}])
     data = text.replace('\ud800', '\ufffd').encode()        # as prepare.py writes it
     border = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
     for held_out_to in border - 1, None:
@@ -57,8 +56,8 @@ def test_a_document_is_held_out_if_its_hash_is_at_most_that_of_the_split(tmp_pat
     refused('all are held out', taken, path, 9, border)
 
 
-def test_weights_of_a_mixture_are_refused_because_a_stream_reads_each_source_once(tmp_path):
-    path = write(tmp_path / 'a.jsonl', [{'text': 'a'}])
+def test_weights_of_a_mixture_are_refused_because_a_stream_reads_each_source_once():
+    path = write('a.jsonl', [{'text': 'a'}])
     meta = lambda passes: {'sources': {'a': {'weight': 50, 'passes': 1.0}, 'b': {'weight': 7, 'passes': passes}}}
     Stream(str(path), 0, 1, BYTES, meta(1.0))
     refused("weights={'b': 7} of the data .* leave --streaming out", Stream, str(path), 0, 1, BYTES, meta(0.5))

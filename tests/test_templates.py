@@ -2,14 +2,14 @@
 import json
 import operator
 import re
-import shlex
+from pathlib import Path
 
 import pytest
 import tokenizers
 import torch
 from attacks import sections
 from common import load_model
-from conftest import mistake, ok, refused, run, series, table, write
+from conftest import fill, mistake, ok, refused, run, series, table, write
 from test_hf_model import BASES, LLAMA, published, theirs_in
 from transformers import AutoTokenizer
 
@@ -149,6 +149,7 @@ SHOWN = [TALK, SYSTEM + TALK[:2], said('hi', THOUGHT)]
 def made(folder, name, **more):
     """Write the files of a model's tokenizer. Return it as transformers reads it. more: of
     tokenizer_config.json"""
+    folder = Path(folder)
     special, plain, ends, _, template = MODELS[name]
     special, begins = special.split(), name in BEGIN
     ids = {token: id for id, token in enumerate(Tokenizer.byte().to_json()['vocab'])}
@@ -185,11 +186,11 @@ def ids_of(theirs, chat, asks):
     return theirs.apply_chat_template(chat, add_generation_prompt=asks, return_dict=False)
 
 
-def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives_and_its_ends(folder, out, tmp_path):
+def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives_and_its_ends(folder, out):
     """Also from a saved copy of the tokenizer, and in transformers from an export of that."""
     name, theirs, ours = folder
-    ours.save(tmp_path / 'copy.json')
-    copy = Tokenizer.load(tmp_path / 'copy.json')
+    ours.save('copy.json')
+    copy = Tokenizer.load('copy.json')
     the_same = operator.attrgetter('hash', 'stop', 'begin', 'special', 'chat')
     assert the_same(copy) == the_same(ours)
     hf_tokenizer.write(out, copy, 64)
@@ -246,41 +247,44 @@ def test_nobody_forges_a_mark_of_a_template(folder):
         assert thoughts('<think>') == 0 and thoughts('hi', '<think>', 'so?') == 1
 
 
-def test_each_way_to_write_a_template_and_the_names_in_it_is_read(tmp_path):
+def test_each_way_to_write_a_template_and_the_names_in_it_is_read():
     """A file counts more than tokenizer_config.json, in which there may be several with names."""
     named = lambda *names: [{'name': name, 'template': TEMPLATES['Qwen2.5']} for name in names]
     end = {'__type': 'AddedToken', 'content': '<|im_end|>', 'special': True}
-    ours = lambda: Tokenizer.load(tmp_path / 'tokenizer.json')
-    made(tmp_path, 'Qwen2.5', chat_template=named('rag', 'tools'))
+    ours = lambda: Tokenizer.load('tokenizer.json')
+    made('.', 'Qwen2.5', chat_template=named('rag', 'tools'))
     refused('there are rag, tools; copy the right one into chat_template.jinja', ours().render, TALK)
     for template in named('rag', 'default'), '{{ bos_token }}' + TEMPLATES['Qwen2.5'], 'a file':
         if template == 'a file':
-            (tmp_path / 'chat_template.jinja').write_text('{{ eos_token }}' + TEMPLATES['Qwen2.5'])
-        theirs = made(tmp_path, 'Qwen2.5', chat_template=template, bos_token=end)
+            fill({'chat_template.jinja': '{{ eos_token }}' + TEMPLATES['Qwen2.5']})
+        theirs = made('.', 'Qwen2.5', chat_template=template, bos_token=end)
         assert ours().render(TALK)[0] == ids_of(theirs, TALK, False)
 
 
-def test_a_template_that_cannot_be_used_is_said_when_a_chat_is_asked_for(tmp_path):
-    made(tmp_path, 'plain', eos_token=None)
-    for template, words in {
-            '{{ nothing() }}': "can't render .*nothing", '{% for': "can't render .*template",
-            "{{ ''.__class__.__mro__ }}": "can't render .*unsafe",
-            '{% for m in messages %}{{ m.content }}\n{% endfor %}': 'has no end token'}.items():
-        (tmp_path / 'chat_template.jinja').write_text(template)
-        ours = Tokenizer.load(tmp_path / 'tokenizer.json')
+UNUSABLE = """
+{{ nothing() }} => can't render .*nothing
+{% for => can't render .*template
+{{ ''.__class__.__mro__ }} => can't render .*unsafe
+{% for m in messages %}{{ m.content }} {% endfor %} => has no end token"""
+
+
+def test_a_template_that_cannot_be_used_is_said_when_a_chat_is_asked_for():
+    made('.', 'plain', eos_token=None)
+    for template, words in table(UNUSABLE):
+        fill({'chat_template.jinja': template})
+        ours = Tokenizer.load('tokenizer.json')
         assert ours.encode('hi') and ours.encode_batch(['</s>']) != [[257]]
         refused(words, ours.render, TALK)
-    (tmp_path / 'generation_config.json').write_text('{}')
-    refused('set eos_token_id', Tokenizer.load(tmp_path / 'tokenizer.json').render, TALK)
+    fill({'generation_config.json': '{}'})
+    refused('set eos_token_id', Tokenizer.load('tokenizer.json').render, TALK)
 
 
-def test_messages_that_a_template_refuses_are_one_sentence(tmp_path):
-    published(tmp_path, LLAMA | {'vocab_size': 260})
-    made(tmp_path, 'Gemma')
-    for script, *flags in [('sample.py', '--chat=True', '--system=x', '--prompt=hi'),
-                           ('eval.py', '--tasks=own', '--data=own.jsonl')]:
-        write(tmp_path / 'own.jsonl', [{'prompt': SYSTEM + TALK[:1], 'regex': 'a'}])
-        mistake(run(script, '--ckpt=. --device=cpu', *flags, cwd=tmp_path), 'System role not supported')
+def test_messages_that_a_template_refuses_are_one_sentence():
+    published('.', LLAMA | {'vocab_size': 260})
+    made('.', 'Gemma')
+    write('own.jsonl', [{'prompt': SYSTEM + TALK[:1], 'regex': 'a'}])
+    for command in 'sample.py --chat=True --system=x --prompt=hi', 'eval.py --tasks=own --data=own.jsonl':
+        mistake(run(command, '--ckpt=. --device=cpu'), 'System role not supported')
 
 
 # --- a model with such a template, from the first question to an export ---------------------------
@@ -299,34 +303,34 @@ def greedy(model, ids, n=20, **how):
                           max_new_tokens=n, **how)[0, len(ids):].tolist()
 
 
-def test_a_llama_3_is_asked_trained_and_exported_with_its_own_template(tmp_path):
+def test_a_llama_3_is_asked_trained_and_exported_with_its_own_template():
     """Its answers end at any id in the list of generation_config.json, as in transformers."""
     small = {'vocab_size': 261, 'max_position_embeddings': 192}
-    model = published(tmp_path / 'l3', BASES['Llama 3.1'] | small)
-    asked = ids_of(made(tmp_path / 'l3', 'Llama 3'), TALK[:3], True)
+    model = published('l3', BASES['Llama 3.1'] | small)
+    asked = ids_of(made('l3', 'Llama 3'), TALK[:3], True)
     free = greedy(model, asked, eos_token_id=None)
     ends = {'eos_token_id': [257, free[12]]}
-    (tmp_path / 'l3/generation_config.json').write_text(json.dumps(ends))
-    model, tokenizer = load_model(tmp_path / 'l3')
+    fill({'l3/generation_config.json': json.dumps(ends)})
+    model, tokenizer = load_model('l3')
     written = answers.write(model, tokenizer, [TALK[:3]], 1, max_new_tokens=20)
     text = tokenizer.decode(free[:free.index(free[12])])
     assert written == [[text]] and text and model.saved['config'] == {'stage': 'chat'}
 
-    made(tmp_path / 'l3', 'Llama 3')
-    command = lambda line: ok(run(*shlex.split(line), '--device=cpu', cwd=tmp_path))
+    made('l3', 'Llama 3')
+    command = lambda line: ok(run(line, '--device=cpu'))
     for side in 'train', 'val':
-        write(tmp_path / f'sft/{side}.jsonl', [
+        write(f'sft/{side}.jsonl', [
             {'messages': said(f'say {color}', f'{color}!')} for color in COLORS])
-    (tmp_path / 'reward.py').write_text(REWARD)
+    fill({'reward.py': REWARD})
     shown = command('sft.py --init_from=l3 --data_dir=sft --out_dir=a --max_steps=60 --batch_size=8 '
                     '--learning_rate=3e-3')
     assert '<|start_header_id|>user<|end_header_id|>' in shown and 'im_start' not in shown
     command('rl.py --init_from=a --reward=reward.py --out_dir=c --max_steps=1 --batch_size=2 '
             '--num_samples=2 --max_new_tokens=12')
-    assert series(tmp_path / 'c', 'val_reward')[-1] == 1 and series(tmp_path / 'c', 'length')[-1] < 12
-    assert command('sample.py --ckpt=c --chat=True --temperature=0 --prompt="say red"').endswith(
+    assert series('c', 'val_reward')[-1] == 1 and series('c', 'length')[-1] < 12
+    assert command('sample.py --ckpt=c --chat=True --temperature=0 --prompt=say red').endswith(
         '\nred!\n')
-    ok(run('extras.models.export', '--ckpt=c --to=hf', cwd=tmp_path))
-    theirs = AutoTokenizer.from_pretrained(tmp_path / 'c/hf')
-    model = theirs_in(tmp_path / 'c/hf')
+    ok(run('extras.models.export --ckpt=c --to=hf'))
+    theirs = AutoTokenizer.from_pretrained('c/hf')
+    model = theirs_in('c/hf')
     assert theirs.decode(greedy(model, ids_of(theirs, said('say red'), True))) == 'red!<|eot_id|>'

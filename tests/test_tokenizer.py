@@ -1,5 +1,6 @@
 """Merges, ids and chats are those of naive programs, of tiktoken and of Hugging Face, whatever the
 order of the texts and the hash seed. Nothing is lost or forged. The report and the command."""
+import functools
 import gzip
 import hashlib
 import itertools
@@ -9,12 +10,13 @@ import re
 import shutil
 import time
 import unicodedata
+from pathlib import Path
 
 import pytest
 import regex
 import tiktoken
 import tiktoken.load
-from conftest import each_is_a_mistake, fill, mistake, ok, refused, run, shared
+from conftest import each_is_a_mistake, fill, mistake, ok, refused, run, shared, shared_fixture
 from hypothesis import example, given, settings, strategies as st
 from test_streaming import TRAPPING, chats, say
 
@@ -34,12 +36,12 @@ hostile = st.lists(st.sampled_from([*SPECIAL_TOKENS, *'<| \n\r\ta1._"é🦜\0\x8
 hostile = hostile.map(''.join)
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def texts(python_files):
     return [path.read_text('utf-8') for path in sorted(python_files.rglob('*.py'))]
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def code(texts):
     return Tokenizer.train(texts, 2048)
 
@@ -147,15 +149,15 @@ def test_ids_are_bytes_then_merges_then_specials(code):
     assert len(code.stop) == 2 and code.suppressed_tokens(2050) == sorted(for_prompts)
 
 
-def test_gpt2s_vocabulary_encodes_as_gpt2(texts, tmp_path):
+def test_gpt2s_vocabulary_encodes_as_gpt2(texts):
     vocab, encoder = (str(shared(f'gpt2_{name}')) for name in ('vocab.bpe', 'encoder.json'))
     ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab, encoder)
     gpt2 = tiktoken.Encoding('reference', pat_str=GPT2, mergeable_ranks=ranks, special_tokens={})
-    (tmp_path / 'vocab.bpe').write_text('{}')
-    refused('Hash mismatch|No such file', tokenizer_report.tokenizer_of_gpt2, str(tmp_path))
-    shutil.copy(vocab, tmp_path / 'vocab.bpe')
-    shutil.copy(encoder, tmp_path / 'encoder.json')
-    tokenizer = tokenizer_report.tokenizer_of_gpt2(str(tmp_path))
+    fill({'vocab.bpe': '{}'})
+    refused('Hash mismatch|No such file', tokenizer_report.tokenizer_of_gpt2, '.')
+    shutil.copy(vocab, 'vocab.bpe')
+    shutil.copy(encoder, 'encoder.json')
+    tokenizer = tokenizer_report.tokenizer_of_gpt2('.')
     assert tokenizer.vocab_size == 50304 and tokenizer.special['<|endoftext|>'] == 50256
     for text in [*texts[::20], ' \n\n  \t x  \n', "I'll 'S", 'naïve 你好 ½ Ⅷ\u3000x']:
         assert tokenizer.encode(text) == gpt2.encode_ordinary(text)
@@ -189,23 +191,23 @@ def test_a_bad_message_or_a_tokenizer_without_the_special_tokens_is_a_value_erro
 
 
 # --- files ----------------------------------------------------------------------------------------
-def test_saving_and_loading_changes_nothing_and_the_hash_tells_tokenizers_apart(tmp_path):
+def test_saving_and_loading_changes_nothing_and_the_hash_tells_tokenizers_apart():
     for tokenizer in ODD, Tokenizer.char('né🦜\n"\\\0\x85'):
-        tokenizer.save(tmp_path / 't.json')
-        again = Tokenizer.load(tmp_path / 't.json')
+        tokenizer.save('t.json')
+        again = Tokenizer.load('t.json')
         assert again.to_json() == tokenizer.to_json() and again.hash == tokenizer.hash
     hash_of = lambda *special, **more: Tokenizer('bpe', BYTES, special, **more).hash
     assert len({hash_of(), hash_of('x', 'y'), hash_of('y', 'x'), hash_of(pattern='.')}) == 4
 
 
-def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
-    path, good = tmp_path / 'bad.json', json.dumps(ODD.to_json())
-    refused('no such file', Tokenizer.load, path)
+def test_a_broken_or_foreign_file_is_a_value_error():
+    good = json.dumps(ODD.to_json())
+    refused('no such file', Tokenizer.load, 'bad.json')
     damaged = '{"added_tokens": [], "model": {}}'           # as if it were Hugging Face's
     later = good.replace('nanoparrot-tokenizer-1', 'nanoparrot-tokenizer-2')
     for content in good[:-9], '[' * 100_000, good.replace('"bpe"', '"unigram"'), damaged, later:
-        path.write_text(content)
-        refused(r'bad\.json is not a tokenizer', Tokenizer.load, path)
+        fill({'bad.json': content})
+        refused(r'bad\.json is not a tokenizer', Tokenizer.load, 'bad.json')
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -221,45 +223,43 @@ FLAGS = '''
 --input=c --vocab_size=300 => vocab_size'''
 
 
-def test_a_tokenizer_json_is_the_same_to_the_last_byte_as_ever(tmp_path):
+def test_a_tokenizer_json_is_the_same_to_the_last_byte_as_ever():
     """A file decides about all tokens of a run. Text, lines of JSON, packed lines, ties; what is
     no text and what is hidden does not count."""
     random_words = random.Random(0).choices(['ab', 'ba', 'cd', 'dc', 'f(x)', 'é🦜', '漢字\n'], k=900)
     lines = b'{"text": "a\\u2028b \\u00e9"}\n\n{"text": "\xf0\x9f\xa6\x9c 12345", "n": 1}\n'
-    fill(tmp_path / 'text', {
+    fill({
         'a.md': ' '.join(random_words), 'b.txt': '\ufeffab ba\r\n', 'sub/c.jsonl': lines,
-        'd.jsonl.gz': gzip.compress(lines), 'e.png': b'\x89P', '.hidden.txt': 'zzzz ' * 900})
-    flags = f'--input={tmp_path}/text', '--vocab_size=330'
-    said = ok(run('tokenizer.py', *flags, f'--out={tmp_path}/t.json'))
-    digest = hashlib.sha256((tmp_path / 't.json').read_bytes()).hexdigest()
+        'd.jsonl.gz': gzip.compress(lines), 'e.png': b'\x89P', '.hidden.txt': 'zzzz ' * 900}, 'text')
+    said = ok(run('tokenizer.py --input=text --vocab_size=330 --out=t.json'))
+    digest = hashlib.sha256(Path('t.json').read_bytes()).hexdigest()
     assert digest[:16] == '413b66a3daf57bd0' and '.png: 1' in said
     assert re.search(r'330 tokens, [\d.]+ bytes/token, \w{16}', said)
 
 
-def test_the_command_counts_and_names_what_it_leaves_out_and_names_mistakes(tmp_path):
+def test_the_command_counts_and_names_what_it_leaves_out_and_names_mistakes():
     """As clean.py and prepare.py do: of each reason the first place."""
     cut = gzip.compress(random.Random(0).randbytes(9000))[:-900]
-    fill(tmp_path, {'c/b.jsonl': '{"title": "no text"}\n' * 3, 'c/cut.txt.gz': cut, 'empty.txt': '',
+    fill({'c/b.jsonl': '{"title": "no text"}\n' * 3, 'c/cut.txt.gz': cut, 'empty.txt': '',
                     'c/list.jsonl': '[1, 2]', 'c/latin.txt': b'caf\xe9 ' * 9, 'none/.hidden': ''})
-    command = lambda *flags: run('tokenizer.py', *flags, cwd=tmp_path)
-    result = command('--input=c')
+    result = run('tokenizer.py --input=c')
     mistake(result, 'no text to train')
     for file in 'b.jsonl:1', 'cut.txt.gz', 'list.jsonl:1', 'latin.txt':
         assert f'skipped: c/{file}' in result.stdout and 'b.jsonl:2' not in result.stdout
-    fill(tmp_path, {'c/good.txt': 'a few words'})
-    said = ok(command('--input=c --vocab_size=330'))
+    fill({'c/good.txt': 'a few words'})
+    said = ok(run('tokenizer.py --input=c --vocab_size=330'))
     assert re.search('skipped documents: .*no text in a usual field: .* clean.py .*: 3,.* not UTF-8.*: 1', said), said
-    each_is_a_mistake(FLAGS, command)
+    each_is_a_mistake(FLAGS, 'tokenizer.py')
 
 
 def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
-    fill(tmp_path, {f'c/{i}.py': f'# {i}\n' + CODE * (i + 1) for i in range(20)})
+    fill({f'c/{i}.py': f'# {i}\n' + CODE * (i + 1) for i in range(20)})
     env = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'TIKTOKEN_CACHE_DIR': str(tmp_path)}
-    command = lambda *flags: run('extras.training.tokenizer_report', *flags, cwd=tmp_path, env=env)
+    command = functools.partial(run, 'extras.training.tokenizer_report', env=env)
     code = Tokenizer.train([CODE], 330)
-    code.save(tmp_path / 'code.json')
+    code.save('code.json')
     out = ok(command('--input=c --load=code.json --against=code.json,cl100k_base'))
-    n = sum(len(code.encode(path.read_text())) for path in (tmp_path / 'c').glob('*.py'))
+    n = sum(len(code.encode(path.read_text())) for path in Path('c').glob('*.py'))
     assert len(re.findall(rf'^(?:this|code).* {n:,}$', out, re.M)) == 2 and '\n.py ' in out, out
     assert "cl100k_base's vocabulary could not be read" in out
     # without --load it trains on nine tenths, and reports on the others
@@ -274,7 +274,7 @@ QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L
         r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 
-@pytest.fixture(scope='module')
+@shared_fixture
 def theirs():
     """With a pattern of their own; special tokens follow. <tool_call> is added, but not special."""
     import tokenizers

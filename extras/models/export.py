@@ -21,7 +21,7 @@ from extras.tasks import answers, grading, questions, sandbox
 ckpt = 'out/base'           # a run's folder or a .pt file in it; several for a page: A,B
 to: Literal['hf', 'gguf', 'html'] = 'hf'        # format
 out = ''                    # folder or file; '' = hf or model-f32.gguf next to ckpt, or demo.html
-allow_code_execution = False    # True: grade answers for --to=html; read sandbox.py
+allow_code_execution = False    # True: html offers problems with graded answers; read sandbox.py
 
 
 # --- hf: a folder to publish ----------------------------------------------------------------------
@@ -49,9 +49,10 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=100, do_sample=False
 {settings}
 ```
 """
-# the input in the card's example, for a base model and for a chat model
-TEXT = "tokenizer('def mean(values):', return_tensors='pt', return_token_type_ids=False)"
-CHAT = """tokenizer.apply_chat_template([{'role': 'user', 'content': 'Write mean(values).'}],
+# The input in the card's example: of a base model, the sample_prompt of its run. The questions to a
+# chat model may be private.
+TEXT = "tokenizer(%r, return_tensors='pt', return_token_type_ids=False)"
+CHAT = """tokenizer.apply_chat_template([{'role': 'user', 'content': 'YOUR QUESTION'}],
     add_generation_prompt=True, return_tensors='pt', return_dict=True,
     tokenizer_kwargs={'return_token_type_ids': False})"""
 
@@ -65,9 +66,10 @@ def publish_hf(target, folder, model, tokenizer):
     new = f'{target}.tmp'           # renamed at the end, when complete
     require_writable(target)
     hf_model.write(new, *hf_model.translated(model), tokenizer)
+    prompt = config.get('sample_prompt', '').strip() or 'The'
     card = CARD.format(name=os.path.basename(os.path.abspath(folder)),
                        step=model.saved.get('step'),
-                       ids=CHAT if 'stage' in config else TEXT,
+                       ids=CHAT if 'stage' in config else TEXT % prompt,
                        settings='\n'.join(f'{key} = {value!r}' for key, value in config.items()))
     pathlib.Path(new, 'README.md').write_text(card, encoding='utf-8', newline='\n')
     for path in (f'{folder}/eval.json', f'{folder}/data.json',
@@ -85,8 +87,9 @@ LARGEST = 50_000_000        # parameters, so that a phone can open the file
 def publish_html(path, models, items, run):
     """Write page.html, demo.js and the models as one file that runs in a browser without a network.
     Return a message to print. models: {name: (model, tokenizer)}; their weights are rounded in
-    place. items: problems to offer on the page, from questions.py. run: sandbox.py's run_many(), to
-    grade an answer of each model now, because a browser runs no Python; or None."""
+    place. items: problems to offer on the page, from questions.py; [] for models that were not
+    trained on such problems. run: sandbox.py's run_many(), to grade an answer of each model to each
+    problem now, because a browser runs no Python."""
     require_writable(path)
     keys = 'task_id', 'prompt', 'asked', 'tests', 'ends'
     data = {'models': [packed(name, *model, items, run) for name, model in models.items()],
@@ -107,18 +110,21 @@ def packed(name, model, tokenizer, items, run):
     c = model.eval().config
     n = sum(p.numel() for p in model.parameters())
     # JavaScript lacks inline flags such as (?i:, and atomic groups.
-    unsupported = c.rope_scaling or c.qkv_bias or c.qk_norm or tokenizer.kind != 'bpe' or re.search(
-        r'\(\?[^:=!<]', tokenizer.pattern)
-    require(n <= LARGEST and not unsupported, f'{name}: a page needs models of at most {LARGEST:,} '
-            'parameters with our own bpe tokenizers and without rope_scaling, qkv_bias and '
-            'qk_norm; use --to=hf, and transformers serve')
+    is_ours = tokenizer.kind == 'bpe' and not re.search(r'\(\?[^:=!<]', tokenizer.pattern)
+    for is_supported, reason in (
+            (n <= LARGEST, f'it has {n:,} parameters, more than {LARGEST:,}'),
+            (not c.rope_scaling, 'its context was extended (rope_scaling)'),
+            (not (c.qkv_bias or c.qk_norm), 'it is a Qwen (qkv_bias or qk_norm)'),
+            (is_ours, f'its tokenizer ({tokenizer.kind}) is not of prepare.py --tokenizer=bpe')):
+        require(is_supported, f"{name} can't be in a page, because {reason}; use sample.py, or "
+                '--to=hf and transformers serve')
     hf_model.translated(model)          # demo.js supports only Llama's tensors
 
     weights = {part: rounded(weight) for part, weight in model.float().state_dict().items()
                if part != 'head.weight' or not c.tie_embeddings}
     can_chat = 'stage' in model.saved.get('config', {})
     judged = {}
-    if run:
+    if items:
         prompts = [item['messages' if can_chat else 'prompt'] for item in items]
         texts = answers.write(model, tokenizer, prompts, 1, items[0]['ends'], 64)
         cases = [(item, text, can_chat) for item, [text] in zip(items, texts)]
@@ -154,6 +160,5 @@ if __name__ == '__main__':
         from extras.models import gguf         # needs the package gguf
         print(gguf.write(out or os.path.join(folder, 'model-f32.gguf'), model, tokenizer))
     else:
-        items = questions.from_problems(100, 0, ['example'])
-        run = sandbox.run_many if allow_code_execution else None
-        print(publish_html(out or 'demo.html', models, items, run))
+        items = questions.from_problems(100, 0, ['example']) if allow_code_execution else []
+        print(publish_html(out or 'demo.html', models, items, sandbox.run_many))

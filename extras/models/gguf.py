@@ -68,11 +68,10 @@ def write(path, model, tokenizer):
     writer.add_rope_dimension_count(D)
     writer.add_value_length(D)
     note = add_tokenizer(writer, model, tokenizer)
-    if len(scaling) == 1:
-        writer.add_string(f'{arch}.rope.scaling.type', 'linear')
-        writer.add_rope_scaling_factor(scaling[0])
-    elif scaling:
-        require(arch == 'llama', f'llama.cpp has no {arch} with the rope_scaling of Llama 3.1')
+    if scaling:         # of a context that train.py extended, or of Llama 3.1
+        require(arch == 'llama' and len(scaling) == 4, f'a GGUF file of a {arch} with '
+                f"rope_scaling={scaling} isn't supported; use --to=hf, and llama.cpp's "
+                'convert_hf_to_gguf.py on the folder hf')
         writer.add_rope_scaling_orig_ctx_len(int(scaling[3]))
         frequencies = config['rope_theta'] ** (-torch.arange(0, D, 2).double() / D)
         divisors = frequencies / scale_frequencies(frequencies, *scaling)         # (D/2,)

@@ -6,7 +6,7 @@ answers             eval.py --tasks: generates answers to many prompts, for samp
 problems            --tasks=problems: small Python problems with tests; chats.py writes examples
 questions           eval.py --data: one format for HumanEval, MBPP, GSM8K and your own
 grading             eval.py --tasks: scores answers by tests or rules
-own_tests           questions: runs your unittest, doctest or pytest tests
+own_tests           questions: runs your unittest or pytest tests
 sandbox             --allow_code_execution: runs generated programs; you can copy this file alone
 rewards             rl.py --reward=problems, FILE.jsonl, FOLDER: tests, rules or a reward model
 

@@ -107,13 +107,9 @@ def rows_of(task, questions, texts, who):
 def given_answers(task, questions, rows, n):
     """Return the answers to each question among rows of {"task_id", "completion"}: at least n."""
     rows = [row for row in rows if row.get('task', task) == task]
-    given = {str(row['task_id']) for row in rows}
-    texts, tail = [], lambda name: name.rpartition('/')[2]
-    for name in [str(question['task_id']) for question in questions]:
-        # 601 and "Mbpp/601" are the same name, unless a row has the exact name
-        alike = [name] if name in given else [other for other in given if tail(other) == tail(name)
-                                              and ('/' in other) != ('/' in name)]
-        texts.append([row['completion'] for row in rows if [str(row['task_id'])] == alike])
+    texts = []
+    for name in [str(question['task_id']) for question in questions]:       # 601 and "601" are one
+        texts.append([row['completion'] for row in rows if str(row['task_id']) == name])
         require(len(texts[-1]) >= n, f'{n} completions of {name} are needed')
     return texts
 

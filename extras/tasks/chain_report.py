@@ -5,7 +5,7 @@ Write the report of run.sh: the scores of each stage, and its gains over SFT.
 
 This command writes REPORT.md and report.json to out/quickstart.
 """
-import argparse, ast, json, os, pathlib, platform, re, subprocess
+import argparse, json, os, pathlib, platform, re, runpy, subprocess
 import torch
 from extras.tasks.answers import read_rows
 from extras.training.muon import is_native
@@ -48,16 +48,13 @@ def commit():
 
 
 def as_expected(folder):
-    """Return {metric: (last value, low, high)} for the metrics in _expect of a run's preset. The
-    preset is parsed, not executed."""
+    """Return {metric: (last value, low, high)} for the metrics in _expect of a run's preset."""
     preset = read_json(f'{folder}/config.json')['preset']
     path = pathlib.Path(__file__).parents[2] / 'config' / preset
-    text = path.read_text(encoding='utf-8') if path.is_file() else ''
-    found = re.search(r'(?ms)^_expect = ({.*?})', text)
+    ranges = runpy.run_path(str(path)).get('_expect', {}) if path.is_file() else {}
     last = {}
     for row in read_rows(f'{folder}/metrics.jsonl'):
         last |= row
-    ranges = ast.literal_eval(found[1]) if found else {}
     return {name: (last[name], *limits) for name, limits in ranges.items() if name in last}
 
 

@@ -70,6 +70,10 @@ def read_answers(path, *keys):
     return rows
 
 
+def mean(numbers):
+    return sum(numbers) / len(numbers)
+
+
 def group(rows, key):
     """Return {key(row): its rows}."""
     rows_of = collections.defaultdict(list)
@@ -91,8 +95,6 @@ def summarise(rows, ks, pass_at_k, interval):
     """Return pass@k of rows of samples.jsonl, the mean over problems with at least k scored
     answers; the interval of pass@1; why answers failed; and `by_split`, the same for each split of
     problems.py (questions from a file have no split). eval.py explains pass_at_k and interval."""
-    mean = lambda numbers: sum(numbers) / len(numbers)
-
     def summary(rows):
         verdicts = [[row['outcome'] == 'passed' for row in own]     # [[True, False], [True, True]]
                     for own in by_problem(rows).values()]
@@ -127,10 +129,14 @@ def check_harness(questions, run):
         questions = questions[::math.ceil(len(questions) / 20)]
     named = lambda question: question.get('task_id', question['messages'][-1]['content'][:60])
     run_all = lambda cases: [*run([(code, q['tests'], q['entry_point']) for q, code in cases])]
-    empty = run_all([(q, f'def {q["entry_point"] or "_"}(*_): pass') for q in questions])
-    for question, result in zip(questions, empty):
-        given = f'{question["messages"]} {question["prompt"]}'
-        unknown = names_in(question['tests'])[1] - {*dir(builtins), *re.findall(r'\w+', given)}
+    # An empty answer defines all functions that the tests call.
+    called = [names_in(question['tests'])[1] - {*dir(builtins)} | {question['entry_point'] or '_'}
+              for question in questions]
+    empty = run_all([(q, ''.join(f'def {name}(*_, **__): pass\n' for name in sorted(names)))
+                     for q, names in zip(questions, called)])
+    for question, names, result in zip(questions, called, empty):
+        given = f'_ {question["messages"]} {question["prompt"]}'
+        unknown = names - {*re.findall(r'\w+', given)}
         if unknown and not question['solution']:
             print(f'note: the tests of {named(question)!r} need {", ".join(sorted(unknown))}, '
                   'which neither they nor the question name; an answer can only guess them')

@@ -1,45 +1,61 @@
 """
-Support for unittest, doctest and pytest tests: questions.py inserts this file before the tests and
-a call of run_found() after the tests, so that the sandbox runs all tests that these tools find.
-unittest.main() and pytest.main() do not exit here, because a process that exits has no verdict.
+Support for unittest and pytest tests: questions.py inserts this file before the tests and a call of
+run_found() after the tests. __name__ is 'tests' there, so `if __name__ == '__main__':` is false,
+and unittest.main() does not exit, because a process that exits has no verdict.
 """
-import doctest, sys, types, unittest
+import sys
 
-__name__, __file__ = '__main__', 'tests'
+# The tests get a new copy of unittest, because the program may have changed its own.
+for name in [name for name in sys.modules if name.startswith('unittest')]:
+    del sys.modules[name]
+import traceback, types, unittest      # noqa: E402
 
 
-def try_examples(*_, try_all=doctest.testmod, **how):
-    """Run doctest.testmod() on the examples in the tests, or in the program if the tests have none.
-    Raise AssertionError if an example fails, or if there are no examples."""
-    program, tests = sys.modules['program'], types.ModuleType('tests')
-    tests.__test__ = {name: value for name, value in globals().items() if name not in HERE
-                      and type(value) in (str, types.FunctionType, type)
-                      and '>>>' in str(value if type(value) is str else value.__doc__)}
-    found = try_all(tests if tests.__test__ else program,
-                    **how | {'extraglobs': vars(program) | globals()})
-    if found.failed or not found.attempted:
-        raise AssertionError(f'{found.failed} of {found.attempted} examples failed')
-    return found
+class FirstError(unittest.TestResult):
+    """Raise the first error of a test, so that the sandbox sees its type and message."""
+    def addError(self, test, error):
+        raise error[1]
+
+    def addSubTest(self, test, subtest, error):
+        if error:
+            raise error[1]
+
+    def addUnexpectedSuccess(self, test):
+        raise AssertionError(f'{test.id()} should fail')
+
+    addFailure = addError
+
+
+def init_skip(self, *reason):
+    """Initialize a SkipTest. The tests may skip some of them, but the program may not."""
+    frames = traceback.walk_stack(sys._getframe())
+    if 'program' in [frame.f_code.co_filename for frame, _ in frames]:
+        raise AssertionError('the program skips its tests')
 
 
 def run_found():
     """Run functions test...(), and the tests in TestCases and in classes Test..."""
-    for name, found in [*globals().items()]:
-        if name in HERE or getattr(found, '__module__', '') != '__main__':
+    # setUpModule and pickle look up this module
+    module = sys.modules['tests'] = types.ModuleType('tests')
+    vars(module).update({name: found for name, found in globals().items() if name not in HERE})
+    suite = unittest.defaultTestLoader.loadTestsFromModule(module)
+    for name, found in vars(module).items():
+        if getattr(found, '__module__', '') != 'tests':
             continue
         if isinstance(found, types.FunctionType) and name.startswith('test'):
             # a function that needs arguments is called by another test
             if found.__code__.co_argcount == len(found.__defaults__ or ()):
-                found()
-        elif type(found) is type and (name[:4] == 'Test' or issubclass(found, unittest.TestCase)):
-            # Leave out methods with @skip or @expectedFailure. A SkipTest is an error, because the
-            # program may have raised it.
-            out = {x: None for x in dir(found) if '__unittest_' in str(dir(getattr(found, x)))}
-            case = type(name, (found, unittest.TestCase), out)
-            unittest.defaultTestLoader.loadTestsFromTestCase(case).debug()
+                suite.addTest(unittest.FunctionTestCase(found))
+        elif type(found) is type and name.startswith('Test') and not (
+                found.__subclasses__() or issubclass(found, unittest.TestCase)):
+            case = type(name, (found, unittest.TestCase), {})
+            suite.addTest(unittest.defaultTestLoader.loadTestsFromTestCase(case))
+    suite.run(FIRST_ERROR)
 
 
-doctest.testmod = try_examples
-# The return value of unittest.main() and pytest.main() here: 0, with an attribute `result`.
+unittest.SkipTest.__init__ = init_skip
+# The return value of unittest.main() here: 0, with an attribute `result`.
 PASSED = type('Passed', (int,), {'result': unittest.TestResult()})()
-HERE = {*globals()} - {'__doc__'}        # the tests set their own __doc__
+unittest.main = lambda *_, **__: PASSED
+FIRST_ERROR = FirstError()
+HERE = {*globals()}

@@ -57,8 +57,8 @@ def check(sources, weights, temperature, write):
         f'{weights=} must give a positive number to each of {", ".join(sources)}')
     given = weights or [*filter(None, (source.get('weight') for source in sources.values()))]
     require(temperature == 1 or not given, '--temperature needs sources without weights')
-    require(write == 'bins' or not given and temperature == 1, 'weights and --temperature need '
-            '--write=bins: a stream reads one source after the other, each once')
+    require(write == 'bins' or not given and temperature == 1, 'a stream reads each source '
+            "once: use --write=bins, or clean again without weights: {'web': ('PATH', None), ...}")
 
 
 def passes_of(n_tokens, weights):
@@ -92,7 +92,7 @@ def weighted(sources, T):
         require(n > T, f'the source {name} has {n} tokens to train on, fewer than a sequence with '
                 f'its last target, {T + 1}: lower --block_size, add text, or remove the source')
 
-    @functools.lru_cache(2)         # 8 bytes a sequence
+    @functools.lru_cache(3)         # as in train.py: 8 bytes a sequence
     def epoch_starts(epoch, n_tokens, T, seed):
         """Return where the sequences of an epoch begin, in the order in which they are read, int64
         (n,)."""

@@ -109,6 +109,9 @@ def show(config):
     require(config['init_from'] in ('scratch', 'auto'), '--plan computes with the sizes in '
             f'flags: set those of the model, and remove --init_from={config["init_from"]}')
     n_devices, name, peak, memory, price = machine_of(config['plan'])
+    batch_size = config['batch_size']
+    require(batch_size % n_devices == 0,        # as train.py does
+            f'{batch_size=} must be a multiple of the {n_devices} processes')
     path = pathlib.Path(config['data_dir'], 'meta.json')
     meta = json.loads(path.read_bytes()) if path.exists() else {}
     sizes = {key: config[key] for key in vars(GPTConfig()).keys() & config.keys()}
@@ -118,7 +121,7 @@ def show(config):
     if width == 4 and price:
         peak /= 8 if name == 'T4' else 2        # newer GPUs multiply float32 as TF32
     # micro_batch_size is the most: as train.py does, take the largest divisor of a process's part.
-    part = math.ceil(config['batch_size'] / n_devices)
+    part = batch_size // n_devices
     most = min(config['micro_batch_size'] or part, part)
     at_once = next(n for n in range(most, 0, -1) if part % n == 0)
 
@@ -136,7 +139,7 @@ def show(config):
           f'{c.block_size:,}')
     print_memory(model, n_devices, memory, at_once, width)
 
-    tokens = config['batch_size'] * config['max_steps'] * config['block_size']
+    tokens = batch_size * config['max_steps'] * config['block_size']
     optimal = 20 * n['total']
     verdict = 'about compute-optimally trained'
     if not optimal / 2 <= tokens <= 2 * optimal:
