@@ -90,7 +90,7 @@ def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gi
         return 'symbols'                                                # *** >>> $$$ <<< ***
     if max_repetition and repeated_fraction(head, words) > max_repetition:
         return 'repetitive'                                             # buy buy buy buy buy
-    if max_gibberish and gibberish_fraction(words) > max_gibberish:
+    if max_gibberish and gibberish_fraction({*words}) > max_gibberish:
         return 'gibberish'                                              # qwrtzpl x4k9f2 bcdfghj
 
 
@@ -134,6 +134,8 @@ def code_reason(text, is_python=True):
 
 
 ASCII_SYMBOLS = bytes(b for b in range(128) if not chr(b).isalnum())
+# deleting bytes is many times as fast as a test of each character
+ASCII_NO_SYMBOLS = bytes(b for b in range(128) if chr(b).isalnum() or chr(b).isspace())
 RULER = re.compile(r'\n[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M)    # |---|---|
 
 
@@ -141,9 +143,10 @@ def symbol_fraction(text, words):
     """Return the fraction of visible characters that are symbols: not letters, digits or combining
     marks. Rulers, such as ---- and |---|---|, are ignored."""
     text = RULER.sub('', f'\n{text}')
-    symbols = [c for c in {*text} if not c.isalnum() and not c.isspace()
-               and unicodedata.category(c)[0] != 'M']
-    return sum(map(text.count, symbols)) / max(1, sum(map(len, words)))
+    n_ascii = len(text.encode('ascii', 'ignore').translate(None, ASCII_NO_SYMBOLS))
+    others = [c for c in ('' if text.isascii() else {*text}) if c > '\x7f' and not c.isalnum()
+              and not c.isspace() and unicodedata.category(c)[0] != 'M']
+    return (n_ascii + sum(map(text.count, others))) / max(1, sum(map(len, words)))
 
 
 def repeated_fraction(text, words, window=200):
@@ -162,9 +165,8 @@ GIBBERISH_WORD = re.compile(r'[bcdfghjklmnpqrstvwxzßçðñþ]{6}|'     # qwrtzp
 
 
 def gibberish_fraction(words):
-    """Return the fraction of distinct words that look like random characters."""
-    words = {*words}
-    return sum(map(bool, map(GIBBERISH_WORD.search, words))) / max(1, len(words))
+    """Return the fraction of a set of words that look like random characters."""
+    return len([*filter(GIBBERISH_WORD.search, words)]) / max(1, len(words))
 
 
 # --- normalization of newlines, spaces and Unicode ------------------------------------------------
@@ -228,14 +230,14 @@ def mode_of(text, path):
     return 'code' if may_be_code and compiles(text) else 'prose'
 
 
+@functools.lru_cache(1)         # mode_of and the rules ask about the same text
 def compiles(program):
     """Return whether a text is a valid Python program."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')         # of invalid escape sequences
-            return bool(compile(program, 'program', 'exec', dont_inherit=True))
-    except Exception:                               # deep nesting: MemoryError, RecursionError
-        return False
+    # deep nesting raises MemoryError or RecursionError
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter('ignore')             # of invalid escape sequences
+        return bool(compile(program, 'program', 'exec', dont_inherit=True))
+    return False
 
 
 # --- stages: functions of one document ------------------------------------------------------------

@@ -99,17 +99,20 @@ def jaccard(a, b):
     return shared / max(1, len(a) + len(b) - shared)
 
 
+# a and b of k hash functions, uint32 (2 k,), computed once instead of once per text
+random_numbers = functools.cache(lambda k: mix(np.arange(k, dtype=np.uint64)).view(np.uint32))
+
+
 def minhash(shingles, k=256):
     """Return the MinHash of a set of shingles, uint32 (k,): the minimum over the set of each of k
     hash functions a x + b mod 2^32. The minimum of an empty set is 2^32 - 1."""
-    a, b = mix(np.arange(k, dtype=np.uint64)).view(np.uint32).reshape(2, k, 1)
-    a |= np.uint32(1)                   # with an odd a, no two x have the same hash
+    a, b = random_numbers(k).reshape(2, k)
+    a = a | np.uint32(1)                # with an odd a, no two x have the same hash
     x = (shingles >> np.uint64(32)).astype(np.uint32)                               # (shingles,)
-    minima = np.full(k, 2 ** 32 - 1, np.uint32)
+    minima = [np.full(k, 2 ** 32 - 1, np.uint32)]
     for i in range(0, len(x), 120):     # arrays above 128 KB need a system call each
-        hashes = a * x[i:i + 120] + b                                               # (k, 120)
-        minima = np.minimum(minima, hashes.min(1))                                  # (k,)
-    return minima
+        minima.append((a * x[i:i + 120, None] + b).min(0))          # (120, k) -> (k,)
+    return np.min(minima, 0)
 
 
 def simhash(shingles):

@@ -154,7 +154,7 @@ def test_gpt2s_vocabulary_encodes_as_gpt2(texts):
     ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab, encoder)
     gpt2 = tiktoken.Encoding('reference', pat_str=GPT2, mergeable_ranks=ranks, special_tokens={})
     fill({'vocab.bpe': '{}'})
-    refused('Hash mismatch|No such file', tokenizer_report.tokenizer_of_gpt2, os.getcwd())
+    refused('Hash mismatch|No such file', tokenizer_report.tokenizer_of_gpt2, str(Path.cwd()))
     shutil.copy(vocab, 'vocab.bpe')
     shutil.copy(encoder, 'encoder.json')
     tokenizer = tokenizer_report.tokenizer_of_gpt2('.')

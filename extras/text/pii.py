@@ -111,29 +111,38 @@ LIKE_PHONE = re.compile(rf'(?<![\w.,])(?!\d{{9}}|(?:19|20)\d\d[{DASH}/])[+(（]?
 # Most texts contain none of these substrings, and searching them is faster than the patterns.
 KEY_SIGNS = ('AKIA ASIA ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ xox AIza hf_ sk- k_live_ eyJ glpat- '
              'npm_ pypi- -----BEGIN').split()
-NUMBER_SIGN = re.compile(rf'[+＋\d](?:(?<=\D)\d[\d{BLANK}{DASH}()（）./]{{6}}|(?<=\d)\d[{DASH}.)）]'
-                         rf'[{BLANK}]?\d{{2,4}}[{DASH}.]\d{{4}})')
+ADDRESS_SIGN = re.compile('|'.join(       # an @ inside a word, unlike the @ of a decorator
+    rf'{sign}(?<=[\w{CYRILLIC}.%+-]{sign})[\w-]{{1,63}}\.' for sign in map(re.escape, AT_SIGNS)))
+# eight digits, with at most four separators between two of them, as in (044) / 1234567
+NUMBER_SIGN = re.compile(rf'\d(?:[{BLANK}{DASH}()（）./]{{0,4}}\d){{7}}')
+LINE = re.compile(r'\n?.+')          # with the \n before it, which NUMBER looks at
 
 
 def hide(text, found, is_code=False):
     """Return a text with personal data replaced by <EMAIL>, <PHONE>, <SSN> or <KEY>. The Counter
     found, {kind: n}, is updated with these kinds and with possible phone numbers that are kept.
     is_code: whether the text is a program in R or Python."""
-    number = NUMBER_SIGN.search(text)
-    has = {'key': any(sign in text for sign in KEY_SIGNS), 'ssn': number, 'phone': number,
-           'email': any(sign in text for sign in AT_SIGNS), 'national phone': not is_code}
-    for kind, (pattern, is_kept) in PERSONAL.items():
-        if not has[kind]:
-            continue
-        label = f'<{kind.split()[-1].upper()}>'
-        mask = lambda m: m[0] if is_kept and is_kept(m[0]) else label
-        if kind == 'email':         # search only parts with an @: slow pattern
-            hidden = lambda part: (pattern.sub(mask, part[0])
-                                   if any(sign in part[0] for sign in AT_SIGNS) else part[0])
-            new = re.sub(QUOTED if is_code else '.+', hidden, text)
-        else:
-            new = pattern.sub(mask, text)
-        found.update([label[1:-1].lower()] * (new.count(label) - text.count(label)))
-        text = new
-    found.update('number like a phone, kept' for _ in LIKE_PHONE.finditer('' if is_code else text))
+    before, possible = text, []
+
+    def hidden(text, kinds):
+        for kind in kinds:
+            pattern, is_kept = PERSONAL[kind]
+            label = f'<{kind.split()[-1].upper()}>'
+            text = pattern.sub(lambda m: m[0] if is_kept and is_kept(m[0]) else label, text)
+        if 'national phone' in kinds:
+            possible.extend(LIKE_PHONE.findall(text))
+        return text
+
+    if any(sign in text for sign in KEY_SIGNS):
+        text = hidden(text, ['key'])
+    numbers = ['ssn', 'phone'] if is_code else ['ssn', 'phone', 'national phone']
+    for sign, kinds, parts in ((ADDRESS_SIGN, ['email'], QUOTED if is_code else LINE),
+                               (NUMBER_SIGN, numbers, LINE)):
+        if sign.search(text):       # only in the lines, or the strings of a program, with a sign
+            hide_in = lambda part: hidden(part[0], kinds) if sign.search(part[0]) else part[0]
+            text = parts.sub(hide_in, text)
+    for kind in ('key', 'email', 'ssn', 'phone') if text != before else ():
+        label = f'<{kind.upper()}>'
+        found.update([kind] * (text.count(label) - before.count(label)))
+    found.update(['number like a phone, kept'] * len(possible))
     return text
