@@ -180,7 +180,7 @@ CODE_BLOCK = re.compile(r'''(
     | (?<=\n\n)(?=[ \t]+\S) (?: \s*^(?:[ ]{3}|\t)[ \t]*\S[^\n]* )+ )''', re.M | re.S | re.X)
 
 
-def normalise(text, mode):
+def normalize(text, mode):
     """Return the normalized text. Code: newlines become \\n. Prose: also remove control characters,
     compose Unicode (NFC: e and its accent become one character), and collapse spaces. Raw: no
     change."""
@@ -291,7 +291,7 @@ def make_normalization(config):
             if text != before:
                 stats['changed'][name] += 1
                 stats['changed bytes'][name] += n_bytes(before) - n_bytes(text)
-        document |= {'text': normalise(text, mode), 'mode': mode}
+        document |= {'text': normalize(text, mode), 'mode': mode}
         stats['documents taken as'][mode] += 1
         return not document['text'].strip() and 'empty'
 
@@ -328,7 +328,7 @@ def make_stages(settings):
         stages['personal data'] = functools.partial(hide_personal_data, hide)
     if any(vars(config)[name] for name in FILTERS):
         from extras.text import filters
-        stages = filters.with_options(stages, config, mode_of, normalise)
+        stages = filters.with_options(stages, config, mode_of, normalize)
     return config, stages
 
 

@@ -254,7 +254,7 @@ def score(task, rows, info):
     samples.extend(rows)        # not copies: grading adds an outcome to each dict
     try:
         grading.grade(questions_of[task], rows, run)
-        scores[task].append((info, grading.summarise(rows, ks, pass_at_k, interval)))
+        scores[task].append((info, grading.summarize(rows, ks, pass_at_k, interval)))
     finally:                    # also save if the sandbox fails, or at Ctrl-C
         save()
 

@@ -21,7 +21,7 @@ from preparing import write_records
 
 import clean as program
 import files
-from clean import code_reason, compiles, find_files, hash64, mode_of, normalise, prose_reason
+from clean import code_reason, compiles, find_files, hash64, mode_of, normalize, prose_reason
 from extras.text.markup import fix_mojibake
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -53,8 +53,8 @@ NORMALIZED = r'''
 @each_line(NORMALIZED)
 def test_prose_is_normalized_and_again_changes_nothing(line):
     text, wanted = map(json.loads, line.split(' -> '))
-    once = normalise(fix_mojibake(text), 'prose')
-    assert once == wanted == normalise(fix_mojibake(once), 'prose')
+    once = normalize(fix_mojibake(text), 'prose')
+    assert once == wanted == normalize(fix_mojibake(once), 'prose')
 
 
 # --- code or prose ------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def test_code_is_known_by_its_path_and_python_also_by_itself():
     for path, form in ('', 'prose'), *((path, 'other code') for path in OTHER_CODE):
         assert {mode_of(text, path) for text in foreign} == {form}, path
     for text, form in itertools.product(foreign + FORMS['code'], ('code', 'other code')):
-        assert normalise('\ufeff' + text.replace('\n', '\r\n'), form) == text
+        assert normalize('\ufeff' + text.replace('\n', '\r\n'), form) == text
     for path, text, form in ('a.jsonl:3 repo/x.py', 'Just prose.', 'code'), ('B.PY.gz', '', 'code'), (
             'a.html', '<p>\nx = 1\ny = 2\n', 'prose'), ('a.jsonl:3 repo/x.PDF', 'x = 1\n', 'prose'), (
             'film.srt.gz', '1\n', 'prose'), ('a.jsonl:3 ann/x.pdf/', 'x = 1\n', 'code'):
@@ -112,16 +112,16 @@ def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
         code = f'{begin}\nif  x <b>50%</b> &amp; \\emph{{x}}:\n    y\n{end}'
         fenced = f'A <b>bold</b>   word:\n\n{code}\n\n\n\nand  so\n  on.\n'
         assert mode_of(fenced, '') == 'prose'
-        assert normalise(fenced, 'prose') == f'A <b>bold</b> word:\n\n{code}\n\nand so\n  on.'
+        assert normalize(fenced, 'prose') == f'A <b>bold</b> word:\n\n{code}\n\nand so\n  on.'
     for indent in '   ', '\t', '        ':
         code = f'{indent}x   = 1\n\n\n\n{indent}  y  = 2'
-        assert normalise(f'So  it is::\n\n\n{code}\n\n\n \nand  so', 'prose') == (
+        assert normalize(f'So  it is::\n\n\n{code}\n\n\n \nand  so', 'prose') == (
             f'So it is::\n\n{code}\n\nand so')
-    assert normalise('a\n\n     \n\n\t\nb', 'prose') == 'a\n\nb'
+    assert normalize('a\n\n     \n\n\t\nb', 'prose') == 'a\n\nb'
     # within a line, three backticks are no fence, and hide nothing that follows; nor does a heading
     for heading in 'Title\n~~~~~', '[1.0.0]\n-------', 'See [this]\n----------':
-        assert normalise(f'{heading}\n\nand  so  on\n', 'prose') == f'{heading}\n\nand so on'
-    assert normalise('Type ```  twice.\nIt  ends.\n', 'prose') == 'Type ``` twice.\nIt ends.'
+        assert normalize(f'{heading}\n\nand  so  on\n', 'prose') == f'{heading}\n\nand so on'
+    assert normalize('Type ```  twice.\nIt  ends.\n', 'prose') == 'Type ``` twice.\nIt ends.'
 
 
 # --- rules ------------------------------------------------------------------------------------------------

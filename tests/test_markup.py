@@ -8,7 +8,7 @@ import time
 
 from conftest import read_rows, table, with_each
 
-from clean import normalise, prose_reason
+from clean import normalize, prose_reason
 from extras.text.markup import fix_mojibake, strip_html, strip_latex, without_data
 from extras.text.pii import hide
 
@@ -152,7 +152,7 @@ def seconds(function, text):
 
 
 FUNCTIONS = [strip_html, strip_latex, fix_mojibake, without_data, prose_reason,
-             lambda text: hide(text, collections.Counter()), lambda text: normalise(text, 'prose'),
+             lambda text: hide(text, collections.Counter()), lambda text: normalize(text, 'prose'),
              lambda text: hide(text, collections.Counter(), True)]
 
 

@@ -91,7 +91,7 @@ def by_problem(rows):
                                       str(row.get('prompt'))))
 
 
-def summarise(rows, ks, pass_at_k, interval):
+def summarize(rows, ks, pass_at_k, interval):
     """Return pass@k of rows of samples.jsonl, the mean over problems with at least k scored
     answers; the interval of pass@1; why answers failed; and `by_split`, the same for each split of
     problems.py (questions from a file have no split). eval.py explains pass_at_k and interval."""

@@ -71,7 +71,7 @@ if __name__ == '__main__':
             rows += graded
 
     for task, graded in grading.group(rows, lambda row: row.get('task') or 'answers').items():
-        summary = grading.summarise(graded, ks, pass_at_k, interval)
+        summary = grading.summarize(graded, ks, pass_at_k, interval)
         report['tasks'][task] = summary | who
         for split, part in {'all': summary, **summary.pop('by_split')}.items():
             rounded = re.sub(r'\d\.\d+', lambda m: f'{float(m[0]):.4f}', json.dumps(part))

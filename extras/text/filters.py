@@ -17,15 +17,15 @@ from files import entries, find_files, read
 
 
 # --- called by clean.py ---------------------------------------------------------------------------
-def with_options(stages, config, mode_of, normalise):
+def with_options(stages, config, mode_of, normalize):
     """Return clean.py's stages, {name: check(document, stats)}, plus the filters that the settings
-    switch on, before and after the rules. mode_of(text, path) and normalise(text, mode) are
+    switch on, before and after the rules. mode_of(text, path) and normalize(text, mode) are
     functions of clean.py."""
     def examples(source):
         for path in find_files(source)[0] if source else ():
             for document in read(path, config.text_field):
                 if document['text'].strip() and not document['error']:
-                    yield normalise(document['text'], mode_of(document['text'], document['path']))
+                    yield normalize(document['text'], mode_of(document['text'], document['path']))
 
     before, after = {}, {}
     if config.licenses or config.audit or config.languages:
@@ -41,7 +41,7 @@ def with_options(stages, config, mode_of, normalise):
         after['quality'] = text_quality.quality(
             examples(config.quality_good), examples(config.quality_bad))
     if config.decontaminate:
-        after['benchmarks'] = benchmarks(config.decontaminate, normalise)
+        after['benchmarks'] = benchmarks(config.decontaminate, normalize)
     all_stages = {}     # found, read, normalization, BEFORE, rules, AFTER, personal data
     for name, check in {**stages, 'found': note_columns}.items():
         here = {name: check}
@@ -190,7 +190,7 @@ def license_of(record):
 NGRAM = 13                      # words in a row, as for GPT-3 (arXiv:2005.14165)
 
 
-def benchmarks(paths, normalise):
+def benchmarks(paths, normalize):
     """Return a stage of clean.py that drops texts with an n-gram of a benchmark. paths: 'a,b'."""
     def grams_of(text):         # the hash of each 13-gram of words, uint64 (words - 12,)
         return ngrams(word_hashes(text.encode('utf-8', 'surrogatepass')), NGRAM)
@@ -204,7 +204,7 @@ def benchmarks(paths, normalise):
             require(not isinstance(problem, Exception),
                     f'{place} is not a benchmark file: {problem}')
             grams = [grams_of(form) for part in strings_in(problem)
-                     for form in forms_of(part, normalise)]
+                     for form in forms_of(part, normalize)]
             known += grams
             lengths.append(sum(map(len, grams)))
         require(any(lengths), f'{path} has no text of {NGRAM} words, so no document can match it')
@@ -234,9 +234,9 @@ def strings_in(value):
             yield from strings_in(inner)
 
 
-def forms_of(text, normalise):
+def forms_of(text, normalize):
     """Return the variants of a problem in documents: as published, and normalized as prose, HTML or
     LaTeX."""
     # \emph{} is a command, as most LaTeX sources have
     forms = text, markup.strip_html(text), markup.strip_latex(r'\emph{} ' + text)
-    return {text, *(normalise(form, 'prose') for form in forms)}
+    return {text, *(normalize(form, 'prose') for form in forms)}
