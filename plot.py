@@ -4,7 +4,7 @@ Plot training runs: does the model learn, and does the machine run at full speed
     python plot.py --runs=out/quickstart,out/sft --out=both.png     # finished, or still running
     python plot.py --runs='out/*'                                   # all runs in out
 
-plot.py reads metrics.jsonl in a run's folder, and config.json and samples.txt if they exist. It
+plot.py reads metrics.jsonl in a run's folder, and config.json if it exists. It
 draws the metrics of the model, and below them those of the machine. A fast machine on which a model
 learns nothing costs as much as a good run, so look at both. Runs of the same stage share panels,
 and the legend shows each run's last val_bpb and the settings that differ between the runs. Losses
@@ -14,7 +14,7 @@ You should see a loss that falls ever more slowly, and a constant speed. plot.py
 common failures, and prints a sentence about each; for the remedies see docs/trouble.md, "While it
 trains". To use plot.py elsewhere, copy configurator.py, too, and install numpy and matplotlib.
 """
-import json, math, pathlib, re, textwrap, warnings
+import json, math, pathlib, re, textwrap
 import numpy as np
 from configurator import configure, find_paths, require, require_writable
 
@@ -150,32 +150,29 @@ for log in dict.fromkeys(map(pathlib.Path, find_paths(runs, '/metrics.jsonl'))):
     stage = config.get('stage', 'base')
     # sft.py and dpo.py write `steps`, because with epochs their max_steps is 0
     end = config.get('steps') or config.get('max_steps') or rows[-1]['step']
-    sample = read_text(folder / 'samples.txt').rpartition('\n--- step ')[2]       # the last one
     all_runs.append({'title': f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})',
                      'stage': stage, 'config': config, 'rows': rows, 'end': end,
-                     'color': f'C{len(all_runs)}', 'sample': sample})
+                     'color': f'C{len(all_runs)}'})
 require(all_runs, f'{runs} has no step to draw yet')
-parts = []                          # (headline, panels, runs, runs whose last sample is shown)
+parts = []                          # (headline, panels, runs)
 for stage in dict.fromkeys(run['stage'] for run in all_runs):
     group = [run for run in all_runs if run['stage'] == stage]
     for run in group:       # add the last val_bpb and the settings that differ to its title
         facts = [f'val_bpb {value:.4f}' for value in curve(run['rows'], 'val_bpb')[1][-1:]]
-        facts += [f'{name} {value}' for name, value in run['config'].items() if name != 'out_dir'
+        facts += [f'{name}={value}' for name, value in run['config'].items() if name != 'out_dir'
                   and any(other['config'].get(name, value) != value for other in group)]
         run['title'] = textwrap.fill(', '.join([run['title'], *facts]), 180)
         V = run['config'].get('vocab_size') or math.inf
         print(f'\n{run["title"]}', *find_failures(run['rows'], V), sep='\n  ')
-    parts.append((f'model, {stage}: does it learn?', logged_panels(MODEL, group), group,
-                  [run for run in group if run['sample']][:COLUMNS]))
+    parts.append((f'model, {stage}: does it learn?', logged_panels(MODEL, group), group))
 parts.append(('machine: does it run at full speed? (x axis: % of the steps)',
-              logged_panels(MACHINE, all_runs), all_runs, []))
+              logged_panels(MACHINE, all_runs), all_runs))
 parts = [part for part in parts if part[1]]
 
 # --- draw -----------------------------------------------------------------------------------------
 from matplotlib import figure, rcParams     # noqa: E402    so text works without it
-# samples may contain $
+# a folder's name may contain $
 rcParams.update({'text.parse_math': False, 'axes.grid': True, 'grid.alpha': 0.3})
-warnings.filterwarnings('ignore', 'Glyph')      # samples may have characters that the font lacks
 
 
 def draw_panel(ax, group, is_machine, title, scale, subtitle, *patterns):
@@ -200,20 +197,16 @@ def draw_panel(ax, group, is_machine, title, scale, subtitle, *patterns):
     ax.set_title(f'{title}\n{subtitle}', loc='left', size=9)
 
 
-n_rows = [math.ceil(len(shown + sampled) / COLUMNS) for _, shown, _, sampled in parts]
+n_rows = [math.ceil(len(shown) / COLUMNS) for _, shown, _ in parts]
 fig = figure.Figure((WIDTH, HEIGHT * sum(n_rows)), layout='constrained')
 figures = fig.subfigures(len(parts), squeeze=False, height_ratios=n_rows)[:, 0]
-for part, n, (headline, shown, group, sampled) in zip(figures, n_rows, parts):
+for part, n, (headline, shown, group) in zip(figures, n_rows, parts):
     axes = part.subplots(n, COLUMNS, squeeze=False).flatten()
     for ax, panel in zip(axes, shown):
         draw_panel(ax, group, panel in MACHINE, *panel)
     part.legend(*axes[0].get_legend_handles_labels(), title=headline, title_fontsize=12, fontsize=8,
                 loc='outside upper left', alignment='left', frameon=False, labelspacing=0.2)
-    free = axes[len(shown):]            # for the last samples of the first runs
-    for ax in free:
+    for ax in axes[len(shown):]:
         ax.set_axis_off()
-    for ax, run in zip(free, sampled):
-        lines = [line[:44] for line in run['sample'].splitlines()[1:15]]    # not the line --- step
-        ax.text(0, 1, '\n'.join(lines), va='top', color=run['color'], size=7, family='monospace')
 fig.savefig(out)
 print(f'{out} is written')

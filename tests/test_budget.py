@@ -11,7 +11,7 @@ from conftest import ROOT
 # own that says what a user gets for it.
 BUDGET = {'chats.py': 214, 'clean.py': 398, 'common.py': 121, 'configurator.py': 92,
           'dedup.py': 140, 'dpo.py': 266, 'eval.py': 192, 'files.py': 253, 'model.py': 278,
-          'plot.py': 150, 'prepare.py': 175, 'rl.py': 250, 'sample.py': 103, 'sft.py': 218,
+          'plot.py': 143, 'prepare.py': 175, 'rl.py': 250, 'sample.py': 103, 'sft.py': 218,
           'tokenizer.py': 279, 'train.py': 344}
 HAS_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import each_is_a_mistake, fill, lift, ok, read_json, run, write
+from conftest import each_is_a_mistake, lift, ok, read_json, run, write
 from matplotlib.figure import Figure
 
 CONFIG = {'max_steps': 1000, 'vocab_size': 4096}
@@ -39,8 +39,6 @@ def home(folder, rows, config=CONFIG):
     path = write(f'{folder}/metrics.jsonl', rows)
     path.write_text(path.read_text('utf-8').replace('NaN', 'null') + '{"step": 4')
     write(f'{folder}/config.json', [config])
-    sample = '--- step 9, val_loss 3\ndef f(x):\n\t"$\\frac{"\n'
-    fill({'samples.txt': sample}, folder)
     return path
 
 
@@ -53,7 +51,7 @@ def test_the_picture_has_the_sentences_on_each_run_and_panels_for_each_stage():
     assert 'c (base, step 200 of 200)\n\nb (rl, step 100 of 100)\n' in ok(result) and not result.stderr
     drawn = Path('a.svg').read_text()
     titles = {*re.findall('<!-- (.*) -->', drawn)}
-    assert titles > {'loss', 'learning rate', 'reward', 'step time', 'def f(x):'}
+    assert titles > {'loss', 'learning rate', 'reward', 'step time'}
 
 
 def test_runs_of_a_stage_are_compared_by_their_last_val_bpb_and_the_settings_that_differ():
@@ -61,8 +59,8 @@ def test_runs_of_a_stage_are_compared_by_their_last_val_bpb_and_the_settings_tha
     for name, seed, bpb in ('a', 1, 2.5), ('b', 2, 2.4):
         home(name, history(20, val_bpb=bpb), CONFIG | {'seed': seed, 'out_dir': name})
     home('c', POLICY, RL | {'seed': 3, 'out_dir': 'c'})
-    said = ['a (base, step 20 of 1,000), val_bpb 2.5000, seed 1',
-            'b (base, step 20 of 1,000), val_bpb 2.4000, seed 2', 'c (rl, step 100 of 100)']
+    said = ['a (base, step 20 of 1,000), val_bpb 2.5000, seed=1',
+            'b (base, step 20 of 1,000), val_bpb 2.4000, seed=2', 'c (rl, step 100 of 100)']
     printed = ok(run('plot.py --runs=a,b,c --out=a.svg'))
     assert all(f'\n{line}\n' in printed for line in said)
     drawn = Path('a.svg').read_text()

@@ -107,6 +107,7 @@ def publish_html(path, models, items, run):
 
 def packed(name, model, tokenizer, items, run):
     """Return the data of a model for demo.js: config, weights, tokenizer and graded answers."""
+    hf_model.translated(model)          # demo.js supports only Llama's tensors
     c = model.eval().config
     n = sum(p.numel() for p in model.parameters())
     # JavaScript lacks inline flags such as (?i:, and atomic groups.
@@ -118,7 +119,6 @@ def packed(name, model, tokenizer, items, run):
             (is_ours, f'its tokenizer ({tokenizer.kind}) is not of prepare.py --tokenizer=bpe')):
         require(is_supported, f"{name} can't be in a page, because {reason}; use sample.py, or "
                 '--to=hf and transformers serve')
-    hf_model.translated(model)          # demo.js supports only Llama's tensors
 
     weights = {part: rounded(weight) for part, weight in model.float().state_dict().items()
                if part != 'head.weight' or not c.tie_embeddings}
