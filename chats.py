@@ -310,7 +310,7 @@ else:
         for split, n in (('train', n_examples), ('validation', 300)))
 labels = [{line[-7:] for line in some} & {' true}\n', 'false}\n'} for some in (train, val)]
 require(train and {1}.isdisjoint(map(len, labels)), '; '.join([
-    f'{len(examples)} records of {source} can be used, but both splits need two questions (of each '
+    f'{len(examples)} records of {source} can be used, but the splits need two questions (of each '
     "label): add records, or rename a table's columns: sed '1s/MINE/question/' a.csv", *notes]))
 
 # 3. report
@@ -327,5 +327,5 @@ script = 'dpo.py --init_from=out/sft' if kind == 'preference' else 'sft.py --ini
 script += ' --loss_type=kto' * any(labels)
 print(f'{report["read"]:,} records, {left_out.total():,} left out ({bytes_left_out:,} bytes); '
       f'{len(train):,} to train on, {len(val):,} held out', *notes,
-      'the model in --init_from is an example: replace it by the folder of yours',
+      'the model in --init_from is an example: give the folder of yours',
       f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

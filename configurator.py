@@ -69,7 +69,9 @@ def settings_in(path, config):
     require(path.endswith('.py') and os.path.isfile(path),
             f'{path} is not a config file; a flag looks like --name=value')
     names = {'__file__': path}
-    exec(compile(pathlib.Path(path).read_bytes(), path, 'exec'), names)
+    text = pathlib.Path(path).read_bytes()
+    require(b'\0' not in text, f'{path} has null bytes, as in UTF-16: save it as UTF-8')
+    exec(compile(text, path, 'exec'), names)
     return {name: value for name, value in names.items()
             if name[0] != '_' and (name in config or not hasattr(value, '__name__'))}
 

@@ -109,10 +109,11 @@ def minhash(shingles, k=256):
     a, b = random_numbers(k).reshape(2, k)
     a = a | np.uint32(1)                # with an odd a, no two x have the same hash
     x = (shingles >> np.uint64(32)).astype(np.uint32)                               # (shingles,)
-    minima = [np.full(k, 2 ** 32 - 1, np.uint32)]
+    minima = np.full(k, 2 ** 32 - 1, np.uint32)
     for i in range(0, len(x), 120):     # arrays above 128 KB need a system call each
-        minima.append((a * x[i:i + 120, None] + b).min(0))          # (120, k) -> (k,)
-    return np.min(minima, 0)
+        hashes = a * x[i:i + 120, None] + b                                         # (120, k)
+        minima = np.minimum(minima, hashes.min(0))                                  # (k,)
+    return minima
 
 
 def simhash(shingles):

@@ -464,4 +464,4 @@ if __name__ == '__main__':
     tokenizer = Tokenizer.train((text_of(d) for path in paths for d in read(path)), vocab_size)
     tokenizer.save(out)
     print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes/token, '
-          f'{tokenizer.hash}; documents: {shown(counts)}; skipped files: {shown(skipped)}')
+          f'{tokenizer.hash}; skipped or changed: {shown(counts)}; skipped files: {shown(skipped)}')

@@ -210,7 +210,8 @@ import math as rate => rate=<module & must be float
 import numpy/steps = numpy.ones(2) => steps=array([1., 1.]) must be int
 steps = = 2 => invalid syntax & line 1
 if 1:/steps = 2 => indented block & line 2
-rate = "0.1 => unterminated & line 1'''
+rate = "0.1 => unterminated & line 1
+steps = 3NUL => null bytes & UTF-8'''
 # A config file whose code fails => the line in it that the traceback names, and its last line.
 FAILING = {'\nimport nowhere': ("line 2, in <module>", "ModuleNotFoundError: No module named 'nowhere'"),
            'def half(n):\n  return n / 0\n\nsteps = half(3)': ('line 4, in <module>', 'ZeroDivisionError: division by zero')}

@@ -366,7 +366,7 @@ targets: np.where(mask[1:] => np.where(mask[:-1]
 dpo: -F.logsigmoid(chosen - rejected) => -torch.sigmoid(chosen - rejected).log()
 bpe_encode: ranks.get(merged[i], math.inf) => -ranks.get(merged[i], -1)
 attention: mask is None and x.shape[1] > 1 => mask is None
-minhash: a * x[i:i + 120] + b => x[i:i + 120] + b
+minhash: a * x[i:i + 120, None] + b => x[i:i + 120, None] + b
 accumulation: (y != IGNORE).sum() / n_targets.clamp(min=1) => 1.0
 batch_order: default_rng([seed, epoch]) => default_rng([seed])
 resume: opt.state_dict()['state'] if name == 'last.pt' else {} => {}

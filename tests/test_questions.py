@@ -98,7 +98,7 @@ JUDGED = r"""
 [{"answer": 18}, "#### 18 apples for 3 days", "#### 3 days\n4 of them"]
 [{"answer": 18}, "#### \u20ac18 for 3", "#### \u20ac3 for 18"]
 [{"answer": 18}, "\\fbox{18}. She has 3 days left.", "\\fbox{3}. She has 18."]
-[{"answer": 1000}, "It is 1e3", "1e2"]
+[{"answer": 1000}, "It is 1e3", "1e2", "1e1000000000"]
 [{"answer": "2.5E-3"}, "0.0025", "2.5", "-3"]
 [{"answer": 0.5}, "\\boxed{1/2}", "\\boxed{1}", "2/1"]
 [{"answer": "1/4"}, "$\\frac{1}{4}$", "$\\frac{2}{4}$", "1/0", "4"]
@@ -710,7 +710,7 @@ OWN_TESTS = [
     UNITTEST + 'unittest.main()', UNITTEST + 'if __name__ == "__main__":\n    unittest.main(verbosity=2)',
     UNITTEST + 'sys.exit(not unittest.main(argv=["x"], exit=False).result.wasSuccessful())',
     UNITTEST + 'unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(Adds))',
-    PYTEST, PYTEST + 'if __name__ == "__main__":\n    pytest.main()',
+    PYTEST, PYTEST + 'raise SystemExit(pytest.main([__file__]))', PYTEST + 'if __name__ == "__main__":\n    pytest.main()',
     'def test(x, y): assert f(x) == y\ntest(1, 2)\ntest(5, 6)']
 MORE_TESTS = [
     UNITTEST + '    def test_skip(self): self.skipTest("later")\n    def tearDown(self): self.assertEqual(f(6), 7)',
@@ -720,6 +720,7 @@ MORE_TESTS = [
     'class TestBase:\n    def test_base(self): self.assertEqual(f(self.n), 2)\n' + UNITTEST.replace('.TestCase', '.TestCase, TestBase'),
     UNITTEST + '    @unittest.expectedFailure\n    def test_two(self): self.assertEqual(f(5), 7)',
     'import pickle\nclass P: pass\ndef test_p():\n    p = P()\n    p.n = f(1)\n    assert pickle.loads(pickle.dumps(p)).n == 2',
+    'class TestA:\n    def test(self): assert f(1) == 2\nclass TestB(TestA):\n    def test(self): assert f',
     'assert f(1) == 2\nexit()', 'import sys\nassert f(1) == 2\nsys.exit(0)']
 # They fail all of them, and do not pass by leaving, or by what unittest would forgive.
 NO_ANSWERS = [

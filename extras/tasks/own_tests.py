@@ -1,7 +1,8 @@
 """
 Support for unittest and pytest tests: questions.py inserts this file before the tests and a call of
 run_found() after the tests. __name__ is 'tests' there, so `if __name__ == '__main__':` is false,
-and unittest.main() does not exit, because a process that exits has no verdict.
+and unittest.main() does not exit, because a process that exits has no verdict. questions.py makes
+pytest.main() the same.
 """
 import sys
 
@@ -9,6 +10,8 @@ import sys
 for name in [name for name in sys.modules if name.startswith('unittest')]:
     del sys.modules[name]
 import traceback, types, unittest      # noqa: E402
+
+__file__ = 'tests'          # pytest.main([__file__])
 
 
 class FirstError(unittest.TestResult):
@@ -46,8 +49,9 @@ def run_found():
             # a function that needs arguments is called by another test
             if found.__code__.co_argcount == len(found.__defaults__ or ()):
                 suite.addTest(unittest.FunctionTestCase(found))
-        elif type(found) is type and name.startswith('Test') and not (
-                found.__subclasses__() or issubclass(found, unittest.TestCase)):
+        # a TestCase is in the suite already, and with it the tests of its base classes
+        elif type(found) is type and name.startswith('Test') and not any(
+                issubclass(each, unittest.TestCase) for each in (found, *found.__subclasses__())):
             case = type(name, (found, unittest.TestCase), {})
             suite.addTest(unittest.defaultTestLoader.loadTestsFromTestCase(case))
     suite.run(FIRST_ERROR)
