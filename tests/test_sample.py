@@ -74,7 +74,10 @@ def alone(model, tokenizer, prompt, n, draw=torch.argmax):
         if len(ids) > 1:
             again = tokenizer.vocab[ids.pop()]
     never = tokenizer.suppressed_tokens()
-    shut = [not token.startswith(again) for token in tokenizer.all_bytes] if again else never
+    shut = never
+    if again:       # a longer token, but none of the special ones, whose names begin with <
+        shut = [not token.startswith(again) or id in tokenizer.special.values()
+                for id, token in enumerate(tokenizer.all_bytes)]
     written = b''
     for _ in range(n + (again != b'')):
         logits = model(torch.tensor([ids[-model.config.block_size:]]))[0][0, -1]
