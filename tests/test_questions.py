@@ -40,10 +40,14 @@ def json_rows(text):
 
 # --- records --------------------------------------------------------------------------------------
 REFUSED = r"""
-{"must_contian": "a"} => give must_contain
+{"must_contian": "a"} => must_contian is not read; is it must_contain
+{"must_contain": "a", "Regex": "b"} => Regex is not read; is it regex
+{"regex": "a", "answers": ["b"]} => answers is not read; is it answer
 {"must_contain": []} => every answer would pass
-{"must_contain": ""} => every answer would pass
-{"must_contain": [2]} => no attribute
+{"must_contain": ""} => must_contain must be text or texts, not ''
+{"must_contain": [2]} => must_contain must be text or texts, not 2
+{"must_contain": 2} => must_contain must be text or texts, not 2
+{"tests": ["assert f()"]} => tests must be a text, a program in Python
 {"regex": "("} => missing \)
 {"tests": "assert f("} => never closed
 {"test": "assert f()", "entry_point": "f", "prompt": ""} => no prompt
@@ -111,6 +115,9 @@ JUDGED = r"""
 [{"answer": -5}, "\\boxed{\\text{-}\\$5}"]
 [{"answer": 18}, "\\boxed{+18\\%}."]
 [{"answer": 18}, "\\boxed{\\text{about }18\\text{ a day}}"]
+[{"answer": 90}, "\\boxed{90^{\\circ}} of 360", "\\boxed{9^{\\circ}} of 90"]
+[{"answer": "1/2"}, "\\boxed{\\tfrac 1{2}}", "\\boxed{\\frac21}"]
+[{"answer": "1/2"}, "\\boxed{\\frac12}", "-\\frac12", "\\boxed{\\frac123}", "\\boxed{\\frac1 2 x}"]
 [{"answer": 2}, "\\boxed{2^\\circ}", "\\boxed{2x}", "\\boxed{2\\pi}", "\\boxed{2!}", "\\boxed{\\log 2}", "\\boxed{2^{10}}", "\\boxed{10^2}", "\\boxed{1 - 2}", "\\boxed{2 + 1}", "\\boxed{2, 3}", "\\boxed{(3, 2)}", "\\boxed{2 \\text{ or } 3}", "\\boxed{x = 3, y = 2}", "\\boxed{2 \\pm 1}", "\\boxed{2:30}", "\\boxed{2\\cdot 3}", "\\boxed{2\u00bd}", "\\boxed{0.\\overline{2}}"]
 [{"answer": 17}, "\\boxed{17}, which is 3 less than 20.", "17 = \\boxed{18}"]
 [{"answer": -5}, "it is -$5"]
