@@ -157,7 +157,7 @@ METADATA = 'url license licence max_stars_repo_licenses'.split()
 LONG = 4_000_000
 PIECE = 100_000
 DAMAGE = OSError, EOFError, ValueError, zlib.error, lzma.LZMAError
-NO_RECORD = 'not a JSON object (a list must be a .json file)'
+NO_RECORD = 'not a JSON object {...} (a list of them must be a .json file)'
 NOT_UTF8 = 'not UTF-8; name the encoding with clean.py --encoding=NAME, such as cp1252 or gb18030'
 
 

@@ -707,7 +707,7 @@ def test_every_record_of_real_files_arrives():
         assert len(kept()) == n
 
 
-WHY_LEFT_OUT = r"""not a JSON object \(a list must be a .json file\), 2, .*/a.jsonl:11$
+WHY_LEFT_OUT = r"""not a JSON object \{\.\.\.\} \(a list of them must be a .json file\), 2, .*/a.jsonl:11$
 can't be read \(Error -3 .*, 1, .*/bad.jsonl.gz
 can't be read \(Compressed file ended before the end-of-stream marker.*, 1, .*/cut.jsonl.gz:\d\d+
 neither a list .*Expecting.*, 1, .*/cut.json$

@@ -350,7 +350,7 @@ FOREIGN = {'lfs.csv': POINTER, 'lfs.jsonl.gz': POINTER, 'lines.md': LINES, 'list
 
 # the first place of each reason, and words of the reason
 FIRST = """
-mixed.jsonl:2 ~ not a JSON object (a list must be a .json file)
+mixed.jsonl:2 ~ not a JSON object {...} (a list of them must be a .json file)
 mixed.jsonl:9 it has title ~ no text in a usual field: name the field with clean.py --text_field=NAME
 mixed.jsonl:10 it has text ~ no text in text (NoneType): name the field with clean.py --text_field=NAME
 cut.jsonl.gz ~ (Compressed file ended before the end-of-stream marker was reached)
@@ -568,7 +568,7 @@ clean.py --source=pictures | no text at | .jsonl | which has .png: 2
 clean.py --source=nowhere | nowhere does not exist
 clean.py --source=empty.txt | no documents are left | empty
 clean.py --source=cut.txt.gz | can't be read (Compressed file ended | ): cut.txt.gz
-clean.py --source=list.jsonl | not a JSON object (a list must be a .json file): list.jsonl:1
+clean.py --source=list.jsonl | not a JSON object {...} (a list of them must be a .json file): list.jsonl:1
 clean.py --source=00*.txt --encoding=cp12500 | --encoding=cp12500
 clean.py --source=short | no documents are left | short: short/000.txt
 clean.py --source=shakespeare | https:// | data/raw/shakespeare.txt

@@ -176,7 +176,8 @@ def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
     if found := re.match('"?sep=(.)"?\\s*$', first, re.I):
         delimiter, first = found[1], next(lines, '')
     if delimiter not in first and re.search('^#|[;|\t]', first):
-        raise ValueError('the first line must name columns, with commas; for ;, put sep=; above it')
+        raise ValueError('the first line must name columns, with commas; for tabs, name the file '
+                         '.tsv; for ;, put sep=; above it')
     rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True,
                       skipinitialspace=f'{delimiter} "' in first, quoting=quoting)
     names, row = [], []
