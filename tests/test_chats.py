@@ -241,7 +241,7 @@ CONVERSATIONS = r'''
 {"instruction": "Sort:", "input": "[{\"name\": \"b\"}, {\"name\": \"a\"}]", "output": "a, b"}
 -> user: Sort:\n\n[{"name": "b"}, {"name": "a"}] | assistant: a, b
 {"prompt": "\u001b[1;31merror\u001b[0m 1: N\bA", "completion": "b\u0007\u00ad"}
--> user: error 1: NA | assistant: b
+-> user: error 1: A | assistant: b
 {"prompt": [{"role": "user", "content": "a"}], "input": "x", "completion": "b"}
 -> refused: neither text nor messages: ['prompt', 'input']
 {"prompt": "a", "completion": "b", "label": 0}
