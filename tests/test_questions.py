@@ -110,6 +110,7 @@ JUDGED = r"""
 [{"answer": -5}, "\\boxed{\u20135}"]
 [{"answer": -5}, "\\boxed{\\text{-}\\$5}"]
 [{"answer": 18}, "\\boxed{+18\\%}."]
+[{"answer": 18}, "\\boxed{x \\approx 18}", "\\boxed{18 \\approx x + 1}"]
 [{"answer": 18}, "\\boxed{\\text{about }18\\text{ a day}}"]
 [{"answer": 2}, "\\boxed{2^\\circ}", "\\boxed{2x}", "\\boxed{2\\pi}", "\\boxed{2!}", "\\boxed{\\log 2}", "\\boxed{2^{10}}", "\\boxed{10^2}", "\\boxed{1 - 2}", "\\boxed{2 + 1}", "\\boxed{2, 3}", "\\boxed{(3, 2)}", "\\boxed{2 \\text{ or } 3}", "\\boxed{x = 3, y = 2}", "\\boxed{2 \\pm 1}", "\\boxed{2:30}", "\\boxed{2\\cdot 3}", "\\boxed{2\u00bd}", "\\boxed{0.\\overline{2}}"]
 [{"answer": 17}, "\\boxed{17}, which is 3 less than 20.", "17 = \\boxed{18}"]
