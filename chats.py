@@ -284,7 +284,7 @@ refused = {name: f'{name}: {", ".join(shown)} ({n_unread[name]:,} records)'
 flag = shlex.quote(f'--unused={",".join([*sorted(ignored), *refused])}')
 require(not refused, f'these columns are not read: {"; ".join(refused.values())}. If the answers '
         f'are good without them, add {flag} (or --unused=all). If not, rename or join them to the '
-        'columns of chats.py --help; --kind=preference reads a label, --min_score a score')
+        'columns of chats.py --help; --kind=preference reads `label`, --min_score `score`')
 idle = [name for name, n in n_unread.items() if '--min_' in name and n == len(examples)]
 require(not idle, f'no record has a number for {", ".join(idle)}; not read: {", ".join(values)}')
 counts = {'skipped': skipped, 'changed': +changed, 'unused_columns': n_unread, 'left_out': left_out}

@@ -69,9 +69,7 @@ def settings_in(path, config):
     require(path.endswith('.py') and os.path.isfile(path),
             f'{path} is not a config file; a flag looks like --name=value')
     names = {'__file__': path}
-    text = pathlib.Path(path).read_bytes()
-    require(b'\0' not in text, f'{path} has null bytes, as in UTF-16: save it as UTF-8')
-    exec(compile(text, path, 'exec'), names)
+    exec(compile(pathlib.Path(path).read_bytes(), path, 'exec'), names)
     return {name: value for name, value in names.items()
             if name[0] != '_' and (name in config or not hasattr(value, '__name__'))}
 
@@ -82,8 +80,9 @@ def convert(script, bounds, prefix, name, given):
     config file. prefix: the start of an error message, '--' or 'my.py: '."""
     annotations = sys.modules[script['__name__']].__annotations__
     types = typing.get_args(annotations.get(name)) or [type(script[name])]
-    # a path of pathlib becomes a str, a NumPy scalar a number; any other value is unchanged
-    value = getattr(given, '__fspath__', getattr(given, 'tolist', lambda: given))()
+    value = os.fspath(given) if isinstance(given, os.PathLike) else given
+    # a NumPy scalar or array
+    value = value.tolist() if isinstance(getattr(value, 'shape', None), tuple) else value
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True

@@ -158,7 +158,8 @@ LONG = 4_000_000
 PIECE = 100_000
 DAMAGE = OSError, EOFError, ValueError, zlib.error, lzma.LZMAError
 NO_RECORD = 'not a JSON object {...} (a list of them must be a .json file)'
-NOT_UTF8 = 'not UTF-8; name the encoding with clean.py --encoding=NAME, such as cp1252 or gb18030'
+NOT_UTF8 = ('not UTF-8; name the encoding with clean.py --encoding=NAME (cp1252: Western, cp1251: '
+            'Cyrillic, shift_jis, gb18030, utf-16-le ...)')
 
 
 def read(path, text_field='', encoding='', longest=LONG):
@@ -260,8 +261,10 @@ def lines_of(path, encoding=''):
     elif encoding or ends_with(path, HTML) and DECLARED.search(start):
         from extras.text import formats
         encoding = formats.encoding_of(path, start, encoding)
-    # CR ends a line of text, but in a .jsonl it may be part of a string
-    return io.TextIOWrapper(f, encoding or 'utf-8-sig', 'surrogate', '\n' if may_be_json else '')
+    # CR ends a line of text, but in a .jsonl it may be part of a string, so only \r{ ends a line
+    lines = io.TextIOWrapper(f, encoding or 'utf-8-sig', 'surrogate', '\n' if may_be_json else '')
+    records = (part for line in lines for part in re.split('\r(?={)', line))
+    return records if ends_with(path, LINES) else lines
 
 
 def open_bytes(path):
@@ -308,7 +311,8 @@ SURROGATE = re.compile('[\ud800-\udfff]')
 CONTROL = regex.compile(
     r'(?:(?<!\p{Line_Break=SA})\u200b++|\u200b++(?!\p{Line_Break=SA})|'
     f'[{CONTROLS}])'
-    r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~]))?')
+    r'(?:(?<=\x1b)(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|'
+    r'[PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|(?<=\x9b)[\d;]*m)?')
 
 
 def replace_invalid_bytes(text):
@@ -326,11 +330,13 @@ def replace_invalid_bytes(text):
 
 def without_controls(text, mode='prose'):
     """Return code without zero bytes, prose without control characters and terminal escape
-    sequences, and raw text as it is. A control character that separates lines, such as a form feed,
-    becomes a newline."""
+    sequences, and raw text as it is. A form feed becomes a newline. A bold N of a man page, N\\bN,
+    becomes N."""
     # most texts have none, which a search finds five times as fast as CONTROL, a regex of `regex`
     if mode != 'prose' or not re.search(f'[{CONTROLS}\u200b]', text):
         return text if mode == 'raw' else text.replace('\0', '')
+    if '\b' in text:        # each backspace removes one character before it
+        text = re.sub('([^\b\n]{0,80})(\b+)', lambda m: m[1][:-len(m[2])], text)
     return CONTROL.sub(lambda match: '\n' if match[0].isspace() else '', text)
 
 

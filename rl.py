@@ -165,7 +165,7 @@ if reward.endswith('.py'):
     del __file__
     exec(compile(content, reward, 'exec'), vars(program))
     require(all(callable(vars(program).get(name)) for name in ('prompts', 'reward')),
-            f'--reward={reward}: the file must exist and must define prompts() and reward()')
+            f'--reward={reward} does not exist, or does not define prompts() and reward()')
     # [*'text'] would be a list of letters, and each process orders a set differently, so
     # encode_prompts() gets such data in a tuple, which it refuses.
     prompts, val_prompts = ([(data,)] if isinstance(data, str | dict | set | None) else [*data] for

@@ -241,7 +241,7 @@ CONVERSATIONS = r'''
 {"instruction": "Sort:", "input": "[{\"name\": \"b\"}, {\"name\": \"a\"}]", "output": "a, b"}
 -> user: Sort:\n\n[{"name": "b"}, {"name": "a"}] | assistant: a, b
 {"prompt": "\u001b[1;31merror\u001b[0m 1: N\bA", "completion": "b\u0007\u00ad"}
--> user: error 1: NA | assistant: b
+-> user: error 1: A | assistant: b
 {"prompt": [{"role": "user", "content": "a"}], "input": "x", "completion": "b"}
 -> refused: neither text nor messages: ['prompt', 'input']
 {"prompt": "a", "completion": "b", "label": 0}
@@ -442,8 +442,8 @@ KINDS = """
 {"chosen": "b", "rejected": "c"} -> next: python dpo.py --init_from=out/sft --data_dir=
 {"completion": "b", "label": false} -> next: python dpo.py --init_from=out/sft --loss_type=kto --data_dir=
 {"completion": "b", "label": 3} -> label: 3 (10 records) & --unused=label
-{"completion": "b", "label": 0} -> label: 0, 1 (10 records) & --kind=preference reads a label
-{"output": "b", "label": true} -> label: true, false (10 records) & --kind=preference reads a label"""
+{"completion": "b", "label": 0} -> label: 0, 1 (10 records) & --kind=preference reads `label`
+{"output": "b", "label": true} -> label: true, false (10 records) & --kind=preference reads `label`"""
 
 
 @each_line(KINDS)
@@ -504,8 +504,8 @@ ASKED = r"""
 {"question": ["And 1?", "And 2?"]} => question: "And 1?", "And 2?"
 {"prompt": ["what is 0?", "what is 1?"]} => prompt: "what is 0?", "what is 1?" (10 records)
 {"reviews": [[{"good": false}], [{"good": true}]], "tags": ["bad", 7, ["x"]]} => reviews: [{"good": false}], [{"good": true}] (12
-{"score": [1, 2, 3]} => score: 1, 2 (12 records) & --min_score a score
-{"label": [0, 1]} => label: 0, 1 (12 records) & --kind=preference reads a label
+{"score": [1, 2, 3]} => score: 1, 2 (12 records) & --min_score `score`
+{"label": [0, 1]} => label: 0, 1 (12 records) & --kind=preference reads `label`
 {"": ["0", "1"], "How good, 1-5": [5]} => unnamed: "0", "1" & '--unused=unnamed,how good_1_5'
 {"output": ["a"], "chosen": ["c"]} => chosen: "c" (12 & --unused=chosen & join
 {"metadata": [{"is_correct": false}, {"is_correct": true}]} => metadata: {"is_correct": false}, {"is_correct": true} (12

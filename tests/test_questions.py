@@ -114,6 +114,7 @@ JUDGED = r"""
 [{"answer": -5}, "\\boxed{\u20135}"]
 [{"answer": -5}, "\\boxed{\\text{-}\\$5}"]
 [{"answer": 18}, "\\boxed{+18\\%}."]
+[{"answer": 18}, "\\boxed{x \\approx 18}", "\\boxed{18 \\approx x + 1}"]
 [{"answer": 18}, "\\boxed{\\text{about }18\\text{ a day}}"]
 [{"answer": 90}, "\\boxed{90^{\\circ}} of 360", "\\boxed{9^{\\circ}} of 90"]
 [{"answer": "1/2"}, "\\boxed{\\tfrac 1{2}}", "\\boxed{\\frac21}"]

@@ -144,7 +144,8 @@ def check_harness(questions, run):
                 f'{result.message}'), f'no score: the tests of {named(question)!r} fail by '
                 f'themselves: {result.message}')
         require(result.outcome != 'passed', f'no score: the tests of {named(question)!r} pass '
-                'without an answer; do they call it? check(candidate) needs an "entry_point"')
+                'without an answer, by functions that return None; do they call it? '
+                'check(candidate) needs an "entry_point"')
     solved = [(question, question['solution']) for question in questions if question['solution']]
     failed = [case for case, result in zip(solved, run_all(solved)) if result.outcome != 'passed']
     # once more: a machine that was busy for a moment is no reason to leave a question out

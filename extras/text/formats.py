@@ -174,7 +174,7 @@ def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
     lines = itertools.chain(re.findall('[^\r]*\r\n?|[^\r]+', next(lines, '')), lines)
     first = next(lines, '')
     if found := re.match('"?sep=(.)"?\\s*$', first, re.I):
-        delimiter, first = found[1], next(lines, '')
+        delimiter, first = found[1], next(lines, '').removeprefix('\ufeff')
     if delimiter not in first and re.search('^#|[;|\t]', first):
         raise ValueError('the first line must name columns, with commas; for tabs, name the file '
                          '.tsv; for ;, put sep=; above it')
