@@ -197,7 +197,7 @@ def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
         mistake(rl(paid=PAID.replace('return sum', f'return float("{value}"); sum')),
                 f'reward= & below 1e9, not {float(value)}')
     mistake(rl(paid=PAID.replace('return sum', 'sum')), 'below 1e9, not None')
-    mistake(rl(paid='def prompts(): return []'), 'paid.py & does not define 'paid.py & must define & reward()' reward()')
+    mistake(rl(paid='def prompts(): return []'), 'paid.py & does not define & reward()')
     result = rl('--overwrite', paid=PAID.replace('return sum', 'raise KeyError("a"); sum'))
     assert result.returncode == 1 and "KeyError: 'a'" in result.stderr
 
