@@ -59,7 +59,7 @@ temperature = 1.0               # divides the logits, both when sampling and whe
 # optimization
 optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
 updates = 1                     # optimizer updates per step, on the same answers
-micro_batch_size = 0            # maximum prompts per device and forward pass; 0 = all
+micro_batch_size = 0            # maximum prompts per device and backward pass; 0 = all
 clip = 0.2                      # PPO's probability ratio is clipped to 1 - clip and 1 + clip
 kl_coef = 0.0                   # weight of the KL penalty; the initial model then stays in memory
 warmup_steps: int | float = 0.05  # steps of linear warmup; below 1: a fraction of max_steps
@@ -202,7 +202,7 @@ require(train and val, f'{reward=} has {len(train)} training and {len(val)} vali
         f'at most {max_prompt_len} tokens; add prompts, or lower --max_new_tokens')
 shuffled = [train[i] for epoch in range(1 + max_steps * batch_size // len(train))
             for i in np.random.default_rng([seed, epoch]).permutation(len(train))]
-max_rows = (micro_batch_size or batch_size) * num_samples       # answers per forward pass
+max_rows = (micro_batch_size or batch_size) * num_samples       # answers per backward pass
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
 
 # --- optimizer ------------------------------------------------------------------------------------
@@ -244,14 +244,14 @@ def save(name):
 def generate_answers(prompt_ids, temperature, seeds=()):
     """Return a dict for each prompt: the `prompt`, the `ids` of its answer with the stop token, and
     their `log_p`. Each answer has its own seed, so the other answers change it by rounding only."""
-    answers = []
-    for i in range(0, len(prompt_ids), max_rows):
-        prompts = prompt_ids[i:i + max_rows]
+    answers, n_rows = [], 2 * max_rows          # without gradients, twice as many answers fit
+    for i in range(0, len(prompt_ids), n_rows):
+        prompts = prompt_ids[i:i + n_rows]
         idx = rnn.pad_sequence([torch.tensor(ids) for ids in prompts], True, IGNORE, 'left')
         with autocast:          # left-padded idx (B, T) -> idx (B, T + n), log_p (B, n)
             idx, log_p = model.generate(
                 idx.to(device), max_new_tokens, temperature, stop=tokenizer.stop,
-                seeds=seeds[i:i + max_rows], with_log_p=True, suppress=suppress)
+                seeds=seeds[i:i + n_rows], with_log_p=True, suppress=suppress)
         new = idx[:, -log_p.shape[1]:].tolist()
         for prompt, ids, values in zip(prompts, new, log_p.tolist()):
             n = next((t for t, id in enumerate(ids, 1) if id in tokenizer.stop), len(ids))
