@@ -129,10 +129,10 @@ def read_record(columns, kind, changed, unread):
     # in a pair, the chosen answer is the last message
     messages = messages_of('user', columns, question, changed, unread) + [*turns.values(), []][0]
     # many data sets repeat the first question in a column of its own
-    repeats = [name for name in (*QUESTION, *ANSWER, 'system') if name in columns and tidy(
+    used = {*question, *answer, *ratings}
+    repeats = [name for name in {*QUESTION, *ANSWER, 'system'} & columns.keys() - used if tidy(
         str(columns[name]), collections.Counter()) in [m['content'] for m in messages]]
-    unread |= {name: [value] for name, value in columns.items()
-               if name not in {*question, *answer, *ratings, *repeats}}
+    unread |= {name: [value] for name, value in columns.items() if name not in {*used, *repeats}}
 
     # ShareGPT's conversations may begin with an answer, and others end with a question.
     initials = ''.join(m['role'][0] for m in messages)          # such as 'suaua'
@@ -309,7 +309,7 @@ else:
         problems.to_jsonl(problems.problems(n, 0, split, with_tests=False)).splitlines(True)
         for split, n in (('train', n_examples), ('validation', 300)))
 labels = [{line[-7:] for line in some} & {' true}\n', 'false}\n'} for some in (train, val)]
-require(train and {1}.isdisjoint(map(len, labels)), '; '.join([
+require(train and all(len(found) != 1 for found in labels), '; '.join([
     f'{len(examples)} records of {source} can be used, but the splits need two questions (of each '
     "label): add records, or rename a table's columns: sed '1s/MINE/question/' a.csv", *notes]))
 
