@@ -152,7 +152,7 @@ def lock_out_dir(out):
 
     def unlock():
         with contextlib.suppress(OSError):      # a folder that is not empty is kept
-            os.unlink(lock.lock_file)           # before release, so that nobody else takes it
+            os.unlink(lock.lock_file)           # while it is held, so that nobody else takes it
             for folder in (out / WORK, *new_folders):
                 folder.rmdir()
 

@@ -71,7 +71,7 @@ def documents_in(files_of, changes):
             for document in read(path, longest=math.inf):
                 path, error = document['path'], document['error']
                 require(not error, f'{path}: {error}; clean.py skips such files')
-                for name in document['changes'].keys() - changes.keys():
+                for name in sorted(document['changes'].keys() - changes.keys()):
                     print(f'{name}, first {path}')
                 changes.update(document['changes'])
                 if document['text'].strip():

@@ -456,7 +456,7 @@ if __name__ == '__main__':
         """Return a document's text, or '' to skip it. Print the first path of each count."""
         error = document['error']
         found = {f'skipped: {error}': 1} if error else document['changes']
-        for name in found.keys() - counts.keys():
+        for name in sorted(found.keys() - counts.keys()):
             print(f'{name}, first {document["path"]}')
         counts.update(found.keys())
         return '' if error else document['text']
