@@ -148,9 +148,9 @@ class Base:
         self.epoch_starts = weighted(sources, T)
         self.n_blocks = len(self.epoch_starts(0, len(self.train), T, seed))
         self.hash = hashlib.sha256(text).digest() if replay else b''
-        # about 65,536 tokens of val.bin, always the same, spread evenly over it
+        # about 16,384 tokens of val.bin, always the same, spread evenly over it
         n_blocks = (len(val) - 1) // context
-        blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, 65_536 // context)))
+        blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, 16_384 // context)))
         self.val = [row(val, i * context, context) for i in blocks.astype(int)]
         text_bytes = np.array(tokenizer.text_bytes)                                     # (V,)
         n_bytes = sum(text_bytes[ids[1:]].sum() for ids, mask in self.val)
