@@ -42,7 +42,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/sft'           # resume, a folder or .pt file; auto: resume if possible, else this
+init_from = 'out/sft'           # resume, a model (folder, .pt); auto: resume if possible, else this
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from chats.py --source=FILE
 out_dir = 'out/dpo'             # folder for checkpoints, metrics and samples
 overwrite = False               # True: delete the run in out_dir

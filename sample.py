@@ -38,12 +38,12 @@ with contextlib.suppress(ImportError):      # Windows has none
     import readline     # noqa: F401        allows long input lines
 
 # --- settings -------------------------------------------------------------------------------------
-ckpt = 'out/base'           # a run's folder, a .pt file in it, or a Hugging Face folder
+ckpt = 'out/base'           # the model: a run's folder, a .pt file in it, or a Hugging Face folder
 prompt = ''                 # text to continue; @FILE = read a file; '' = start a new document
 chat = False                # True: the prompt is a message; without a prompt, type messages
 system = ''                 # system message of the chat
 num_samples = 1             # number of answers to the prompt
-max_new_tokens = 200        # maximum number of tokens of an answer
+max_new_tokens = 200        # maximum length of an answer, in tokens
 temperature = 0.8           # 0 = greedy; higher is more varied
 top_k = 50                  # sample from the k most probable tokens; 0 = off
 top_p = 1.0                 # sample from the fewest tokens whose probabilities sum to p; 1 = off

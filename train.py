@@ -26,7 +26,7 @@ from tokenizer import Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 data_dir = 'data/quickstart'    # folder that prepare.py wrote
 out_dir = 'out/base'            # folder for checkpoints, logs and samples
-init_from = 'scratch'           # scratch, resume, a folder or .pt file; auto: resume if possible
+init_from = 'scratch'           # scratch, resume, a model (folder, .pt); auto: resume if possible
 overwrite = False               # True: delete the run in out_dir
 # model (GPTConfig in model.py)
 n_layer = 6                     # transformer blocks
@@ -40,9 +40,9 @@ vocab_multiple = 1              # pad the vocabulary to a multiple of this; 64 i
 tie_embeddings = True           # embedding and head share one matrix
 dropout = 0.0                   # 0.1 to 0.2 if the data are repeated many times
 # optimization
-max_steps = 1000                # optimizer updates
+max_steps = 1000                # optimizer updates; the start of a run prints the epochs
 batch_size = 32                 # sequences per step, over all devices and micro-batches
-micro_batch_size = 0            # maximum sequences per device and forward pass; 0 = all
+micro_batch_size = 0            # sequences at once per device; accumulates the rest; 0 = all
 learning_rate = 1e-3            # peak; lower for larger models
 embedding_lr = 1.0              # learning-rate multiplier for the embedding (and the tied head)
 min_lr: float | None = None     # learning rate at the end; None = learning_rate / 10
