@@ -47,7 +47,7 @@ max_new_tokens = 200        # maximum length of an answer, in tokens
 temperature = 0.8           # 0 = greedy; higher is more varied
 top_k = 50                  # sample from the k most probable tokens; 0 = off
 top_p = 1.0                 # sample from the fewest tokens whose probabilities sum to p; 1 = off
-stop_at = ''                # stop before this text; function = before the next unindented line
+stop_at = ''                # stop before this text; \n = newline; function = next unindented line
 seed = 1337                 # random seed of sampling
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest available device
@@ -104,6 +104,7 @@ if random_init:
     model = GPT(model.config)
 _, device, *_ = init_device(device, dtype)          # 'auto' becomes 'cuda:0'
 model = model.to(device, getattr(torch, dtype)).eval()
+stop_at = stop_at.replace(r'\n', '\n')           # the shell passes the \ and n of '\n'
 # function: stop before a line that begins in column 0, but not with a bracket or a comment
 stop_pattern = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else re.escape(stop_at)
 

@@ -121,8 +121,10 @@ config = configure(globals(), BOUNDS, explicit := {})
 config |= {'stage': 'sft', 'steps': 0}      # with a stage, eval.py uses chat templates
 
 # --- a new or resumed run, its model, and the device ----------------------------------------------
+# A new number of epochs also replaces the max_steps of the checkpoint, which would override it.
 source, state, changed = resume_or_start(
-    config, explicit, fixed='lora optimizer batch_size block_size replay seed')
+    config, explicit, fixed='lora optimizer batch_size block_size replay seed',
+    not_restored='max_steps' if 'epochs' in explicit else '')
 globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
 model, tokenizer = load_model(source, dropout=dropout)
