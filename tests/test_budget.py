@@ -10,7 +10,7 @@ from conftest import ROOT
 # a reader needs. A script that needs more lines may have them: raising a number is a commit of its
 # own that says what a user gets for it.
 BUDGET = {'chats.py': 214, 'clean.py': 398, 'common.py': 121, 'configurator.py': 93,
-          'dedup.py': 141, 'dpo.py': 266, 'eval.py': 192, 'files.py': 259, 'model.py': 278,
+          'dedup.py': 141, 'dpo.py': 266, 'eval.py': 192, 'files.py': 257, 'model.py': 278,
           'plot.py': 143, 'prepare.py': 175, 'rl.py': 250, 'sample.py': 103, 'sft.py': 218,
           'tokenizer.py': 279, 'train.py': 344}
 HAS_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
