@@ -9,7 +9,7 @@ from conftest import ROOT
 # Lines of code of each script. Comments, docstrings and blank lines are free, so explain as much as
 # a reader needs. A script that needs more lines may have them: raising a number is a commit of its
 # own that says what a user gets for it.
-BUDGET = {'chats.py': 216, 'clean.py': 398, 'common.py': 121, 'configurator.py': 93,
+BUDGET = {'chats.py': 216, 'clean.py': 401, 'common.py': 121, 'configurator.py': 93,
           'dedup.py': 141, 'dpo.py': 266, 'eval.py': 192, 'files.py': 257, 'model.py': 278,
           'plot.py': 143, 'prepare.py': 175, 'rl.py': 250, 'sample.py': 103, 'sft.py': 218,
           'tokenizer.py': 279, 'train.py': 344}

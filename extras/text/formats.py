@@ -218,7 +218,7 @@ def records_of_json(lines):
     records = [records] if isinstance(records, dict | ValueError) else records
     if not isinstance(records, list):
         raise ValueError(f'neither a list [{{...}}, {{...}}] of records nor one per line{why}; '
-                         'jq -c . a.json > a.jsonl writes one per line, or names the line of the error')
+                         'jq -c . a.json > a.jsonl writes one per line, or names the error')
     return (record if isinstance(record, dict | ValueError) else ValueError(NO_RECORD)
             for record in records)
 
