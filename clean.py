@@ -377,7 +377,7 @@ def clean_shard(source, paths, folder, settings):
                 if config.dedup in ('minhash', 'simhash'):
                     signatures.write(signature(data, config.dedup, config.bands * config.rows))
                 line = {name: document[name] for name in SAVED_FIELDS if name in document}
-                f.write(json.dumps(line).encode() + b'\n')
+                f.write(json.dumps(line, default=str).encode() + b'\n')
     (new / 'stats.json').write_text(json.dumps([stats, examples]))
     with contextlib.suppress(OSError):          # Dask may run a shard twice
         new.rename(folder)

@@ -227,9 +227,9 @@ def entries(path, encoding='', columns=None, longest=math.inf):
 
 def object_of(pairs):
     """Return the dict of a JSON object, {'a': 1, 'b': 2} for [('a', 1), ('b', 2)], or a ValueError
-    in its place if a name occurs twice, because a dict would lose one of the two values."""
+    in its place if a key occurs twice, because a dict would lose one of the two values."""
     record = dict(pairs)
-    return record if len(record) == len(pairs) else ValueError('a name is twice in one JSON object')
+    return record if len(record) == len(pairs) else ValueError('a JSON object has a key twice')
 
 
 # accepts control characters in strings, and integers with more digits than int() accepts
