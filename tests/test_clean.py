@@ -331,7 +331,7 @@ null
 
 {"title": "x"}
 {"text": null}
-{"text": "c"}
+{"text": "c", "license": {"a": 1, "a": 2}}
 """.replace(b'?', b'\0').replace(b'!', b'\xef') + b'[' * 100_000
 ARCHIVE = gzip.compress(json.dumps(random.Random(0).randbytes(60_000).hex()).encode())
 GOOD = {'a.jsonl': LINES, 'a.ndjson': codecs.BOM_UTF8 + LINES, 'a.jsonl.gz': gzip.compress(LINES),
