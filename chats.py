@@ -77,9 +77,8 @@ def plain_name(name):
 def is_harmless(name, value):
     """Return whether a column or 'messages.KEY' can be ignored: 'tags' with ['a'] can, but
     not with [True]."""
-    parts = value if isinstance(value, list) else [value]
-    return re.fullmatch(HARMLESS, name.removeprefix('messages.')) and not any(
-        re.match(r'[\s\[]*({|(true|false)[\s\]]*$)', str(part), re.I) for part in parts)
+    return re.fullmatch(HARMLESS, name.removeprefix('messages.')) and not re.match(
+        r'\s*(\[.*,)?[\s\[]*({|(true|false)\s*($|[],]))', str(value), re.I | re.S)
 
 
 def without_empty(record):
@@ -114,7 +113,8 @@ def read_record(columns, kind, changed, unread):
     is_pair = kind != 'sft' and columns.keys() >= {*PAIR}
     is_labeled = not is_pair and label in LABELS and (
         kind == 'preference' or not kind and 'completion' in columns and label in ('true', 'false'))
-    require(is_pair or is_labeled or kind != 'preference', f'no pair, no true/false label: {label}')
+    # A label of 2 shows that the labels are ratings: it is not read, so chats.py asks about all.
+    require(is_pair or is_labeled or kind != 'preference' or label != 'none', 'no pair, no label')
     first = lambda names: [name for name in names if name in columns][:1]
     listed = [name for name in MESSAGES if isinstance(columns.get(name), list | dict)][:1]
     question = listed or first(QUESTION) + first(['input'])
@@ -140,6 +140,8 @@ def read_record(columns, kind, changed, unread):
     require(span and not re.search('us*u|as*a', span[2]), 'questions and answers do not alternate')
     messages = messages[:span.end(1)] + messages[span.start(2):span.end(2)]
     changed['messages outside of questions and answers'] += len(initials) - len(messages)
+    asked, answered = (m['content'] for m in messages[-2:])
+    changed['answers that begin with their question, kept'] += answered.startswith(asked)
     rated = {'completion': messages} if is_labeled else turns if is_pair else {}
     require(not is_pair or {*map(len, turns.values())} == {1}, f'{answer} are not one message each')
     answers = {name: some[-1]['content'] for name, some in rated.items()}
@@ -179,16 +181,15 @@ def messages_of(role, columns, names, changed, unread):
 
 
 # --- rules ----------------------------------------------------------------------------------------
-DATA_URI = re.compile(r'data:[\w.+/-]+(?:;[\w.=+-]+)*;base64,[A-Z0-9+/=%_-]{100,}', re.I)
-
-
 def tidy(text, changed):
     """Return a text without control characters, base64 images and personal data, with Unix newlines
-    and in NFC (e with its accent is one character). changed, {change: n}, counts the removals."""
-    text, n_images = DATA_URI.subn('', text)
+    and in NFC (e with its accent is one character). changed, {change: n}, counts the removals, and
+    HTML, which stays: it may be what the question is about, or left over from a web page."""
+    text, n_images = re.subn('data:[\\w.+/;=-]+;base64,[A-Za-z0-9+/=%_-]{100,}', '', text)
     plain = without_controls(text)
     changed.update({'control characters': plain != text, 'data: addresses': n_images,
-                    'special tokens to plain text': len(re.findall(r'<\|\w+\|>', text))})
+                    'special tokens to plain text': len(re.findall(r'<\|\w+\|>', text)),
+                    'HTML, kept': len(re.findall(r'&(?:quot|amp|[lg]t|#\d+);|</(?:p|div)>', text))})
     text = unicodedata.normalize('NFC', re.sub('\r\n?', '\n', plain))
     if pii:
         from extras.text.pii import hide
@@ -247,7 +248,7 @@ if prefer:
     from extras.text import preference_pairs
     records = preference_pairs.with_records(records, kind != 'sft', prefer)
 for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
-    text, unread = '', collections.defaultdict(list)
+    unread = collections.defaultdict(list)
     try:
         require(isinstance(row, dict), row if isinstance(row, Exception) else 'no record of JSON')
         text, n_invalid = replace_invalid_bytes(as_json(row))
@@ -270,7 +271,7 @@ for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
         reason, _, details = str(error).partition(': ')
         first.setdefault(reason, f'{place} ({details:.80})' if details else place)
         left_out[reason] += 1
-        bytes_left_out += lost or len(text or '')
+        bytes_left_out += lost or isinstance(row, dict) and len(as_json(row))
     for name, found in unread.items():
         n_unread[name] += 1
         shown = [as_json(value)[:80] for value in found if not is_harmless(name, value)]
@@ -284,11 +285,12 @@ refused = {name: f'{name}: {", ".join(shown)} ({n_unread[name]:,} records)'
 flag = shlex.quote(f'--unused={",".join([*sorted(ignored), *refused])}')
 require(not refused, f'these columns are not read: {"; ".join(refused.values())}. If the answers '
         f'are good without them, add {flag} (or --unused=all). If not, rename or join them to the '
-        'columns of chats.py --help; --kind=preference reads `label`, --min_score `score`')
+        'columns of chats.py --help; --kind=preference reads `label`: 1, 0; --min_score `score`')
 idle = [name for name, n in n_unread.items() if '--min_' in name and n == len(examples)]
 require(not idle, f'no record has a number for {", ".join(idle)}; not read: {", ".join(values)}')
 counts = {'skipped': skipped, 'changed': +changed, 'unused_columns': n_unread, 'left_out': left_out}
-notes = [f'{title.replace("_", " ")}, {name}: {n:,}, first {first.get(name, source)}'
+notes = [f'{"WARNING: " * (some is left_out and n >= len(examples))}{title.replace("_", " ")}, '
+         f'{"kept without " * (name[:2] == "--")}{name}: {n:,}, first {first.get(name, source)}'
          for title, some in counts.items() for name, n in some.items()]
 
 # 2. split by the first question, so that all answers to it are in one split. If too many examples
@@ -311,7 +313,7 @@ else:
 labels = [{line[-7:] for line in some} & {' true}\n', 'false}\n'} for some in (train, val)]
 require(train and all(len(found) != 1 for found in labels), '; '.join([
     f'{len(examples)} records of {source} can be used, but the splits need two questions (of each '
-    "label): add records, or rename a table's columns: sed '1s/MINE/question/' a.csv", *notes]))
+    'label)', *notes, "add records, or rename a table's columns: sed '1s/MINE/question/' a.csv"]))
 
 # 3. report
 # first: the place of the first record of each counted name

@@ -213,8 +213,8 @@ SENTENCE = re.compile(r'\s*[A-Z]\w*[ \t]+(?!(?:is|in|and|or|if|not)\b)[^\W\d]')
 STATEMENT = re.compile(r'^[^#"\'\n]*[=(]|^[ \t]*(?:from|import)\b', re.M)
 
 
-# a record whose path ends so has the text of a document or subtitles
-DOCUMENTS = '.pdf', '.doc', '.docx', '.odt', '.rtf', '.epub', '.ppt', '.pptx', '.srt', '.vtt'
+# other files of prose, or, of a record, a document whose text it has
+DOCUMENTS = tuple('.pdf .doc .docx .odt .rtf .epub .ppt .pptx .srt .vtt .log .eml .mbox'.split())
 
 
 def mode_of(text, path):
@@ -284,7 +284,7 @@ def make_normalization(config):
         steps = [('control characters', lambda text: without_controls(text, mode))]
         if mode == 'prose' and markup:
             strip = {'html': markup.strip_html, 'latex': markup.strip_latex}.get(kind, str)
-            steps[:0] = [('data: addresses', markup.without_data), (kind, strip),
+            steps[:0] = [('embedded data', markup.without_data), (kind, strip),
                          ('wrong letters', markup.fix_mojibake)]
         for name, function in steps:
             before, text = text, function(text)
@@ -377,7 +377,7 @@ def clean_shard(source, paths, folder, settings):
                 if config.dedup in ('minhash', 'simhash'):
                     signatures.write(signature(data, config.dedup, config.bands * config.rows))
                 line = {name: document[name] for name in SAVED_FIELDS if name in document}
-                f.write(json.dumps(line).encode() + b'\n')
+                f.write(json.dumps(line, default=str).encode() + b'\n')
     (new / 'stats.json').write_text(json.dumps([stats, examples]))
     with contextlib.suppress(OSError):          # Dask may run a shard twice
         new.rename(folder)
@@ -439,6 +439,9 @@ def write_report(folder, title, stats, examples, sources, card):
     counts = {key: counter for key, counter in stats.items() if key.split()[0] not in tables}
     rows += ['', *(f'- {key}: {name}: {shown(values)}' for key, table in tables.items()
                    for name, values in table.items())]
+    for reason, n in stats['dropped by read'].items():      # such as a missing --encoding
+        if n > documents['read'] or stats['dropped bytes'][reason] > n_bytes['read']:
+            rows.append(f'WARNING: most of the text is lost, first {examples[reason]}: {reason}')
     print(*rows, sep='\n')
     rows += [f'- {name}: {shown(value) if isinstance(value, dict) else value}'
              for name, value in {**sources, **counts, **(card or {})}.items()]

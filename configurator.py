@@ -61,14 +61,14 @@ def configure(script, bounds=(), explicit=None, preset='defaults'):
     return {**config, 'preset': os.path.basename(preset)}
 
 
-def closest_settings(name, names, lines):
+def closest_settings(name, names, rest):
     """Return up to three settings that an unknown name may mean: lerning_rate is a misspelled
     learning_rate, lr has its initials, and for num_epochs the line of max_steps has the word epochs
     in its comment. The longest word of the name counts, and five letters of it, so that accumulate
-    finds accumulation. lines: {setting: the rest of its line}."""
+    finds accumulation. rest: {setting: the rest of its line}."""
     word = ' ' + max(re.split('[_-]', name), key=len)[:5]
     near = difflib.get_close_matches(name, names, 1)
-    near += [key for key in names if word in lines[key] or re.sub('_?(.)[^_]*', r'\1', key) == name]
+    near += [k for k in names if word in f' {k}{rest[k]}' or re.sub('_?(.)[^_]*', r'\1', k) == name]
     return ', '.join([*dict.fromkeys(near)][:3]) or 'none'
 
 

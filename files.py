@@ -94,18 +94,17 @@ def find_text(source, endings, ignored=PACKAGES):
         is_named = f'{source}/'.startswith(f'{folder}/') or folder == os.path.dirname(folder)
         return '' if is_named else kind_of(folder) or kind_above(os.path.dirname(folder))
 
-    is_glob = re.search(r'\w[^/]*$', source) and not os.path.exists(source)
-    ending_of = lambda path: os.path.splitext(COMPRESSED.sub('', path))[1]  # a.log.gz: .log
+    is_named = re.search(r'\w[^/]*$', source) and not os.path.isdir(source)
     for path in sorted(paths):
+        ending = os.path.splitext(path)[1]
         if not os.path.isfile(path):                            # a folder, link or pipe
             skipped['folders' if os.path.isdir(path) else 'links without a target'] += 1
         elif kind := kind_above(os.path.dirname(path)):
             skipped[f'files of {kind}'] += 1
-        elif (path == source or ends_with(path, endings)
-              or is_glob and ending_of(path) == ending_of(source)):
+        elif ends_with(path, endings) or is_named and source.endswith(ending):
             found.append(path)
         else:
-            skipped[os.path.splitext(path)[1] or 'no ending'] += 1
+            skipped[ending or 'no ending'] += 1
     require(found, f'no text at {source}, which has {shown(+skipped)}; a folder is searched for '
             f'{" ".join(sorted({*endings} - {*OTHER_CODE}))}; name others by a pattern: X/*.json')
     return found, skipped
@@ -120,11 +119,9 @@ def paths_at(source, ignored, skipped):
     if not os.path.isdir(top):
         return [top] if os.path.exists(top) else glob.glob(top)
     kind = kind_of(top)
-    require(kind in ('', 'cleaned text'),
-            f'{source} has {kind}, and --source must be text; name a text file or folder')
+    require(kind in ('', 'cleaned text'), f'{source} has {kind}, not text; name a folder of text')
     top = os.path.join(top, 'shards' if kind else '', '')       # the shards of clean.py
-    return [path for path in walk(top, ignored, skipped)
-            if pattern == '*' or pathlib.PurePath(path).match(pattern)]
+    return [path for path in walk(top, ignored, skipped) if pathlib.PurePath(path).match(pattern)]
 
 
 def walk(top, ignored, skipped):
@@ -210,15 +207,17 @@ def entries(path, encoding='', columns=None, longest=math.inf):
             from extras.text import formats
             found = ((entry, 0) for entry in formats.records_of(path, encoding, columns))
         elif has_records:
-            found = ((record_of(line), len(line.encode('utf-8', 'surrogateescape')))
-                     for line in lines_of(path, encoding))
+            # \r{ begins a record, too: on old Macs, CR ends lines
+            found = ((record_of(part), len(part.encode('utf-8', 'surrogateescape')))
+                     for line in lines_of(path, encoding) for part in re.split('\r(?={)', line))
         else:
             found = ((text, 0) for text in texts_in(lines_of(path, encoding), longest))
         for number, (entry, size) in enumerate(found, 1):
             if entry is not None:
                 yield f'{path}:{number}' if has_records else path, entry, size
+    except UserError:           # a package is missing
+        raise
     except DAMAGE as error:
-        require(not isinstance(error, UserError), str(error))       # a package is missing
         # without the file's name, so that equal errors of different files are counted together
         message = getattr(error, 'strerror', '') or error
         yield (f'{path}:{number + 1}' if has_records and number else path,
@@ -226,9 +225,16 @@ def entries(path, encoding='', columns=None, longest=math.inf):
                os.path.getsize(path))
 
 
+def object_of(pairs):
+    """Return the dict of a JSON object, {'a': 1, 'b': 2} for [('a', 1), ('b', 2)], or a ValueError
+    in its place if a key occurs twice, because a dict would lose one of the two values."""
+    record = dict(pairs)
+    return record if len(record) == len(pairs) else ValueError('a JSON object has a key twice')
+
+
 # accepts control characters in strings, and integers with more digits than int() accepts
-parse_json = json.JSONDecoder(
-    strict=False, parse_int=lambda n: int(n) if len(n) < 4000 else float(n)).decode
+parse_json = json.JSONDecoder(object_pairs_hook=object_of, strict=False, parse_int=(
+    lambda n: int(n) if len(n) < 4000 else float(n))).decode
 
 
 def record_of(line):
@@ -236,7 +242,7 @@ def record_of(line):
     record = line.strip('\0\ufeff \t\r\n') or None     # b.jsonl's BOM in `cat a.jsonl b.jsonl`
     with contextlib.suppress(ValueError, RecursionError):
         record = record and parse_json(record)
-    return record if record is None or isinstance(record, dict) else ValueError(NO_RECORD)
+    return record if isinstance(record, dict | ValueError | None) else ValueError(NO_RECORD)
 
 
 # a web page that declares an encoding other than UTF-8
@@ -261,10 +267,8 @@ def lines_of(path, encoding=''):
     elif encoding or ends_with(path, HTML) and DECLARED.search(start):
         from extras.text import formats
         encoding = formats.encoding_of(path, start, encoding)
-    # CR ends a line of text, but in a .jsonl it may be part of a string, so only \r{ ends a line
-    lines = io.TextIOWrapper(f, encoding or 'utf-8-sig', 'surrogate', '\n' if may_be_json else '')
-    records = (part for line in lines for part in re.split('\r(?={)', line))
-    return records if ends_with(path, LINES) else lines
+    # CR ends a line of text, but in a record it may be part of a string
+    return io.TextIOWrapper(f, encoding or 'utf-8-sig', 'surrogate', '\n' if may_be_json else '')
 
 
 def open_bytes(path):
@@ -381,8 +385,7 @@ def open_results(out_dir, data_format, pattern, is_same, overwrite, keep=None):
     lock = lock_folder(out_dir)
     (work / 'meta.json').write_text(json.dumps({'format': data_format}))
     clear(work, keep)
-    for name in 'new', 'old':
-        (work / name).mkdir()
+    (work / 'new').mkdir()
     return work, lock
 
 
@@ -400,12 +403,12 @@ def publish(out_dir, pattern):
     """Replace the results in out_dir by those in out_dir/.nanoparrot/new, file by file, because
     out_dir may be a mount point. meta.json marks complete results: it is removed first and added
     last, so a killed run leaves the old results, the new ones, or none that are complete."""
-    new, old = out_dir / WORK / 'new', out_dir / WORK / 'old'
+    work = out_dir / WORK
     for name in sorted(os.listdir(out_dir), key='meta.json'.__ne__):
         if re.fullmatch(pattern, name):
-            os.replace(out_dir / name, old / name)
-    for name in sorted(os.listdir(new), key='meta.json'.__eq__):
-        os.replace(new / name, out_dir / name)
-    clear(out_dir / WORK)
+            os.replace(out_dir / name, work / f'old {name}')
+    for name in sorted(os.listdir(work / 'new'), key='meta.json'.__eq__):
+        os.replace(work / 'new' / name, out_dir / name)
+    clear(work)
     # delete the lock file while the lock is held, so that no other process can acquire it
-    shutil.rmtree(out_dir / WORK, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)

@@ -360,24 +360,24 @@ PAIRS = r'''
 {"input": {"messages": [{"role": "user", "content": "a"}], "tools": []},
  "preferred_output": [{"role": "assistant", "content": "b"}],
  "non_preferred_output": [{"role": "assistant", "content": "c"}]}
--> refused: no pair, no true/false label
+-> refused: no pair, no label
 {"prompt": "a", "chosen": "b", "rejected": "c", "chosen-rating": 5.0, "rejected-rating": 4}
 -> user: a | chosen: b | rejected: c | margin: 1.0
 {"prompt": "a", "response_a": "b", "response_b": "c", "winner": "tie"}
--> refused: no pair, no true/false label
+-> refused: no pair, no label
 {"messages": "hi", "chosen": "a", "rejected": "b"}
 -> refused: no list of messages, and no instruction
 {"prompt": "a", "completion": "b", "label": "up"}
--> refused: no pair, no true/false label: up
+-> user: a | assistant: b | asked: label
 {"prompt": "a", "chosen": "b"}
--> refused: no pair, no true/false label
+-> refused: no pair, no label
 {"chosen": "b", "rejected": "c"}
 -> refused: no list of messages
 {"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
  "rejected": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "c"}]}
 -> refused: different prompts
 {"instruction": "a", "completions": [{"response": "b", "overall_score": 3}]}
--> refused: no pair, no true/false label
+-> refused: no pair, no label
 {"prompt": "a", "chosen": "x", "rejected": " x"}
 -> refused: equal or empty answers
 {"prompt": "a", "chosen": "x", "rejected": " "}
@@ -442,6 +442,8 @@ KINDS = """
 {"chosen": "b", "rejected": "c"} -> next: python dpo.py --init_from=out/sft --data_dir=
 {"completion": "b", "label": false} -> next: python dpo.py --init_from=out/sft --loss_type=kto --data_dir=
 {"completion": "b", "label": 3} -> label: 3 (10 records) & --unused=label
+{"completion": "b", "label": 2} --kind=preference -> label: 2 (10 records) & --unused=label
+{"completion": "b", "label": "2.0"} --kind=preference -> label: "2.0" (10 records) & reads `label`: 1, 0;
 {"completion": "b", "label": 0} -> label: 0, 1 (10 records) & --kind=preference reads `label`
 {"output": "b", "label": true} -> label: true, false (10 records) & --kind=preference reads `label`"""
 
@@ -449,6 +451,7 @@ KINDS = """
 @each_line(KINDS)
 def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is_asked_for(line):
     row, said = line.split(' -> ')
+    row, *flags = row.split(' --')
     row, other = json.loads(row), {False: True, True: False}       # also of 0 and 1
     rows = [{'title': 'no question'}, *({'prompt': f'q{i}', **row} for i in range(10))]
     for changed in rows[2::2]:
@@ -457,7 +460,7 @@ def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is
     if 'next' in said:
         assert of_rows(rows).splitlines()[-1] == f'{said}out'
     else:
-        no_chats(write('x.jsonl', rows), said)
+        no_chats(write('x.jsonl', rows), said, *(f'--{flag}' for flag in flags))
 
 
 def test_both_splits_have_good_and_bad_answers_if_there_are_two_questions_of_each():
@@ -480,6 +483,32 @@ def test_names_of_special_tokens_are_text_and_counted():
     made = read_json('out/report.json')
     assert made['changed'] == {'special tokens to plain text': 18}
     assert made['first']['special tokens to plain text'] == 'x.jsonl:1'
+
+
+# the number of records of a kind => what is said of them, and no line of a warning otherwise
+SAID = r"""
+{"prompt": "qN&quot;", "completion": "<p>aN</p>"} => changed, HTML, kept: 18, first x.jsonl:2
+{"prompt": "What is N?", "chosen": "What is N?\n\nN", "rejected": "What is N? No"} => changed, answers that begin with their question, kept: 9, first x.jsonl:2
+{"prompt": "qN", "completion": "caf\udce9"} => not UTF-8 (iconv
+{"prompt": "qN", "completion": "aN", "score": null} --min_score=1 => unused columns, kept without --min_score: 9, first x.jsonl:2"""
+
+
+@each_line(SAID)
+def test_what_stays_as_it_is_or_is_mostly_lost_is_said(line):
+    row, said = line.split(' => ')
+    row, *flags = row.split(' --')
+    first = {**json.loads(row), 'prompt': 'one more', 'score': 3, 'completion': 'a', 'chosen': 'b'}
+    first = {name: first[name] for name in [*json.loads(row)] if name in first}
+    lost = 'UTF' in said
+    rows = [json.dumps(first)] + [row.replace('N', str(i)) for i in range(9)]
+    rows += [json.dumps({'prompt': f'good {i}', 'completion': 'a'}) for i in range(8 * lost)]
+    data = '\n'.join(rows).encode()
+    for more in b'', *[b'\n{"prompt": "last", "completion": "b"}'] * lost:
+        fill({'x.jsonl': data.replace(b'\\udce9', b'\xe9') + more})
+        printed = chats('x.jsonl', '--pii=False', *(f'--{flag}' for flag in flags))
+        assert said in printed and ('WARNING: left out' in printed) == (lost and not more)
+        if lost:
+            assert report()['bytes_left_out'] > 9 * 20
 
 
 def test_an_empty_cell_and_a_table_with_other_names_are_refused_with_what_to_do():
@@ -594,7 +623,7 @@ UNUSABLE = """
 def test_if_no_record_can_be_used_the_reason_its_place_and_the_columns_are_said(line):
     row, columns = line.split(' => ')
     source = write('x.jsonl', [json.loads(row.replace('N', str(i))) for i in range(5)])
-    no_chats(source, f'0 records of {source} can be used, & ; left out, no list of messages, and no '
+    no_chats(source, f'0 records of {source} can be used, & ; WARNING: left out, no list of messages, and no '
              f' & : 5, first {source}:1 {columns}')
 
 
@@ -697,7 +726,7 @@ def test_pairs_are_left_out_for_their_reasons_and_compared_behind_the_masks():
     assert as_text(kept()) == as_text(rows + json.loads(masked))
     assert left_out() == {'exact duplicate': 1, 'equal or empty answers': 1}
     assert report()['read'] == report()['kept'] + 2 == len(rows + table)
-    assert report()['changed'] == {'email': 5}
+    assert report()['changed'] == {'email': 5, 'answers that begin with their question, kept': 2}
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def test_code_is_known_by_its_path_and_python_also_by_itself():
         assert normalize('\ufeff' + text.replace('\n', '\r\n'), form) == text
     for path, text, form in ('a.jsonl:3 repo/x.py', 'Just prose.', 'code'), ('B.PY.gz', '', 'code'), (
             'a.html', '<p>\nx = 1\ny = 2\n', 'prose'), ('a.jsonl:3 repo/x.PDF', 'x = 1\n', 'prose'), (
-            'film.srt.gz', '1\n', 'prose'), ('a.jsonl:3 ann/x.pdf/', 'x = 1\n', 'code'):
+            'film.srt.gz', '1\n', 'prose'), ('a/b.LOG', 'x = 1\n', 'prose'), ('a.jsonl:3 ann/x.pdf/', 'x = 1\n', 'code'):
         assert mode_of(text, path) == form, path
 
 
@@ -331,7 +331,7 @@ null
 
 {"title": "x"}
 {"text": null}
-{"text": "c"}
+{"text": "c", "license": {"a": 1, "a": 2}}
 """.replace(b'?', b'\0').replace(b'!', b'\xef') + b'[' * 100_000
 ARCHIVE = gzip.compress(json.dumps(random.Random(0).randbytes(60_000).hex()).encode())
 GOOD = {'a.jsonl': LINES, 'a.ndjson': codecs.BOM_UTF8 + LINES, 'a.jsonl.gz': gzip.compress(LINES),
@@ -389,6 +389,18 @@ def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line():
     for page in said, Path('out/report.md').read_text():
         assert '--encoding=NAME' in page and '--text_field=NAME' in page
     assert said.splitlines()[-1] == 'next: python prepare.py --source=out'
+
+
+def test_a_reason_that_costs_more_than_half_of_a_source_is_a_warning_above_the_last_line():
+    """Of its documents, or of its bytes."""
+    good, lost = prose(1).encode(), 'é'.encode('cp1252') * 9
+    for name, n_good, n_lost, is_most in ('a', 2, 3, 1), ('b', 9, 1, 1), ('c', 3, 2, 0), ('d', 2, 0, 0):
+        texts = {f'{i}.txt': good + b'%d' % i for i in range(n_good)}
+        texts |= {f'x{i}.txt': lost * (900 if name == 'b' else 1) for i in range(n_lost)}
+        *_, said, last = clean(fill(texts, name), '--dedup=none').splitlines()
+        assert last.startswith('next: ')
+        warning = f'WARNING: most of the text is lost, first {name}/x0.txt: not UTF-8'
+        assert said.startswith(warning) == is_most, said
 
 
 def test_markup_is_what_a_file_or_a_flag_says_and_what_changes_is_counted():
@@ -495,7 +507,7 @@ def test_odd_bytes_zeros_and_data_go_or_are_replaced_and_are_counted():
     assert texts['d.c'] == 'int  a;\n' and texts['e.md'].endswith('![x]() a bold end')
     place = f'in/a.txt:{4_000_000 // len(line) + 1}'            # its line
     for what, *wanted in [('undecodable bytes', 2, 2, place),
-                          ('data: addresses', 1, len(picture) - 6, 'in/e.md'),
+                          ('embedded data', 1, len(picture) - 6, 'in/e.md'),
                           ('control characters', 3, 512 + 99 + 8, 'in/c.txt'),
                           ('<|endoftext|> to plain text', 2, 26, 'in/g.md'),
                           (files.NOT_UTF8, 2, len(line) * 12 + len(odd['f.py']), 'in/b.jsonl:3')]:

@@ -192,6 +192,7 @@ FLAGS = '''--step=3 => --step: no setting has this name; closest: steps
 --num_epochs=1 => closest: steps;
 --epoch=1 => closest: steps;
 --use_clock => closest: seed;
+--sam=a => closest: sample_prompt;
 --a(b=1 => --a(b: no setting & closest: none
 --seed=1.5 => --seed='1.5' must be int or NoneType
 --kind=bigg => 'bigg' must be none or big

@@ -133,7 +133,7 @@ def test_a_folder_that_a_command_wrote_is_no_source_of_text_and_is_named(place, 
     for kind, words in [*KINDS.items()][1:]:
         for command in 'prepare.py --tokenizer=byte', 'clean.py':
             mistake(run(command, f'--source={kind} --out_dir={tmp_path}/out', cwd=place),
-                    f'{kind} has {words}, and --source must be text')
+                    f'{kind} has {words}, not text; name a folder of text')
     assert not [*tmp_path.glob('out/[!.]*')]
 
 

@@ -113,6 +113,7 @@ def test_data_that_cannot_serve_are_one_sentence(base, numbers):
         mistake(begin(), f'data has no  & {gone} & clean.py & prepare.py --out_dir=NEW')
         (data / 'meta.pkl').rename(data / gone)
     write('text/a.jsonl', [{'text': 'Is it so?'}])
+    mistake(begin('--streaming=gone/*.jsonl'), 'streaming=gone/*.jsonl has 0 shards')
     mistake(begin('--streaming=text/a.jsonl'), 'all are held out')
 
 

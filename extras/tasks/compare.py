@@ -7,7 +7,7 @@ Compare two models on the same problems: the gain of the second model, with a 95
 The command reads two samples.jsonl with answers that eval.py has scored. It prints both means, the
 gain over all problems and over each kind, and the problems that the second model gained and lost.
 Problems that only one of the models answered are skipped. The score of a problem is the fraction of
-its answers that passed, or the mean of a judge's grades, with 1 to 10 scaled to 0 to 1.
+its answers that passed.
 """
 import argparse, json, pathlib, sys
 import numpy as np
@@ -41,11 +41,6 @@ def paired_difference(before, after):
     return [mean(after) - mean(before), *[2 * end - 1 for end in bootstrap(changes)]]
 
 
-def score(row):
-    """Return the score of an answer, from 0 to 1."""
-    return (row['score'] - 1) / 9 if 'score' in row else int(row['outcome'] == 'passed')
-
-
 def read(path):
     """Return {problem: its rows} of a samples.jsonl or of the samples.jsonl in a folder, without
     answers that have no verdict."""
@@ -57,7 +52,8 @@ def compare(before, after):
     """Return the comparison of two models. before, after: their {problem: rows}, from read()."""
     shared = [problem for problem in before if problem in after]
     require(shared, 'the two samples.jsonl have no problem in common: give both the same --tasks')
-    a, b = [[mean([*map(score, rows[problem])]) for problem in shared] for rows in (before, after)]
+    a, b = [[mean([row['outcome'] == 'passed' for row in rows[problem]]) for problem in shared]
+            for rows in (before, after)]
     # such as 'practice tasks'; rows of questions from a file have no kind
     kinds = [before[problem][0].get('kind') for problem in shared]
     gain = {'all': paired_difference(a, b)}

@@ -209,16 +209,18 @@ def records_of_json(lines):
     """Return the records of a .json file: a list of records, one record per line, or one record."""
     lines = filter(str.strip, lines)
     first = next(lines, '')
-    if isinstance(record_of(first), dict):
+    if first and str(record_of(first)) != NO_RECORD:
         return map(record_of, itertools.chain([first], lines))
     try:
         records, why = parse_json(''.join([first, *lines])), ''
     except (ValueError, RecursionError) as error:
         records, why = None, f' ({getattr(error, "msg", error)})'
-    records = [records] if isinstance(records, dict) else records
+    records = [records] if isinstance(records, dict | ValueError) else records
     if not isinstance(records, list):
-        raise ValueError(f'neither a list [{{...}}, {{...}}] of records nor one per line{why}')
-    return (record if isinstance(record, dict) else ValueError(NO_RECORD) for record in records)
+        raise ValueError(f'neither a list [{{...}}, {{...}}] of records nor one per line{why}; '
+                         'jq -c . a.json > a.jsonl writes one per line, or names the error')
+    return (record if isinstance(record, dict | ValueError) else ValueError(NO_RECORD)
+            for record in records)
 
 
 def record_of_notebook(lines):

@@ -28,9 +28,18 @@ DATA = re.compile(r'data:[\w.+/-]*(?:;[\w.+-]+(?:=[\w."+-]+)?)*,(?:(?<=;base64,)
                   r'[^\s"\'<>()]{200,}|<svg\b(?:(?!data:).)*?</svg>)', re.I | re.S)
 
 
+# the base64 lines of an attachment to a mail
+ATTACHMENT = re.compile(r'^(?:[A-Za-z0-9+/]{60,76}\r?\n){3,}[A-Za-z0-9+/]*={0,2}(?=\r?$)', re.M)
+# the header, numbers, times and tags of .srt and .vtt subtitles
+CUES = re.compile(r'\AWEBVTT.*|^(?:\d+\r?\n)?[\d:.,]{9,} --> .*|</?(?:[biucv]|font)\b[^<>]*>', re.M)
+
+
 def without_data(text):
-    """Return a text without data URLs, such as embedded pictures."""
-    return DATA.sub('', text) if 'data:' in text.lower() else text
+    """Return a text without data URLs, such as embedded pictures, without base64 attachments of
+    mail, and without the numbers, times and tags of subtitles."""
+    text = DATA.sub('', text) if 'data:' in text.lower() else text
+    text = ATTACHMENT.sub('', text) if 'base64' in text else text
+    return CUES.sub('', text) if re.search(r':\d\d[,.]\d{3} --> ', text) else text
 
 
 # --- HTML -----------------------------------------------------------------------------------------
