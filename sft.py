@@ -10,9 +10,9 @@ init_from is a model of train.py or of Hugging Face. data_dir has train.jsonl an
 lines of {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}.
 
 The training loop is a shorter version of train.py's. The new part is the loss mask: only the tokens
-of the assistant and the <|im_end|> after them are trained. A model that is also trained on the
-questions learns to ask. Without training on <|im_end|>, it never stops. The model copies the length
-and tone of the answers in your conversations.
+of the assistant and the <|im_end|> after them count in the loss. A model that is also trained on
+the questions learns to ask. Without training on <|im_end|>, it never stops. The model copies the
+length and tone of the answers in your conversations.
 
 You should see one conversation and its trained part, a first loss well above that of the base
 model, and a falling loss and val_loss within the first hundred steps. If val_loss rises while the
@@ -87,8 +87,8 @@ def render_truncated(messages, render, T):
 
 
 def collate(rows):
-    """Return the inputs and targets of B conversations, int64 (B, T), T the longest. A target is
-    the next token if its mask is 1, else IGNORE (here _):
+    """Return the inputs and targets of B conversations, int64 (B, T), padded to the longest. A
+    target is the next token if its mask is 1, else IGNORE (here _):
 
         x  <|im_start|> user 2+2? <|im_end|> <|im_start|> assistant 4           (pad)
         y  _            _    _    _          _            4         <|im_end|>  _
@@ -107,8 +107,8 @@ def batch_indices(step, lengths, batch_size, seed):
     per_epoch = math.ceil(len(lengths) / batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
-    # Each group of 32 batches is sorted by length. The steps visit the batches in random order: the
-    # batch of this step is b.
+    # Each group of 32 batches is sorted by length. The steps take the batches in random order: this
+    # step takes batch b.
     b = shuffled(per_epoch)[i]
     batches = np.array_split(shuffled(len(lengths)), per_epoch)[b - b % 32:][:32]     # b's group
     group = np.concatenate(batches)
@@ -194,7 +194,7 @@ if optimizer == 'muon':
     opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, math.inf
 if state:
-    require(state['data'] == data_hash.hexdigest(), f'{data_dir=} must hold the data of {source}')
+    require(state['data'] == data_hash.hexdigest(), f'{data_dir=} differs from the data of {source}')
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(state['optimizer'])

@@ -42,7 +42,7 @@ dropout = 0.0                   # 0.1 to 0.2 if the data are repeated many times
 # optimization
 max_steps = 1000                # optimizer updates; the start of a run prints the epochs
 batch_size = 32                 # sequences per step, over all devices and micro-batches
-micro_batch_size = 0            # sequences at once per device; accumulates the rest; 0 = all
+micro_batch_size = 0            # sequences per device at once, with gradient accumulation; 0 = all
 learning_rate = 1e-3            # peak; lower for larger models
 embedding_lr = 1.0              # learning-rate multiplier for the embedding (and the tied head)
 min_lr: float | None = None     # learning rate at the end; None = learning_rate / 10
@@ -54,7 +54,7 @@ grad_clip = 1.0                 # maximum norm of the gradient; 0 = no clipping
 spike_z = 8.0                   # skip updates with a higher z-score of the loss; 0 = skip none
 # logging and evaluation
 log_interval = 10               # steps between log lines
-eval_interval = 250             # steps between evaluations; also before the first, after the last
+eval_interval = 250             # steps between evaluations; also before step 1 and after the last
 eval_tokens = 65_536            # tokens of each val*.bin to evaluate, always the same; 0 = all
 save_interval = 250             # steps between checkpoints
 sample_prompt = ''              # prompt of the samples; '' = the start of a document
@@ -227,7 +227,7 @@ if compile or (compile is None and on_gpu):
     for part in (*model.blocks, model.norm):        # one compilation, because all blocks are alike
         part.compile(dynamic=False)
     model.predict = torch.compile(model.predict, dynamic=False)
-    torch._dynamo.config.optimize_ddp = False       # DDP's buckets may split a block
+    torch._dynamo.config.optimize_ddp = False       # True would split blocks at DDP's buckets
     # generate() runs eagerly, because each new sequence length would be compiled again.
     uncompiled = functools.partial(torch.compiler.set_stance, 'force_eager')
 # net is the model, or its wrapper: DDP, which averages gradients, or FSDP, which shards weights.
@@ -255,7 +255,7 @@ opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=wei
                 fused=device_type != 'mps')
 step, skipped, window, best_val = 0, 0, [], math.inf    # window: losses of the last 100 updates
 if state:
-    require(state['data'] == data_hash.hexdigest(), f'{data_dir=} must hold the data of {source}')
+    require(state['data'] == data_hash.hexdigest(), f'{data_dir=} differs from the data of {source}')
     step, skipped, window, best_val = map(state.get, ('step', 'skipped', 'window', 'best_val'))
     moments = state['optimizer'] if shard == 'ddp' else sharding.split(state['optimizer'], opt)
     opt.load_state_dict({**opt.state_dict(), 'state': moments})     # keeps the new learning rate

@@ -165,7 +165,7 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(train
         expect_same_run(out, straight)
     if '--replay=2' in more:
         base_text('other', 400)
-        mistake(trainer.goes_on(out, '--base_dir=other --max_steps=13'), 'must hold the data of')
+        mistake(trainer.goes_on(out, '--base_dir=other --max_steps=13'), 'differs from the data of')
 
 
 @every_trainer
