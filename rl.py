@@ -28,8 +28,8 @@ by 1 - 1 / G.
 
 You should see reward and val_reward rise over hundreds of steps. In the 60 steps of the quickstart,
 noise hides the gain, and only eval.py shows it. `entropy` is the mean of -log p over the sampled
-tokens. `informative` is the fraction of prompts with non-zero advantages, because the rewards of
-their answers differ. If both metrics fall to 0 before the reward rises, lower the learning rate. If
+tokens. `informative` is the fraction of prompts whose answers have different rewards, and so
+non-zero advantages. If both metrics fall to 0 before the reward rises, lower the learning rate. If
 the reward rises but samples.txt gets worse, the model hacks the reward: fix the reward, or raise
 kl_coef. As a control, train on the random rewards of bench/random_reward.py.
 """
@@ -61,12 +61,12 @@ optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices,
 updates = 1                     # optimizer updates per step, on the same answers
 micro_batch_size = 0            # maximum prompts per device and backward pass; 0 = all
 clip = 0.2                      # PPO's probability ratio is clipped to 1 - clip and 1 + clip
-kl_coef = 0.0                   # weight of the KL penalty; the initial model then stays in memory
+kl_coef = 0.0                   # weight of the KL penalty, which needs a copy of the initial model
 warmup_steps: int | float = 0.05  # steps of linear warmup; below 1: a fraction of max_steps
 grad_clip = 1.0                 # maximum norm of the gradient; 0 = no clipping
 # logging and evaluation
 log_interval = 1                # steps between log lines
-eval_interval = 20              # steps between evaluations; also before the first, after the last
+eval_interval = 20              # steps between evaluations; also before step 1 and after the last
 eval_prompts = 200              # maximum validation prompts, always the same, with greedy answers
 save_interval = 20              # steps between checkpoints
 # machine
@@ -140,7 +140,7 @@ source, state, changed = resume_or_start(
     not_restored='reward reward_hash allow_code_execution')
 globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
-model, tokenizer = load_model(source, 'sft.py', dropout=0.0)    # also in training
+model, tokenizer = load_model(source, 'sft.py', dropout=0.0)    # none in training
 
 device_type, device, dtype, rank, world = init_device(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
@@ -157,7 +157,7 @@ def all_reduce_sum(*values):
 # --- data: prompts, and reward_fn(prompts, texts), which yields the reward of each text -----------
 if reward.endswith('.py'):
     # FILE.py may import modules next to it, and start processes that unpickle its functions by
-    # module name. A spawned process would run rl.py again if rl.py had a __file__.
+    # module name. Without __file__, multiprocessing does not run rl.py again in these processes.
     sys.path.append(os.path.dirname(os.path.abspath(reward)))
     program = types.ModuleType(pathlib.Path(reward).stem)
     program.__file__ = reward
@@ -166,8 +166,8 @@ if reward.endswith('.py'):
     exec(compile(content, reward, 'exec'), vars(program))
     require(all(callable(vars(program).get(name)) for name in ('prompts', 'reward')),
             f'--reward={reward} does not exist, or does not define prompts() and reward()')
-    # [*'text'] would be a list of letters, and each process orders a set differently, so
-    # encode_prompts() gets such data in a tuple, which it refuses.
+    # A text would become a list of letters, and the order of a set differs between processes.
+    # encode_prompts() refuses both, because here they are wrapped in a tuple.
     prompts, val_prompts = ([(data,)] if isinstance(data, str | dict | set | None) else [*data] for
                             data in (program.prompts(), getattr(program, 'held_out', list)()))
     reward_fn = lambda prompts, texts: map(program.reward, prompts, texts)
@@ -223,7 +223,7 @@ if optimizer == 'muon':
     opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, -math.inf
 if state:
-    require(state['data'] == data_hash, f'the prompts of {reward=} have changed')
+    require(state['data'] == data_hash, f'the prompts of {reward=} have changed; restore them')
     opt.load_state_dict(state['optimizer'])
     step, best_val = state['step'], state['best_val']
 state, model.saved = {}, {}             # frees their memory
@@ -261,8 +261,8 @@ def generate_answers(prompt_ids, temperature, seeds=()):
 
 def compute_rewards(answers):
     """Set the reward of each answer. Return metrics and the number of tokens, over the answers of
-    all processes. Answers with a reward of at least 1 pass; those without a stop token are
-    truncated."""
+    all processes. An answer passes if its reward is at least 1, and is truncated if it has no stop
+    token."""
     texts = [tokenizer.decode([id for id in a['ids'] if id not in tokenizer.stop]) for a in answers]
     for a, value in zip(answers, reward_fn([prompt_of[a['prompt']] for a in answers], texts)):
         require(hasattr(value, '__float__') and abs(float(value)) < 1e9,
