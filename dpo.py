@@ -260,7 +260,7 @@ opt = torch.optim.AdamW(params, learning_rate, betas=(0.9, 0.95), weight_decay=0
 step, best_val, kto_kl = 0, math.inf, 0.0               # kto_kl: the reference point of kto
 ref_log_p = torch.zeros(len(pairs), 2, device=device)   # of chosen and rejected
 if state:
-    require(state['data'] == data_hash.hexdigest(), f'{data_dir=} differs from the data of {source}')
+    require(state['data'] == data_hash.hexdigest(), f'{data_dir=} is not the data of {source}')
     opt.load_state_dict(state['optimizer'])
     step, best_val, kto_kl = map(state.get, ('step', 'best_val', 'kto_kl'))
     ref_log_p = state['ref_log_probs'].to(device)

@@ -98,15 +98,15 @@ def find_text(source, endings, ignored=PACKAGES):
     for path in sorted(paths):
         ending = os.path.splitext(path)[1]
         if not os.path.isfile(path):                            # a folder, link or pipe
-            skipped['folders' if os.path.isdir(path) else 'links without a target'] += 1
+            skipped['folders' if os.path.isdir(path) else 'broken links'] += 1
         elif kind := kind_above(os.path.dirname(path)):
             skipped[f'files of {kind}'] += 1
         elif ends_with(path, endings) or is_named and source.endswith(ending):
             found.append(path)
         else:
-            skipped[ending or 'no ending'] += 1
+            skipped[ending or 'no extension'] += 1
     require(found, f'no text at {source}, which has {shown(+skipped)}; a folder is searched for '
-            f'{" ".join(sorted({*endings} - {*OTHER_CODE}))}; name others by a pattern: X/*.json')
+            f'{" ".join(sorted({*endings} - {*OTHER_CODE}))}; name others with a glob: X/*.json')
     return found, skipped
 
 
@@ -200,7 +200,7 @@ def entries(path, encoding='', columns=None, longest=math.inf):
     record's line or of the unreadable file. columns: columns of a .parquet file; None = all."""
     has_records, number = ends_with(path, LINES + TABLES), 0
     try:
-        with open(path, 'rb') as f:         # before decompression
+        with open(path, 'rb') as f:         # not decompressed
             if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
                 raise ValueError('a Git LFS pointer, without the data: run git lfs pull')
         if ends_with(path, TABLES):
@@ -252,9 +252,10 @@ codecs.register_error('surrogate', lambda error: ('\udc80' * (error.end - error.
 
 
 def lines_of(path, encoding=''):
-    """Return the decoded lines of a file, decompressed if necessary. The encoding is the one of the
-    byte order mark, or UTF-8 if that decodes, or the one that a web page declares, or `encoding`.
-    Raise ValueError if the content is of another format than the extension, such as a PDF."""
+    """Return the decoded lines of a file, decompressed if necessary. The encoding is given by the
+    byte order mark. Without one, it is UTF-8 if that decodes, or else the encoding that a web page
+    declares, or `encoding`. Raise ValueError if the content doesn't match the extension, such as a
+    PDF named a.txt."""
     f = open_bytes(path)
     start = f.peek(4096)
     may_be_json = ends_with(path, ('.py', '.yaml', '.yml', *LINES, *TABLES))
@@ -289,7 +290,7 @@ def texts_in(lines, longest=LONG):
     A text of more than `longest` characters might not fit into memory, so it is yielded in pieces.
     A piece ends before the first empty line after 100,000 characters, or before the first line
     after 200,000 characters."""
-    pieces, n_piece, n_text = [[]], 0, 0    # lines; characters of the last piece, of all
+    pieces, n_piece, n_text = [[]], 0, 0    # lines; characters of the last piece, of all pieces
     for line in itertools.chain(lines, [END]):
         line = line.removeprefix('<|startoftext|>')     # from GPT-2's fine-tuning scripts
         if END in line and line.rstrip().endswith(END):     # the text of an empty file is empty
@@ -302,7 +303,7 @@ def texts_in(lines, longest=LONG):
         pieces[-1].append(line)
         n_piece += len(line)
         n_text += len(line)
-        while n_text > longest and len(pieces) > 1:     # all but the last are complete
+        while n_text > longest and len(pieces) > 1:     # all pieces but the last are complete
             yield ''.join(pieces.pop(0))
 
 
@@ -336,7 +337,7 @@ def without_controls(text, mode='prose'):
     """Return code without zero bytes, prose without control characters and terminal escape
     sequences, and raw text as it is. A form feed becomes a newline. A bold N of a man page, N\\bN,
     becomes N."""
-    # most texts have none, which a search finds five times as fast as CONTROL, a regex of `regex`
+    # Most texts have none. The module re finds this out in a fifth of the time that CONTROL needs.
     if mode != 'prose' or not re.search(f'[{CONTROLS}\u200b]', text):
         return text if mode == 'raw' else text.replace('\0', '')
     if '\b' in text:        # each backspace removes one character before it
@@ -359,7 +360,7 @@ def lock_folder(folder):
         lock = filelock.FileLock(folder / WORK / 'lock')
         lock.acquire(0)
     except OSError as error:
-        reason = 'another run does' if isinstance(error, filelock.Timeout) else error.strerror
+        reason = 'another run uses it' if isinstance(error, filelock.Timeout) else error.strerror
         raise UserError(f"can't write to {folder}: {reason}; choose another --out_dir") from None
     return lock
 

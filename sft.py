@@ -194,7 +194,7 @@ if optimizer == 'muon':
     opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, math.inf
 if state:
-    require(state['data'] == data_hash.hexdigest(), f'{data_dir=} differs from the data of {source}')
+    require(state['data'] == data_hash.hexdigest(), f'{data_dir=} is not the data of {source}')
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(state['optimizer'])

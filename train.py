@@ -255,7 +255,7 @@ opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=wei
                 fused=device_type != 'mps')
 step, skipped, window, best_val = 0, 0, [], math.inf    # window: losses of the last 100 updates
 if state:
-    require(state['data'] == data_hash.hexdigest(), f'{data_dir=} differs from the data of {source}')
+    require(state['data'] == data_hash.hexdigest(), f'{data_dir=} is not the data of {source}')
     step, skipped, window, best_val = map(state.get, ('step', 'skipped', 'window', 'best_val'))
     moments = state['optimizer'] if shard == 'ddp' else sharding.split(state['optimizer'], opt)
     opt.load_state_dict({**opt.state_dict(), 'state': moments})     # keeps the new learning rate

@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_written_or_that_another_process_writes_to_is_re
     lock = lock_folder(out)             # of this process, until it is released
     for result in (trainer.begin(out), trainer.begin(out, '--overwrite'),
                    trainer.goes_on(out, '--max_steps=13')):
-        mistake(result, f"can't write to {out}: another run does & choose another --out_dir")
+        mistake(result, f"can't write to {out}: another run uses it & choose another --out_dir")
     lock.release()
     mistake(trainer.begin(out), 'has a run')
     assert contents(out) == contents(done)
@@ -165,7 +165,7 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(train
         expect_same_run(out, straight)
     if '--replay=2' in more:
         base_text('other', 400)
-        mistake(trainer.goes_on(out, '--base_dir=other --max_steps=13'), 'differs from the data of')
+        mistake(trainer.goes_on(out, '--base_dir=other --max_steps=13'), 'is not the data of')
 
 
 @every_trainer

@@ -744,7 +744,7 @@ not UTF-8.*iconv.*, 1, .*/latin.jsonl:1
 not as many cells.*, 1, .*/b.csv:2
 exact duplicate, 2,
 a Git LFS pointer, without the data, 2, .*/lfs.csv \(run git lfs pull\)""".split('\n')
-PASSED_OVER = {'.txt': 1, 'linked folders': 1, 'links without a target': 2, "folders that can't be read": 1}
+PASSED_OVER = {'.txt': 1, 'linked folders': 1, 'broken links': 2, "folders that can't be read": 1}
 # not even root may read it
 CLOSED = """
 import os

@@ -376,7 +376,7 @@ def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line():
     fill({**GOOD, **encoded, **NOT_UTF8, **DAMAGED, **FOREIGN, 'mixed.jsonl': MIXED}, 'in')
     Path('in/gone').symlink_to('nowhere')
     said = clean('in/*', *RAW, '--num_workers=2')
-    assert 'skipped: links without a target: 1\n' in said
+    assert 'skipped: broken links: 1\n' in said
     assert kept() == sorted([*READ * len(GOOD), *[NAIVE] * len(encoded), *'abc', 'a raw \0 byte'])
     reasons = report()['dropped']
     n_bytes = sum(map(len, NOT_UTF8.values())) + len('na! byte')
@@ -459,7 +459,7 @@ def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_no
         Path(name).symlink_to(to)
     paths, skipped = find_files('.')
     assert len(paths) == 13 and find_files('.', max_files=2)[0] == ['./000.txt', './001.txt']
-    assert skipped == {'.pdf': 1, '.png': 2, 'no ending': 1, 'linked folders': 3, 'node_modules': 1,
+    assert skipped == {'.pdf': 1, '.png': 2, 'no extension': 1, 'linked folders': 3, 'node_modules': 1,
                        'hidden files and folders': 1}
     assert find_files('./sub/../**/y.py')[0] == ['./sub/../sub/y.py']
     refused('more than one', find_files, '**/sub/**/y.py')
@@ -603,7 +603,7 @@ clean.py sources = {5: ('x', 1)} | sources[5]
 clean.py sources = {'a': ('000.txt', 1), 'b': ('001.txt', None)} | weight
 prepare.py  | no text at data/clean | python clean.py
 prepare.py --source=pictures | no text at pictures
-prepare.py --source=lists | which has .json: 1; a folder is searched for .adoc .htm | .xhtml; name others by a pattern
+prepare.py --source=lists | which has .json: 1; a folder is searched for .adoc .htm | .xhtml; name others with a glob
 prepare.py --source=koi8.txt | koi8.txt: not UTF-8 | clean.py
 prepare.py --source=list.jsonl | list.jsonl:1 | clean.py
 prepare.py --source=null.jsonl | null.jsonl:1 | clean.py

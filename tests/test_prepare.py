@@ -227,7 +227,7 @@ def test_a_kill_at_any_moment_leaves_the_old_data_the_new_or_none(cleaned, prepa
 def test_of_two_runs_at_once_one_is_refused(cleaned, out, script):
     command = f'{script}.py --source={cleaned.with_name("a.jsonl")} --out_dir=out'
     lock = lock_folder(out)             # of this process, until it is released
-    mistake(run(command), f"can't write to {out}: another run does")
+    mistake(run(command), f"can't write to {out}: another run uses it")
     lock.release()
     ok(run(command))
 

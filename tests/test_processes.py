@@ -178,7 +178,7 @@ def test_of_two_runs_in_one_folder_one_writes_and_after_kill_9_it_is_resumed(num
             import subprocess, sys
             print(subprocess.run([sys.executable, *{command}], stderr=-1, text=True).stderr, flush=True)
             os.kill(os.getpid(), 9)"""))
-    assert result.returncode == -9 and "can't write to out: another run does" in result.stdout
+    assert result.returncode == -9 and "can't write to out: another run uses it" in result.stdout
     resumed = python(*command, '--init_from=resume')
     assert (resumed.returncode, resumed.stderr) == (0, '')      # nothing is said when Python ends
     assert contents('out').keys() <= RUN_FILES
