@@ -124,7 +124,7 @@ def code_reason(text, is_python=True):
         return 'config or test'                                         # Unit tests of f
     if not is_python:
         return None
-    # skip the first ten bits of the hash, so that this decision is independent of the last one
+    # skip the first ten bits of the hash, so that this decision is independent of the one above
     if uniform * 1024 % 1 < 0.7 and not re.search(r'\b(?:def|class|for|while)\b', text):
         return 'no keywords'                                            # print(1)
     if text.count('=') < 5:
@@ -151,8 +151,8 @@ def symbol_fraction(text, words):
 
 def repeated_fraction(text, words, window=200):
     """Return the fraction of repeated lines or the fraction of repeated words, whichever is larger.
-    The latter is a mean over windows of 200 words, because over a whole text it would grow with the
-    length: it would be 0.88 for Tiny Shakespeare."""
+    The fraction of repeated words is a mean over windows of 200 words, because over a whole text it
+    grows with the length: it is 0.88 for Tiny Shakespeare."""
     repeats = lambda items: 1 - len(set(items)) / max(1, len(items))
     windows = [words[i:i + window] for i in range(0, max(1, len(words) - window // 2), window)]
     lines = [*filter(None, map(str.strip, text.split('\n')))]
@@ -213,7 +213,7 @@ SENTENCE = re.compile(r'\s*[A-Z]\w*[ \t]+(?!(?:is|in|and|or|if|not)\b)[^\W\d]')
 STATEMENT = re.compile(r'^[^#"\'\n]*[=(]|^[ \t]*(?:from|import)\b', re.M)
 
 
-# other files of prose, or, of a record, a document whose text it has
+# more extensions of prose; a record that has the text of a.pdf may name a.pdf as its path
 DOCUMENTS = tuple('.pdf .doc .docx .odt .rtf .epub .ppt .pptx .srt .vtt .log .eml .mbox'.split())
 
 
@@ -421,7 +421,8 @@ def find_duplicates(exact_hashes, folders, document, config, stats):
 
 # --- report: documents and bytes before and after each stage, reasons, examples -------------------
 def write_report(folder, title, stats, examples, sources, card):
-    """Write report.json and report.md, and print the tables of report.md."""
+    """Write report.json and report.md, and print the tables of report.md. card: {field: value} of
+    the data card, or None."""
     documents, n_bytes = stats.pop('documents'), stats.pop('bytes')
     stages, rows = [], ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
                         '|---|---|---|---|---|---|']
@@ -441,7 +442,7 @@ def write_report(folder, title, stats, examples, sources, card):
                    for name, values in table.items())]
     for reason, n in stats['dropped by read'].items():      # such as a missing --encoding
         if n > documents['read'] or stats['dropped bytes'][reason] > n_bytes['read']:
-            rows.append(f'WARNING: most of the text is lost, first {examples[reason]}: {reason}')
+            rows.append(f'WARNING: most of the text is dropped, first {examples[reason]}: {reason}')
     print(*rows, sep='\n')
     rows += [f'- {name}: {shown(value) if isinstance(value, dict) else value}'
              for name, value in {**sources, **counts, **(card or {})}.items()]
@@ -486,8 +487,8 @@ def find_sources(config):
 
 def fingerprint(settings, paths):
     """Return a hash of everything that the cleaned shards depend on. The names of the shards'
-    folders contain the hash, so a resumed run reuses the folders of its killed predecessor, unless
-    a file or a setting has changed."""
+    folders contain the hash, so a resumed run reuses the folders of the interrupted run, unless a
+    file or a setting has changed."""
     here = pathlib.Path(__file__).parent
     paths = [*paths, *here.glob('*.py'), *here.glob('extras/text/*.*')]
     stamps = sorted((str(path), os.path.getsize(path), os.path.getmtime(path)) for path in paths)
@@ -539,7 +540,7 @@ def clean(config):
         for title, counter in shard_stats.items():
             stats[title].update(counter)
     path = examples.get('undecodable bytes', '')
-    if os.path.isfile(path):    # a text file: add the line number; the path of a record has one
+    if os.path.isfile(path):    # a text file: add a line number, as the path of a record has
         matches = map(SURROGATE.search, lines_of(path, config.encoding))
         examples['undecodable bytes'] = f'{path}:{[*map(bool, matches)].index(True) + 1}'
 
@@ -587,7 +588,7 @@ def clean(config):
     write_report(new, out_dir, stats, examples, sources, card)
     empty = [name for name, source in sources.items() if not source['documents']]
     dropped = {reason: examples[reason] for reason in stats['dropped']}
-    require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(dropped)}; add '
+    require(not empty, f'no documents of {" and ".join(empty)} are left: {shown(dropped)}; add '
             'text to the source, or relax the filters')
     meta = {'format': FORMAT, 'sources': sources, 'config': json.loads(settings), **metadata,
             'sha256': hashlib.sha256(''.join(digests).encode()).hexdigest()}

@@ -399,7 +399,7 @@ def test_a_reason_that_costs_more_than_half_of_a_source_is_a_warning_above_the_l
         texts |= {f'x{i}.txt': lost * (900 if name == 'b' else 1) for i in range(n_lost)}
         *_, said, last = clean(fill(texts, name), '--dedup=none').splitlines()
         assert last.startswith('next: ')
-        warning = f'WARNING: most of the text is lost, first {name}/x0.txt: not UTF-8'
+        warning = f'WARNING: most of the text is dropped, first {name}/x0.txt: not UTF-8'
         assert said.startswith(warning) == is_most, said
 
 
@@ -560,7 +560,7 @@ def test_a_full_disk_or_a_failure_leaves_the_old_data(begin, done):
     full = begin('--num_workers=1 --min_words=1', before=full_disk(10_000))
     assert full.returncode == 1 and 'File too large' in full.stderr
     assert results(is_done=False) == results(done)
-    mistake(begin('--min_words=9999'), 'no documents are left of  & short')
+    mistake(begin('--min_words=9999'), 'no documents of & are left: short')
     assert results(is_done=False) == results(done)
 
 
@@ -583,11 +583,11 @@ def odd(tmp_path_factory):
 MISTAKES = """
 clean.py --source=pictures | no text at | .jsonl | which has .png: 2
 clean.py --source=nowhere | nowhere does not exist
-clean.py --source=empty.txt | no documents are left | empty
+clean.py --source=empty.txt | are left: empty
 clean.py --source=cut.txt.gz | can't be read (Compressed file ended | ): cut.txt.gz
 clean.py --source=list.jsonl | not a JSON object {...} (a list of them must be a .json file): list.jsonl:1
 clean.py --source=00*.txt --encoding=cp12500 | --encoding=cp12500
-clean.py --source=short | no documents are left | short: short/000.txt
+clean.py --source=short | no documents of short are left: short: short/000.txt
 clean.py --source=shakespeare | https:// | data/raw/shakespeare.txt
 clean.py --source=null.jsonl | --text_field=NAME
 clean.py --source=. --url_block=no | no is not a file
