@@ -86,7 +86,7 @@ def without_empty(record):
     {'Question': 'Hi!', 'Input': ''} -> {'question': 'Hi!'}."""
     # v == v is false for NaN, which pandas writes for a missing value
     full = [name for name, v in record.items() if v not in (None, '', [], {}) and v == v]
-    require(len({*map(plain_name, full)}) == len(full), f'columns of one name: {", ".join(full)}')
+    require(len({*map(plain_name, full)}) == len(full), f'columns with one name: {", ".join(full)}')
     return {plain_name(name): record[name] for name in full}
 
 
@@ -114,7 +114,7 @@ def read_record(columns, kind, changed, unread):
     is_labeled = not is_pair and label in LABELS and (
         kind == 'preference' or not kind and 'completion' in columns and label in ('true', 'false'))
     # A label of 2 shows that the labels are ratings: it is not read, so chats.py asks about all.
-    require(is_pair or is_labeled or kind != 'preference' or label != 'none', 'no pair, no label')
+    require(is_pair or is_labeled or kind != 'preference' or label != 'none', 'no pair or label')
     first = lambda names: [name for name in names if name in columns][:1]
     listed = [name for name in MESSAGES if isinstance(columns.get(name), list | dict)][:1]
     question = listed or first(QUESTION) + first(['input'])
@@ -250,9 +250,9 @@ if prefer:
 for place, row, lost in tqdm(records, 'read', unit=' records', disable=None):
     unread = collections.defaultdict(list)
     try:
-        require(isinstance(row, dict), row if isinstance(row, Exception) else 'no record of JSON')
+        require(isinstance(row, dict), row if isinstance(row, Exception) else 'not a JSON object')
         text, n_invalid = replace_invalid_bytes(as_json(row))
-        require(text, 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
+        require(text, 'not UTF-8 (convert it with iconv -f ENCODING -t utf-8)')
         changed['undecodable bytes'] += n_invalid
         columns = without_empty(json.loads(text) if n_invalid else row)
         unread |= {name: [columns.pop(name)] for name in [*columns] if name in ignored}
@@ -328,6 +328,6 @@ publish(out, RESULTS)
 script = 'dpo.py --init_from=out/sft' if kind == 'preference' else 'sft.py --init_from=out/base'
 script += ' --loss_type=kto' * any(labels)
 print(f'{report["read"]:,} records, {left_out.total():,} left out ({bytes_left_out:,} bytes); '
-      f'{len(train):,} to train on, {len(val):,} held out', *notes,
-      'the model in --init_from is an example: give the folder of yours',
+      f'{len(train):,} for training, {len(val):,} for validation', *notes,
+      'in this command, --init_from is an example: set the folder of your model',
       f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

@@ -187,7 +187,7 @@ CONVERSATIONS = r'''
  "response": "b", "system": "s", "tag": "a"}
 -> system: s | user: a | assistant: b | asked: tag
 {"Prompt": "a", "prompt": "b", "completion": "c"}
--> refused: columns of one name: Prompt, prompt
+-> refused: columns with one name: Prompt, prompt
 {"title": "True or false? [Solved]", "tags": ["a", "bad answer"], "Split": 1, "author": ["x", 2.5],
  "metadata": "made in {May}", "source": "false friends", "prompt": "a", "completion": "b"}
 -> user: a | assistant: b | unused: author, metadata, source, split, tags, title
@@ -360,24 +360,24 @@ PAIRS = r'''
 {"input": {"messages": [{"role": "user", "content": "a"}], "tools": []},
  "preferred_output": [{"role": "assistant", "content": "b"}],
  "non_preferred_output": [{"role": "assistant", "content": "c"}]}
--> refused: no pair, no label
+-> refused: no pair or label
 {"prompt": "a", "chosen": "b", "rejected": "c", "chosen-rating": 5.0, "rejected-rating": 4}
 -> user: a | chosen: b | rejected: c | margin: 1.0
 {"prompt": "a", "response_a": "b", "response_b": "c", "winner": "tie"}
--> refused: no pair, no label
+-> refused: no pair or label
 {"messages": "hi", "chosen": "a", "rejected": "b"}
 -> refused: no list of messages, and no instruction
 {"prompt": "a", "completion": "b", "label": "up"}
 -> user: a | assistant: b | asked: label
 {"prompt": "a", "chosen": "b"}
--> refused: no pair, no label
+-> refused: no pair or label
 {"chosen": "b", "rejected": "c"}
 -> refused: no list of messages
 {"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
  "rejected": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "c"}]}
 -> refused: different prompts
 {"instruction": "a", "completions": [{"response": "b", "overall_score": 3}]}
--> refused: no pair, no label
+-> refused: no pair or label
 {"prompt": "a", "chosen": "x", "rejected": " x"}
 -> refused: equal or empty answers
 {"prompt": "a", "chosen": "x", "rejected": " "}
@@ -489,7 +489,7 @@ def test_names_of_special_tokens_are_text_and_counted():
 SAID = r"""
 {"prompt": "qN&quot;", "completion": "<p>aN</p>"} => changed, HTML, kept: 18, first x.jsonl:2
 {"prompt": "What is N?", "chosen": "What is N?\n\nN", "rejected": "What is N? No"} => changed, answers that begin with their question, kept: 9, first x.jsonl:2
-{"prompt": "qN", "completion": "caf\udce9"} => not UTF-8 (iconv
+{"prompt": "qN", "completion": "caf\udce9"} => not UTF-8 (convert it
 {"prompt": "qN", "completion": "aN", "score": null} --min_score=1 => unused columns, kept without --min_score: 9, first x.jsonl:2"""
 
 
