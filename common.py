@@ -154,7 +154,7 @@ def lock_out_dir(out):
 
     def unlock():
         with contextlib.suppress(OSError):      # a folder that is not empty is kept
-            os.unlink(lock.lock_file)           # while it is held, so that nobody else takes it
+            os.unlink(lock.lock_file)   # while the lock is held, so no other process acquires it
             for folder in (out / WORK, *new_folders):
                 folder.rmdir()
 

@@ -199,7 +199,7 @@ report = {'settings': config, 'tasks': {'loss': losses} if 'loss' in all_tasks e
 questions_of = {}       # {task: questions}
 if generation_tasks:
     from extras.tasks import answers, grading, questions, sandbox
-    # With None, tasks that need to run programs are refused.
+    # If run is None, tasks that need to run programs are refused.
     run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
     questions_of = questions.of_tasks(generation_tasks, data, n_problems, splits.split(','))
     report['decontaminated'] = questions.contamination(folder_of(paths[0]))

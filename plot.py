@@ -202,4 +202,4 @@ for part, n, (headline, shown, group) in zip(figures, n_rows, parts):
     for ax in axes[len(shown):]:
         ax.set_axis_off()
 fig.savefig(out)
-print(f'{out} is written')
+print(f'written to {out}')
