@@ -21,7 +21,7 @@ from tokenizer import Answer
 
 
 def write(model, tokenizer, prompts, n, *how, **more):
-    """Return the texts of n answers to each prompt. More arguments are those of batches()."""
+    """Return the texts of n answers to each prompt. how, more: further arguments of batches()."""
     texts = {}
     for batch in batches(model, tokenizer, prompts, n, *how, **more):
         texts |= batch
@@ -30,13 +30,13 @@ def write(model, tokenizer, prompts, n, *how, **more):
 
 def batches(model, tokenizer, prompts, n, ends='', max_new_tokens=256, seed=0, batch_size=16,
             temperature=None, top_k=0, top_p=1.0, known=()):
-    """Yield {i n + j: text of answer j to prompt i}, a batch of answers at a time. ends: a stop
-    pattern: an answer to a text ends before its first match (answers to messages end with a stop
-    token). temperature=None is 0 for one answer, and 0.8 for several, which should differ.
+    """Yield {i * n + j: text of answer j to prompt i}, a batch of answers at a time. ends: a regex;
+    an answer to a text ends before its first match (answers to messages end with a stop token).
+    temperature=None is 0 for one answer, and 0.8 for several, which should differ.
 
     Each answer has its own random generator, so the other answers of its batch change it by
-    rounding only. The arguments decide which answers form a batch, and a batch whose texts are all
-    in `known` is not generated again. So a resumed evaluation equals an uninterrupted one."""
+    rounding only. The batches depend only on the arguments, and a batch whose texts are all in
+    `known` is not generated again. So a resumed evaluation equals an uninterrupted one."""
     known = dict(known)
     if temperature is None:
         temperature = 0.0 if n == 1 else 0.8
@@ -74,7 +74,7 @@ def write_batch(model, answers, rngs, temperature, top_k, top_p):
         for k, (i, id) in enumerate(zip(rows, token.tolist())):
             texts[i] += answers[i].append(id)
             if not answers[i].remaining:
-                token[k] = IGNORE       # a stop token here: the sequence is removed
+                token[k] = IGNORE       # the stop token of stream() below: removes the sequence
         return token
 
     prompts = [torch.tensor(answer.ids[-T:]) for answer in answers]
@@ -105,10 +105,10 @@ def rows_of(task, questions, texts, who):
 
 
 def given_answers(task, questions, rows, n):
-    """Return the answers to each question among rows of {"task_id", "completion"}: at least n."""
+    """Return the answers to each question, at least n, from rows {"task_id", "completion"}."""
     rows = [row for row in rows if row.get('task', task) == task]
     texts = []
-    for name in [str(question['task_id']) for question in questions]:       # 601 and "601" are one
+    for name in [str(question['task_id']) for question in questions]:       # 601 equals "601"
         texts.append([row['completion'] for row in rows if str(row['task_id']) == name])
         require(len(texts[-1]) >= n, f'{n} completions of {name} are needed')
     return texts
@@ -133,7 +133,7 @@ def replace_rows(path, rows):
 
 def ask(path, task, questions, model, tokenizer, who, n, *how):
     """Return the rows of a model's n answers to each question. Each batch is appended to the file
-    `path` when it is written, with a hash of everything that the answers depend on. Answers that
+    `path` when it is generated, with a hash of everything that the answers depend on. Answers that
     the file has already, with the same hash, are not generated again. how: arguments of batches(),
     from max_new_tokens on."""
     prompts = [question['messages' if who['chat'] else 'prompt'] for question in questions]
@@ -145,7 +145,7 @@ def ask(path, task, questions, model, tokenizer, who, n, *how):
         digest.update(weight.cpu().numpy())
     who = who | {'hash': digest.hexdigest()[:16]}
     rows = rows_of(task, questions, [[''] * n] * len(names), who)
-    known, number = {}, {name: i for i, name in enumerate(names)}       # {number of the row: text}
+    known, number = {}, {name: i for i, name in enumerate(names)}       # {index of the row: text}
     for row in read_rows(path):
         if (row.get('ckpt'), row.get('task')) == (who['ckpt'], task):
             require(row.get('hash') == who['hash'], REFUSED % path)

@@ -19,8 +19,8 @@ from extras.tasks.grading import mean
 def bootstrap(scores):
     """Return the 95% bootstrap interval of the mean of n scores from 0 to 1: n scores are sampled
     with replacement, 2,000 times, and the interval contains 95% of the means. If all scores are
-    equal, this interval would have no width, so w / (n + w) is its width instead, as in Wilson's
-    interval, which interval() in eval.py explains."""
+    equal, this interval would have no width, so its width is that of Wilson's interval, w / (n + w)
+    with w = 1.96^2, which interval() in eval.py explains."""
     n, w = len(scores), 1.96 ** 2
     if len({*scores}) == 1:
         return [scores[0] * n / (n + w), (scores[0] * n + w) / (n + w)]

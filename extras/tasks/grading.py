@@ -23,7 +23,7 @@ def grade(questions, rows, run):
              for row in rows]
     for row, verdict in zip(tqdm(rows, 'grade', disable=None), verdicts(cases, run)):
         row |= verdict
-        if question_of[row['task_id']].get('tests'):    # a single line? DPO teaches this
+        if question_of[row['task_id']].get('tests'):    # a single return statement, as DPO prefers
             row['preferred'] = problems.preferred(row['completion'])
         # name: the program uses an undefined name, or defines another function than asked for
         is_name = re.match(r'(Name|UnboundLocal)Error\b', row['message'])
@@ -139,12 +139,12 @@ def check_harness(questions, run):
         unknown = names - {*re.findall(r'\w+', given)}
         if unknown and not question['solution']:
             print(f'note: the tests of {named(question)!r} need {", ".join(sorted(unknown))}, '
-                  'which neither they nor the question name; an answer can only guess them')
+                  'which they do not define and the question does not name: an answer must guess')
         require(not re.match('infrastructure|exception: ModuleNotFoundError', f'{result.outcome}: '
                 f'{result.message}'), f'no score: the tests of {named(question)!r} fail by '
                 f'themselves: {result.message}')
         require(result.outcome != 'passed', f'no score: the tests of {named(question)!r} pass '
-                'without an answer, by functions that return None; do they call it? '
+                'without an answer, by functions that return None; do they call the answer? '
                 'check(candidate) needs an "entry_point"')
     solved = [(question, question['solution']) for question in questions if question['solution']]
     failed = [case for case, result in zip(solved, run_all(solved)) if result.outcome != 'passed']
@@ -240,9 +240,9 @@ def python_in(text, most=300):
 
 
 def program(question, text, chat):
-    """Return the program to run: the prompt and its completion. In a chat, or if they are invalid
-    Python, return the code of the answer, after the part of the prompt above the function to
-    complete, such as imports."""
+    """Return the program to run: the prompt and its completion. In a chat, or if the two are not
+    valid Python, return the code of the answer, preceded by what the prompt has above the function
+    to complete, such as imports."""
     prompt, name = question['prompt'], question['entry_point']
     if not chat and not names_in(prompt + text)[2]:
         return joined([prompt, text])

@@ -1,8 +1,8 @@
 """
 Support for unittest and pytest tests: questions.py inserts this file before the tests and a call of
 run_found() after the tests. __name__ is 'tests' there, so `if __name__ == '__main__':` is false,
-and unittest.main() does not exit, because a process that exits has no verdict. questions.py makes
-pytest.main() the same.
+and unittest.main() does not exit, because a process that exits has no verdict. questions.py
+replaces pytest.main() by unittest.main().
 """
 import sys
 
@@ -30,7 +30,7 @@ class FirstError(unittest.TestResult):
 
 
 def init_skip(self, *reason):
-    """Initialize a SkipTest. The tests may skip some of them, but the program may not."""
+    """Initialize a SkipTest. Test code may skip a test, but the program under test may not."""
     frames = traceback.walk_stack(sys._getframe())
     if 'program' in [frame.f_code.co_filename for frame, _ in frames]:
         raise AssertionError('the program skips its tests')
