@@ -38,7 +38,7 @@ def test_the_plan_of_codeparrot(plan):
     hours = 10_136_073_600 * 50_000 * 512 * 1024 / (0.4 * 16 * 312e12) / 3600
     for text in f'''{hours:,.2f} hours, {hours / 24:,.1f} days, at 40%
 ${hours * 16 * 1.5:,.2f}, if one costs $1.5
-nowhere/meta.json names no tokens
+nowhere/meta.json has no number of tokens
 9,192,355,200 + 943,718,400 = 10,136,073,600 FLOPs
 parameters: 1,532,059,200; blocks: 48
 26,214,400,000 tokens planned, 17.1 a
@@ -63,7 +63,7 @@ def test_a_preset_has_the_parameters_that_it_states(plan):
 
 
 def test_it_says_what_fits_and_what_the_data_at_hand_are(plan):
-    assert 'fits: nothing; take --micro_batch_size=1, more dev' in plan('1xA100', LLAMA)
+    assert 'fits: nothing; try --micro_batch_size=1, more dev' in plan('1xA100', LLAMA)
     said = plan('8xA100 40GB', micro_batch_size=8)
     assert 'fits: shard=ddp with grad_checkpoint, shard=zero2, shard=fsdp\n' in said
     fill({'meta.json': '{"vocab_size": 336, "dtype": "uint16", "tokens": {"train": 4096}}'})

@@ -94,7 +94,7 @@ def weighted(sources, T):
 
     @functools.lru_cache(3)         # as in train.py: 8 bytes a sequence
     def epoch_starts(epoch, n_tokens, T, seed):
-        """Return where the sequences of an epoch begin, in the order in which they are read, int64
+        """Return the offsets of an epoch's sequences, in the order in which they are read, int64
         (n,)."""
         starts, begin = [], 0
         for source in sources.values():
@@ -118,7 +118,7 @@ def described(sources, n_read, T):
     for name, source in sources.items():
         part = n_sequences(source, T) / n_epoch
         passes = part * n_read * T / source['tokens']
-        note = ', more than 4: it may be learned by heart' if passes > 4 else ''
+        note = ', more than 4: the model may memorize it' if passes > 4 else ''
         lines.append(f'{name}: {part:.1%} of the tokens, read {passes:.2f} times{note}')
     return '\n'.join(lines)
 
@@ -127,7 +127,7 @@ def described(sources, n_read, T):
 class Base:
     """The base model's data as rows (ids, mask), like conversations. rows_of(step) returns training
     rows of T tokens, and val has validation rows of the context length. hash identifies replayed
-    data: it is that of meta.json, which contains the hashes of the bins."""
+    data: it is a hash of meta.json, which contains the hashes of the bins."""
 
     def __init__(self, base_dir, tokenizer, T, context, replay, seed):
         paths = [pathlib.Path(base_dir, name) for name in ('meta.json', 'train.bin', 'val.bin')]
@@ -157,11 +157,11 @@ class Base:
         self.tokens_per_byte = len(self.val) * context / max(1, n_bytes)
 
     def bits_per_byte(self, nats):
-        """Return the loss in bits per byte of text, from the one in nats per token."""
+        """Return the loss in bits per byte of text, given the loss in nats per token."""
         return float(nats / math.log(2) * self.tokens_per_byte)
 
     def rows_of(self, step):
-        """Return the rows of a step."""
+        """Return the training rows that are added to a step."""
         starts = [self.epoch_starts(i // self.n_blocks, len(self.train), self.T, self.seed)[
                   i % self.n_blocks] for i in range(step * self.replay, (step + 1) * self.replay)]
         return [row(self.train, start, self.T) for start in starts]

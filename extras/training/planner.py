@@ -120,7 +120,7 @@ def show(config):
     width = 4 if config['dtype'] == 'float32' else 2
     if width == 4 and price:
         peak /= 8 if name == 'T4' else 2        # newer GPUs multiply float32 as TF32
-    # micro_batch_size is the most: as train.py does, take the largest divisor of a process's part.
+    # micro_batch_size is a maximum: as in train.py, use the largest divisor of a process's batch.
     part = batch_size // n_devices
     most = min(config['micro_batch_size'] or part, part)
     at_once = next(n for n in range(most, 0, -1) if part % n == 0)
@@ -148,22 +148,22 @@ def show(config):
     print(f'  {optimal:,} would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556); the '
           f'plan has {tokens / optimal:.1%} of that')
     if at_hand := meta.get('tokens', {}).get('train'):
-        print(f'  {at_hand:,} at hand, {at_hand / optimal:.1%} of that: {tokens / at_hand:.2f} '
+        print(f'  {at_hand:,} in the data, {at_hand / optimal:.1%} of that: {tokens / at_hand:.2f} '
               'epochs (after 4, repeats teach little: 2305.16264)')
     else:
-        print(f'  {path} names no tokens at hand; vocab_size is taken as {c.vocab_size:,}')
+        print(f'  {path} has no number of tokens; vocab_size is assumed to be {c.vocab_size:,}')
     hours = each * tokens / (MFU * n_devices * peak) / 3600
     cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour' if price else (
-        'its price is yours to know')
+        'the price is unknown')
     print(f'  {each * tokens:.2e} FLOPs: {hours:,.2f} hours, {hours / 24:,.1f} days, at {MFU:.0%} '
           f'of the peak; {cost}')
 
 
 def print_memory(model, n_devices, memory, at_once, width):
-    """Print what each device holds at each stage of ZeRO, with at_once sequences in a micro-batch,
-    and which stages fit."""
+    """Print the memory of each device at each stage of ZeRO, with at_once sequences in a
+    micro-batch, and which stages fit."""
     n = count_parameters(model)['total']
-    limit = 0.9 * memory                # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
+    limit = 0.9 * memory                # a tenth for CUDA's context, NCCL's buffers, fragmentation
     fitting = []
     print("\n  GB on each device       in ZeRO's paper             state"
           f'{f"+ {at_once} sequences":>18}   grad_checkpoint')
@@ -173,11 +173,11 @@ def print_memory(model, n_devices, memory, at_once, width):
             usual, less = (device_bytes(model, n_devices, stage, at_once, width, checkpoint)
                            for checkpoint in (False, True))
             row += [STATE * n / (n_devices if stage else 1), usual, less]
-            if less < limit:            # checkpointing computes a third more
+            if less < limit:            # checkpointing takes a third more FLOPs
                 fitting.append(f'shard={shard}' + ' with grad_checkpoint' * (usual >= limit))
         print(f'    {f"ZeRO-{stage}" if stage else "DDP":<8}{shard and f"shard={shard}":<12}'
               + ''.join(f'{size / 1e9:>18.2f}' for size in row))
     print("  state, in bytes a parameter: here 4 of weights, 4 of gradients, 8 of Adam's moments; "
           "in ZeRO's paper (1910.02054) 2, 2 and 12; sequences: with torch.compile, as on a GPU")
-    print('  fits:', ', '.join(fitting) or 'nothing; take --micro_batch_size=1, more '
+    print('  fits:', ', '.join(fitting) or 'nothing; try --micro_batch_size=1, more '
           'devices, or a smaller model')

@@ -32,11 +32,11 @@ PATTERNS = {
 # --- the texts ------------------------------------------------------------------------------------
 def read_documents(source):
     """Return [(kind, text)] of all documents, as clean.py reads them. The kind is the language or
-    the source that a record names, else the ending of its file."""
+    the source that a record names, else the extension of its file."""
     documents, left_out = [], []
     for path in find_files(source)[0]:
         for document in read(path):
-            # CodeParrot's records and clean.py's say which file they were.
+            # Records of CodeParrot and of clean.py name the file that their text is from.
             record = document['record']
             name = str(record.get('path') or path).removesuffix('.gz')
             kind = record.get('language') or record.get('source') or os.path.splitext(name)[1]
@@ -69,7 +69,7 @@ def report(tokenizer, documents, others):
     counts = {name: [len(ids) for ids in t.encode_batch(texts)] for name, t in tokenizers.items()}
     totals = {name: sum(n) for name, n in counts.items()}
     words = collections.Counter(w for text in texts for w in re.findall(r'[^\W\d]\w+', text))
-    top = words.most_common(20_000)         # each counts as often as it occurs
+    top = words.most_common(20_000)         # weighted by their counts below
     n_words = max(1, sum(n for _, n in top))
     row = lambda name, *cells: f'{name[-20:]:<20}' + ''.join(f'{cell:>16}' for cell in cells)
     lines = [f'files: {len(texts):,}, {sum(n_bytes) / 1e6:.2f} MB', '',
@@ -137,13 +137,14 @@ def tokenizer_of(name, special_tokens, folder=''):
 
 
 def tokenizer_of_gpt2(folder=''):
-    """Return GPT-2's 50,257 tokens, then 47 special ones of ours: 50,304 = 786 x 64."""
+    """Return a tokenizer with GPT-2's 50,257 tokens and 47 special tokens: 50,304 = 786 x 64."""
     return tokenizer_of('gpt2', SPECIAL_TOKENS[:48], folder)
 
 
 def others(names, folder=''):
     """Return {name: Tokenizer} of comma-separated names: gpt2, cl100k_base, the path of a
-    tokenizer.json, or none. What can't be read is skipped with a note. folder: for GPT-2."""
+    tokenizer.json, or none. Tokenizers that can't be read are skipped with a note. folder: GPT-2's
+    files."""
     found = {}
     for name in split_paths(names) if names != 'none' else ():
         try:
