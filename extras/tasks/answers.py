@@ -90,15 +90,15 @@ REFUSED = ('%s has answers of other weights, questions or settings; choose anoth
            'replace them: --overwrite')
 
 
-def rows_of(task, questions, texts, who):
-    """Return the rows of several answers to each question, not yet scored. who: {'ckpt', 'step',
+def rows_of(task, questions, texts, info):
+    """Return the rows of several answers to each question, not yet scored. info: {'ckpt', 'step',
     'chat'} of the model, and the hash that ask() computes."""
     rows = []
     for question, several in zip(questions, texts):
         row = {key: question.get(key) for key in ('task_id', 'family', 'composition', 'split',
                                                 'prompt')}
-        row |= {key: who.get(key) for key in ('ckpt', 'step', 'hash')}
-        row |= {'task': task, 'messages': question['messages'] if who['chat'] else None,
+        row |= {key: info.get(key) for key in ('ckpt', 'step', 'hash')}
+        row |= {'task': task, 'messages': question['messages'] if info['chat'] else None,
                 'kind': problems.KINDS.get(row['split']), 'outcome': 'ungraded', 'message': ''}
         rows += [row | {'sample': j, 'completion': text} for j, text in enumerate(several)]
     return rows
@@ -131,24 +131,24 @@ def replace_rows(path, rows):
     os.replace(f'{path}.tmp', path)
 
 
-def ask(path, task, questions, model, tokenizer, who, n, *how):
+def ask(path, task, questions, model, tokenizer, info, n, *how):
     """Return the rows of a model's n answers to each question. Each batch is appended to the file
     `path` when it is generated, with a hash of everything that the answers depend on. Answers that
     the file has already, with the same hash, are not generated again. how: arguments of batches(),
     from max_new_tokens on."""
-    prompts = [question['messages' if who['chat'] else 'prompt'] for question in questions]
+    prompts = [question['messages' if info['chat'] else 'prompt'] for question in questions]
     names = [question['task_id'] for question in questions]
     how = n, questions[0]['ends'], *how
     settings = tokenizer.hash, names, prompts, how, model.embedding.weight.device.type
     digest = hashlib.sha256(repr(settings).encode('utf-8', 'surrogatepass'))
     for weight in model.state_dict().values():
         digest.update(weight.cpu().numpy())
-    who = who | {'hash': digest.hexdigest()[:16]}
-    rows = rows_of(task, questions, [[''] * n] * len(names), who)
+    info = info | {'hash': digest.hexdigest()[:16]}
+    rows = rows_of(task, questions, [[''] * n] * len(names), info)
     known, number = {}, {name: i for i, name in enumerate(names)}       # {index of the row: text}
     for row in read_rows(path):
-        if (row.get('ckpt'), row.get('task')) == (who['ckpt'], task):
-            require(row.get('hash') == who['hash'], REFUSED % path)
+        if (row.get('ckpt'), row.get('task')) == (info['ckpt'], task):
+            require(row.get('hash') == info['hash'], REFUSED % path)
             known[number[row['task_id']] * n + row['sample']] = row['completion']
     replace_rows(path, [])      # removes an incomplete last line
     with open(path, 'a', encoding='utf-8') as file:

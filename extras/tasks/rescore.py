@@ -55,9 +55,9 @@ if __name__ == '__main__':
             f'--out={out} would replace a file that is read; choose another --out')
     require_writable(out)
     rows = grading.read_answers(completions, *['completion'] if tasks else ['prompt', 'outcome'])
-    who = {key: rows[0].get(key) for key in ('ckpt', 'step')}
-    who['chat'] = any(row.get('messages') for row in rows)
-    report = who | {'settings': config, 'tasks': {},
+    info = {key: rows[0].get(key) for key in ('ckpt', 'step')}
+    info['chat'] = any(row.get('messages') for row in rows)
+    report = info | {'settings': config, 'tasks': {},
                     'decontaminated': questions.contamination(folder)}
     if tasks:
         given, rows = rows, []
@@ -66,13 +66,13 @@ if __name__ == '__main__':
         report |= grading.check_tasks(questions_of, run)
         for task, asked in questions_of.items():
             texts = answers.given_answers(task, asked, given, ks[-1])
-            graded = answers.rows_of(task, asked, texts, who)
+            graded = answers.rows_of(task, asked, texts, info)
             grading.grade(asked, graded, run)
             rows += graded
 
     for task, graded in grading.group(rows, lambda row: row.get('task') or 'answers').items():
         summary = grading.summarize(graded, ks, pass_at_k, interval)
-        report['tasks'][task] = summary | who
+        report['tasks'][task] = summary | info
         for split, part in {'all': summary, **summary.pop('by_split')}.items():
             rounded = re.sub(r'\d\.\d+', lambda m: f'{float(m[0]):.4f}', json.dumps(part))
             print(f'{task}, {split}: {rounded}')
