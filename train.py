@@ -42,7 +42,7 @@ dropout = 0.0                   # 0.1 to 0.2 if the data are repeated many times
 # optimization
 max_steps = 1000                # optimizer updates; the start of a run prints the epochs
 batch_size = 32                 # sequences per step, over all devices and micro-batches
-micro_batch_size = 0            # sequences at once per device; accumulates the rest; 0 = all
+micro_batch_size = 0            # sequences at once per device; the rest accumulates; 0 = all
 learning_rate = 1e-3            # peak; lower for larger models
 embedding_lr = 1.0              # learning-rate multiplier for the embedding (and the tied head)
 min_lr: float | None = None     # learning rate at the end; None = learning_rate / 10
@@ -460,4 +460,4 @@ script = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
 # a stream can only be resumed with the same number of processes
 log_text(f'done, best val_loss {best_val:.4f}; next: python {script} --ckpt={shlex.quote(out_dir)}'
          if step >= max_steps else f'stopped at step {step}; to resume, repeat the command with '
-         '--init_from=resume at its end')
+         f'--init_from=resume{" --overwrite=False" * overwrite} at its end')
