@@ -35,7 +35,7 @@ from common import folder_of, init_device, is_main_process, load_model
 from model import GPT
 
 # --- settings -------------------------------------------------------------------------------------
-ckpt = 'out/base'               # checkpoint, a model: a folder or .pt file; several: A,B or A/*.pt
+ckpt = 'out/base'               # model (checkpoint): a folder or .pt file; several: A,B or A/*.pt
 tasks = 'loss'                  # names from the list above, separated by commas
 data_dir = ''                   # prepare.py's output, for the loss; A,B; '' = the base model's data
 data = ''                       # questions: a .jsonl or .jsonl.gz file; for several tasks: A,B

@@ -139,7 +139,9 @@ for log in dict.fromkeys(map(pathlib.Path, find_paths(runs, '/metrics.jsonl'))):
     require(log.exists(), f"{log} is missing; --runs='out/*' shows all runs in out; for a first "
             'one, run: python clean.py && python prepare.py && python train.py')
     folder, rows = log.parent, read_rows(log)
-    require(rows, f'{log} has no step to draw yet')
+    if not rows:
+        print(f'{folder}: no step has been logged yet')
+        continue
     [config] = [json.loads(file.read_bytes()) for file in folder.glob('config.json')] or [{}]
     stage = config.get('stage', 'base')
     # sft.py and dpo.py write `steps`, because with epochs their max_steps is 0
@@ -147,6 +149,7 @@ for log in dict.fromkeys(map(pathlib.Path, find_paths(runs, '/metrics.jsonl'))):
     all_runs.append({'title': f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})',
                      'stage': stage, 'config': config, 'rows': rows, 'end': end,
                      'color': f'C{len(all_runs)}'})
+require(all_runs, f'{runs} has no step to draw yet')
 parts = []                          # (headline, panels, runs)
 for stage in dict.fromkeys(run['stage'] for run in all_runs):
     group = [run for run in all_runs if run['stage'] == stage]

@@ -460,4 +460,4 @@ script = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
 # a stream can only be resumed with the same number of processes
 log_text(f'done, best val_loss {best_val:.4f}; next: python {script} --ckpt={shlex.quote(out_dir)}'
          if step >= max_steps else f'stopped at step {step}; to resume, repeat the command with '
-         '--init_from=resume at its end')
+         f'--init_from=resume{" --overwrite=False" * overwrite} at its end')

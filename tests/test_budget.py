@@ -11,7 +11,7 @@ from conftest import ROOT
 # own that says what a user gets for it.
 BUDGET = {'chats.py': 215, 'clean.py': 401, 'common.py': 123, 'configurator.py': 90,
           'dedup.py': 141, 'dpo.py': 266, 'eval.py': 190, 'files.py': 257, 'model.py': 277,
-          'plot.py': 139, 'prepare.py': 175, 'rl.py': 250, 'sample.py': 104, 'sft.py': 219,
+          'plot.py': 142, 'prepare.py': 175, 'rl.py': 250, 'sample.py': 104, 'sft.py': 219,
           'tokenizer.py': 279, 'train.py': 347}
 HAS_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,

@@ -94,12 +94,12 @@ MISSING = """
 
 
 def test_a_pattern_means_the_runs_in_it_and_what_is_missing_is_one_sentence():
-    """No run is drawn twice, and one without a complete line is named. A run is its folder or its log."""
+    """No run is drawn twice, and one without a complete line is left out. A run is its folder or its log."""
     for name in 'a', 'b', 'c d':
         home(f'out/{name}', history(20))
+    home('out/early', [])
     printed = run('plot.py --runs=out/b/metrics.jsonl, out/*', before=NO_PICTURE).stdout
     assert re.findall(r'^out/(.+) \(base', printed, re.M) == ['b', 'a', 'c d']
-    home('out/early', [])
     each_is_a_mistake(MISSING, 'plot.py', before=NO_PICTURE)
 
 
