@@ -779,7 +779,7 @@ def test_tests_that_fail_by_themselves_are_named(capsys):
     for tests, words in table(NEED_PYTEST):
         refused(words, asked, tests.replace('\\n', '\n'))
     check_harness(asked('assert f(1) == two'), run_many)
-    assert "the tests of 'own/0' need two, which neither they nor the question name" in capsys.readouterr().out
+    assert "the tests of 'own/0' need two, which they do not define and the question does not name" in capsys.readouterr().out
     refused('1 of 1 known solutions fail.*own/0', check_harness,
             asked('assert f(1) == two', canonical_solution=RIGHT), run_many)
     check_harness(asked('two = 2\nassert f(1) == two'), run_many)
