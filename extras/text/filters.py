@@ -8,7 +8,7 @@ texts that contain benchmark problems.
 
 A stage is a function check(document, stats) that returns the reason to drop a document, or None.
 """
-import os, pathlib, re
+import pathlib, re
 import numpy as np
 from configurator import find_paths, require
 from dedup import ngrams, word_hashes
@@ -139,7 +139,6 @@ def listed(paths):
     place = re.compile(r'(https?://)?[\w.-]+(/[^*]*)?', re.ASCII)
     prefixes = set()
     for path in find_paths(paths):
-        require(os.path.isfile(path), f'{path} is not a file')
         text = pathlib.Path(path).read_text('utf-8-sig', 'replace')
         require('\ufffd' not in text, f'{path} is not UTF-8; use iconv -f ENCODING -t utf-8')
         lines = {line.split('#')[0].strip() for line in text.lower().splitlines()} - {''}
@@ -197,8 +196,6 @@ def benchmarks(paths, normalize):
 
     known = []
     for path in find_paths(paths):
-        require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
-                                      'benchmarks')
         lengths = []
         for place, problem, _ in entries(path):
             require(not isinstance(problem, Exception),
