@@ -57,8 +57,6 @@ def report(folder, config, stats, duplicates, parent, document, kept, size, mode
     for flag, n in stats.get('documents judged', {}).items():
         require(n or not config.get(flag, True), f'--{flag} could judge no document, because it '
                 f'needs {NEEDS[flag]} (columns of the first document: {columns}); leave it out')
-    for flag, n in stats.get('documents not judged', {}).items():
-        print(f'note: --{flag} could not judge {n:,} documents, which lack {NEEDS[flag]}')
     if config['audit']:
         audit.write(folder, stats, duplicates, parent, document, config['audit'])
     if len(kept) and (config['audit'] or config['languages']):
@@ -103,8 +101,6 @@ def addresses(url_block, url_allow):
     def check_url(document, stats):
         url = url_of(document['record'])
         stats['documents judged']['url_block or url_allow'] += bool(url)
-        if not url:
-            stats['documents not judged']['url_block or url_allow'] += 1
         host, path = host_and_path(url)
         names = host.split('.')
         # essex.ac.uk/a/b also matches ac.uk/a/b, essex.ac.uk/a, essex.ac.uk, ...
