@@ -521,10 +521,10 @@ def clean(config):
     sources, shards = find_sources(config)      # {name: {'path', 'weight', ...}}, [(name, paths)]
     settings = json.dumps({name: value for name, value in vars(config).items()
                            if name not in EXECUTION_SETTINGS})
-    # fails now, before the work begins, if a file or package of an optional feature is missing
-    _, stages = make_stages(settings)
     # domain lists, reference texts and benchmarks, which the shards also depend on
     references = [find_files(vars(config)[name])[0] for name in PATHS if vars(config)[name]]
+    # fails now, before the work begins, if a file or package of an optional feature is missing
+    _, stages = make_stages(settings)
     cache_key = fingerprint(settings, itertools.chain(*references, *(paths for _, paths in shards)))
     paths_of = lambda sources: [os.path.normpath(source['path']) for source in sources.values()]
     is_same = lambda meta: paths_of(meta['sources']) == paths_of(sources)

@@ -590,7 +590,7 @@ clean.py --source=00*.txt --encoding=cp12500 | --encoding=cp12500
 clean.py --source=short | no documents of short are left: short: short/000.txt
 clean.py --source=shakespeare | https:// | data/raw/shakespeare.txt
 clean.py --source=null.jsonl | --text_field=NAME
-clean.py --source=. --url_block=no | no is not a file
+clean.py --source=. --url_block=no | no does not exist
 clean.py --source=. --decontaminate=short | short is not a benchmark file: can't be read (Is a directory)
 clean.py --source=. --mode=chat | mode
 clean.py --source=. --licences=mit | licenses

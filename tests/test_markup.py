@@ -96,7 +96,7 @@ PERSONAL += [('key', PEM), ('key', PEM.replace('KEY-----\nM', 'KEY-----\nDEK-Inf
 def hidden(text, is_code=False):
     """What hide makes of a text, and what it counts of what it hides."""
     found = collections.Counter()
-    return hide(text, found, is_code), {kind: n for kind, n in found.items() if n and ' ' not in kind}
+    return hide(text, found, is_code), dict(+found)
 
 
 @with_each('row', HIDDEN, ids=[row['text'] for row in HIDDEN])
@@ -122,13 +122,6 @@ def test_code_stays_a_program_and_only_its_authors_addresses_go():
         kinds.update(found)
         compile(text, path, 'exec', dont_inherit=True)
     assert kinds <= {'email'}
-
-
-def test_numbers_like_phones_that_stay_are_counted():
-    for text, n in {'Ruf 555 123 4567 oder 0171 1234567.': 1, '1706700000, 12,345,678,901 and 2024-01-31 12': 0,
-                    'ISBN 978-3-16-148410-0': 1, '(212) 555-0123': 0}.items():
-        hide(text, found := collections.Counter())
-        assert found['number like a phone, kept'] == n, text
 
 
 # --- time -----------------------------------------------------------------------------------------

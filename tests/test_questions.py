@@ -772,18 +772,14 @@ class TestF:\n    def setup_method(self): self.n = 1\n    def test(self): assert
 """
 
 
-def test_tests_that_fail_by_themselves_are_named(capsys):
+def test_tests_that_fail_by_themselves_are_named():
     asked = lambda tests, **more: [to_question({'prompt': 'Write f.', 'task_id': 'own/0', 'tests': tests, **more})]
     for tests, words in FAIL_BY_THEMSELVES:
         refused(words, check_harness, asked(tests), run_many)
     for tests, words in table(NEED_PYTEST):
         refused(words, asked, tests.replace('\\n', '\n'))
-    check_harness(asked('assert f(1) == two'), run_many)
-    assert "the tests of 'own/0' need two, which they do not define and the question does not name" in capsys.readouterr().out
     refused('1 of 1 known solutions fail.*own/0', check_harness,
             asked('assert f(1) == two', canonical_solution=RIGHT), run_many)
-    check_harness(asked('two = 2\nassert f(1) == two'), run_many)
-    assert 'note' not in capsys.readouterr().out
 
 
 # --- MBPP as published ----------------------------------------------------------------------------

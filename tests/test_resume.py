@@ -18,12 +18,12 @@ SIGNALS = {'plain': 'SIGINT', 'stream': 'SIGTERM', 'muon': 'SIGINT'}
 
 @shared_fixture
 def place(numbers, tmp_path_factory):
-    """A folder with data, also as shards of text; their first line has none."""
+    """A folder with data, also as shards of text."""
     folder = tmp_path_factory.mktemp('place')
     shutil.copytree(numbers, folder / 'data')
     for i in range(4):
         texts = [{'text': f'{n} times {n} is {n * n}.\n'} for n in range(i, 400, 4)]
-        write(folder / f'shards/{i}.jsonl', [3, *texts])
+        write(folder / f'shards/{i}.jsonl', texts)
     return folder
 
 

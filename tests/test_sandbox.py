@@ -130,11 +130,13 @@ def is_gone(folder):
 @LINUX
 @with_each('mode', MOST_MODES)
 def test_no_cheat_passes_and_no_attack_reads_or_breaks_what_is_yours(mode, tmp_path):
-    jobs = {name: [[WRONG + code, CHECK, 'add']] for name, code in (CHEATS | ATTACKS).items()
+    attacks = {name: f'said = []\nprint = lambda *words: said.append(words)\n{code}\nassert not said, said'
+               for name, code in ATTACKS.items()}
+    jobs = {name: [[WRONG + code, CHECK, 'add']] for name, code in (CHEATS | attacks).items()
             if (mode, name) != ('only limits', 'sockets')}      # only the filter refuses sockets
     for name, result in zip(jobs, judged([*jobs.values()], tmp_path, mode, 3, [WAIT]), strict=True):
         assert result['outcome'] in ('wrong', 'exception', 'exited', 'timeout'), (name, result)
-        assert 'opened' not in result['stdout'] and 'secret' not in result['stdout'], (name, result)
+        assert 'opened' not in result['message'], (name, result)
 
 
 @LINUX
@@ -144,7 +146,6 @@ def test_odd_programs_pass_whatever_rights_there_are(mode, tmp_path):
     results = judged([[[program, f'assert {test}'] for program, test in jobs]], tmp_path, mode, 30)
     assert [(name, result) for (name, _), result in zip(ODD, results, strict=True)
             if (result['outcome'], result['confined']) != ('passed', mode in CONFINED)] == []
-    assert max(len(result['stdout']) for result in results) == 64 << 10
 
 
 @LINUX
@@ -155,7 +156,6 @@ def test_bombs_end_in_time_and_no_process_is_left(mode, tmp_path):
     results = judged([[[code] for code in jobs.values()]], tmp_path, mode)
     for name, result in zip(jobs, results, strict=True):
         assert (result['outcome'] == 'passed') == name.startswith('fine'), (name, result)
-        assert len(result['stdout']) <= 64 << 10
         assert result['confined'] == (mode in CONFINED), result
 
 

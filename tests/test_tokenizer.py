@@ -303,7 +303,7 @@ def test_ids_of_their_tokenizers_are_theirs_and_come_back_as_the_text(theirs, te
     ids = ours.encode(text)
     assert ids == theirs.encode(text, add_special_tokens=False).ids
     want = unicodedata.normalize('NFC', text).encode()                  # their own normalizer
-    assert ours.decode_bytes([*ids, ours.vocab_size + 9]) == want       # of a padded vocabulary
+    assert ours.decode_bytes(ids) == want
     assert sum(ours.text_bytes[i] for i in ids) == len(want)
 
 

@@ -8,7 +8,7 @@ texts that contain benchmark problems.
 
 A stage is a function check(document, stats) that returns the reason to drop a document, or None.
 """
-import os, pathlib, re
+import pathlib, re
 import numpy as np
 from configurator import find_paths, require
 from dedup import ngrams, word_hashes
@@ -57,8 +57,6 @@ def report(folder, config, stats, duplicates, parent, document, kept, size, mode
     for flag, n in stats.get('documents judged', {}).items():
         require(n or not config.get(flag, True), f'--{flag} could judge no document, because it '
                 f'needs {NEEDS[flag]} (columns of the first document: {columns}); leave it out')
-    for flag, n in stats.get('documents not judged', {}).items():
-        print(f'note: --{flag} could not judge {n:,} documents, which lack {NEEDS[flag]}')
     if config['audit']:
         audit.write(folder, stats, duplicates, parent, document, config['audit'])
     if len(kept) and (config['audit'] or config['languages']):
@@ -103,8 +101,6 @@ def addresses(url_block, url_allow):
     def check_url(document, stats):
         url = url_of(document['record'])
         stats['documents judged']['url_block or url_allow'] += bool(url)
-        if not url:
-            stats['documents not judged']['url_block or url_allow'] += 1
         host, path = host_and_path(url)
         names = host.split('.')
         # essex.ac.uk/a/b also matches ac.uk/a/b, essex.ac.uk/a, essex.ac.uk, ...
@@ -139,7 +135,6 @@ def listed(paths):
     place = re.compile(r'(https?://)?[\w.-]+(/[^*]*)?', re.ASCII)
     prefixes = set()
     for path in find_paths(paths):
-        require(os.path.isfile(path), f'{path} is not a file')
         text = pathlib.Path(path).read_text('utf-8-sig', 'replace')
         require('\ufffd' not in text, f'{path} is not UTF-8; use iconv -f ENCODING -t utf-8')
         lines = {line.split('#')[0].strip() for line in text.lower().splitlines()} - {''}
@@ -197,8 +192,6 @@ def benchmarks(paths, normalize):
 
     known = []
     for path in find_paths(paths):
-        require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
-                                      'benchmarks')
         lengths = []
         for place, problem, _ in entries(path):
             require(not isinstance(problem, Exception),

@@ -38,24 +38,16 @@ def open_zst(path):
     without an error; Python 3.14's module raises one. 31 is the window of zstd --long=31, which
     dumps of forums use."""
     zstd = package(path, 'compression.zstd', 'backports.zstd')
-    file = zstd.open(path, options={zstd.DecompressionParameter.window_log_max: 31})
-    return io.BufferedReader(Unpacked(file, zstd.ZstdError))
 
+    class File(zstd.ZstdFile):
+        def readinto(self, buffer):
+            try:
+                return super().readinto(buffer)
+            except zstd.ZstdError as error:         # no OSError, unlike those of gzip
+                raise OSError(str(error)) from None
 
-class Unpacked(io.RawIOBase):
-    """Wrap a file, and raise its errors of the class `error` as an OSError."""
-
-    def __init__(self, file, error):
-        self.file, self.error = file, error
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        try:
-            return self.file.readinto(buffer)
-        except self.error as error:
-            raise OSError(str(error)) from None
+    window = {zstd.DecompressionParameter.window_log_max: 31}
+    return io.BufferedReader(File(path, options=window))
 
 
 # --- encodings ------------------------------------------------------------------------------------
@@ -150,9 +142,9 @@ def value_of(cell):
 
 def rows_of_tsv(path, encoding):
     """Return the rows of a .tsv file. Some programs quote a cell with several lines, as in a .csv
-    file. Other programs never quote, so a quote is an ordinary character. Each line is one row if
-    every line has as many cells as the header, or if the quotes are unbalanced. If both ways of
-    reading are possible and give different rows, raise a ValueError."""
+    file. Other programs never quote, so a quote is an ordinary character. It is one if the quotes
+    are unbalanced, or if only without quoting every row has as many cells as the header. If both
+    ways of reading are possible and give different rows, raise a ValueError."""
     read = lambda quoting: rows_of_csv(lines_of(path, encoding), '\t', quoting)
     # any line fits one column
     kind_of = lambda row: 'full' if isinstance(row, dict) and len(row) > 1 else type(row)
@@ -160,7 +152,7 @@ def rows_of_tsv(path, encoding):
                      for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE))
     if quoted.keys() == lines.keys() == {'full'} and quoted != lines:
         raise ValueError('quotes may enclose several lines or be text: save the table as .jsonl')
-    is_unquoted = lines.keys() == {'full'} or csv.Error in quoted
+    is_unquoted = lines.keys() == {'full'} != quoted.keys() or csv.Error in quoted
     return read(csv.QUOTE_NONE if is_unquoted else csv.QUOTE_MINIMAL)
 
 
@@ -187,7 +179,6 @@ def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
         except csv.Error as error:
             yield csv.Error(f'{DAMAGED} ({error})')
             continue
-        row = [*map(unquoted, row)] if row and quoting == csv.QUOTE_NONE else row
         if row and not names:
             names = [name.strip() for name in row]
             check_names(names)
@@ -197,12 +188,6 @@ def rows_of_csv(lines, delimiter=',', quoting=csv.QUOTE_MINIMAL):
             why = DAMAGED if len(row) != len(names) else 'the header again' * is_header
             cells = [None if cell in NULLS else cell for cell in row]
             yield ValueError(why) if why else dict(zip(names, cells))
-
-
-def unquoted(cell):
-    """Return a cell without the quotes that pandas and Excel put around a cell with a quote."""
-    is_quoted = re.fullmatch('"(?:[^"]|"")*"', cell)
-    return cell[1:-1].replace('""', '"') if is_quoted else cell
 
 
 def records_of_json(lines):

@@ -105,9 +105,6 @@ PERSONAL = {kind: (re.compile(pattern), is_kept) for kind, pattern, is_kept in (
     ('ssn', NUMBER + SSN + NUMBER_END, None),
     ('phone', rf'{NUMBER}(?:{PHONES}){NUMBER_END}{UNIT}', is_amount),
     ('national phone', rf'{NUMBER}{NATIONAL}{NUMBER_END}{UNIT}', is_amount))}
-# Possible phone numbers, which the report only counts: they may be amounts, ISBNs or codes.
-LIKE_PHONE = re.compile(rf'(?<![\w.,])(?!\d{{9}}|(?:19|20)\d\d[{DASH}/])[+(（]?\d'
-                        rf'(?:[()（）]?[{BLANK}{DASH}/]?\d){{8,14}}(?![\w,:])')
 # Most texts contain none of these substrings, and searching them is faster than the patterns.
 KEY_SIGNS = ('AKIA ASIA ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ xox AIza hf_ sk- k_live_ eyJ glpat- '
              'npm_ pypi- -----BEGIN').split()
@@ -120,17 +117,15 @@ LINE = re.compile(r'\n?.+')          # with the \n before it, which NUMBER looks
 
 def hide(text, found, is_code=False):
     """Return a text with personal data replaced by <EMAIL>, <PHONE>, <SSN> or <KEY>. The Counter
-    found, {kind: n}, is updated with these kinds and with possible phone numbers that are kept.
-    is_code: whether the text is a program in R or Python."""
-    before, possible = text, []
+    found, {kind: n}, is updated with these kinds. is_code: whether the text is a program in R or
+    Python."""
+    before = text
 
     def hidden(text, kinds):
         for kind in kinds:
             pattern, is_kept = PERSONAL[kind]
             label = f'<{kind.split()[-1].upper()}>'
             text = pattern.sub(lambda m: m[0] if is_kept and is_kept(m[0]) else label, text)
-        if 'national phone' in kinds:
-            possible.extend(LIKE_PHONE.findall(text))
         return text
 
     if any(sign in text for sign in KEY_SIGNS):
@@ -144,5 +139,4 @@ def hide(text, found, is_code=False):
     for kind in ('key', 'email', 'ssn', 'phone') if text != before else ():
         label = f'<{kind.upper()}>'
         found.update([kind] * (text.count(label) - before.count(label)))
-    found.update(['number like a phone, kept'] * len(possible))
     return text

@@ -10,24 +10,14 @@ Streaming: train.py tokenizes text on the fly, for corpora whose tokens don't fi
     positions = stream.positions()          # for a checkpoint: the position of each process
 
 Each process cycles through its own shards: .jsonl or .jsonl.gz files of {"text": ...} lines, as
-clean.py writes them; {"content": ...} and the other names that prepare.py knows are read, too. The
-first pass yields the same tokens as a bin of the same documents, in the order of the files. They
-are not shuffled, and each source of a mixture is read once, so weights are refused. The tokenizer
-and val.bin are in data_dir; documents of val.bin are skipped, by the hash with which prepare.py
-splits.
+clean.py writes them. The first pass yields the same tokens as a bin of the same documents, in the
+order of the files. They are not shuffled, and each source of a mixture is read once, so weights are
+refused. The tokenizer and val.bin are in data_dir; documents of val.bin are skipped, by the hash
+with which prepare.py splits.
 """
 import glob, gzip, hashlib, itertools, json, os, zlib
 import numpy as np
 from configurator import UserError, find_paths, require
-from files import TEXT_NAMES, record_of, replace_invalid_bytes
-
-
-def text_in(row):
-    """Return the text of a JSON line, or '' if it has none, like prepare.py."""
-    record = record_of(row.decode('utf-8', 'surrogateescape'))
-    found = map(record.get, TEXT_NAMES) if isinstance(record, dict) else ()
-    texts = [text for text in found if isinstance(text, str) and text.strip()]
-    return replace_invalid_bytes(texts[0])[0] or '' if texts else ''
 
 
 class Stream:
@@ -76,16 +66,17 @@ class Stream:
             try:
                 with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
                     for number, data in itertools.islice(enumerate(f), line, None):
-                        text = text_in(data)
-                        if text and not self.is_held_out(text):
+                        text = json.loads(data)['text']
+                        if not self.is_held_out(text):
                             self.position[:2] = shard, number + 1
                             n_empty = 0
                             yield text
-            except (EOFError, OSError, zlib.error) as error:
-                raise UserError(f'{path} cannot be read ({error}); run clean.py again') from None
+            except (EOFError, OSError, zlib.error, ValueError, LookupError, TypeError) as error:
+                raise UserError(f'{path} cannot be read ({error!r:.80}); each line must be '
+                                '{"text": ...}; run clean.py') from None
             shard, line, n_empty = shard + 1, 0, n_empty + 1
-            require(n_empty <= len(self.paths), f'{", ".join(self.paths[:3])}...: no line has a '
-                    '"text", or all are held out')
+            require(n_empty <= len(self.paths), f'{", ".join(self.paths[:3])}... have no '
+                    'text, or all are held out')
 
     def is_held_out(self, text):
         """Return whether prepare.py put a text into validation: its hash is <= held_out_to."""
