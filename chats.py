@@ -228,8 +228,8 @@ def validation_texts(texts, val_fraction):
 
 # --- the job --------------------------------------------------------------------------------------
 RESULTS = r'(train|val)\.jsonl|(meta|report)\.json'
-explicit = dict()       # {setting in a config file or flag: its previous value}
-config = configure(globals(), BOUNDS, explicit)     # config files and flags override the settings
+# Config files and flags override the settings. explicit: {overridden setting: its previous value}
+config = configure(globals(), BOUNDS, explicit := {})
 require(source or explicit.keys() <= {'out_dir', 'overwrite', 'n_examples'}, 'only --n_examples, '
         f'--out_dir and --overwrite work without --source=FILE, not {", ".join(explicit)}')
 out = pathlib.Path(out_dir)

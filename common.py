@@ -29,8 +29,8 @@ def load_model(path, trained_by='train.py', allow_reward_model=False, **changes)
     trained_by: the script to run if path does not exist, named in the error. With 'sft.py', loading
     a base model prints a note. allow_reward_model: accept a reward model, too. changes: overrides
     of the model's config, such as dropout=0.1."""
-    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
-            f'it, or make one: python {trained_by}')
+    require(os.path.exists(path), f'{path} does not exist; give the folder of a run, a file in it '
+            f'or a downloaded Hugging Face folder, or make one: python {trained_by}')
     model = GPT.load(path, **changes)
     run_config = model.saved.get('config', {})
     saved_hash = model.saved.get('tokenizer_hash')
@@ -53,10 +53,10 @@ def is_main_process():
     without torch.distributed's environment variables: each would train a model of its own."""
     rank, n, *address = map(os.environ.get, 'RANK WORLD_SIZE MASTER_ADDR MASTER_PORT'.split())
     has_rendezvous = all((n, *address)) and n.isdecimal() and rank in map(str, range(int(n)))
-    counts = {os.environ.get(name) or '1' for name in PROCESS_COUNTS}
-    require(has_rendezvous or rank is None and counts == {'1'}, f'RANK={rank} WORLD_SIZE={n}: each '
-            'process needs MASTER_ADDR, MASTER_PORT, RANK below WORLD_SIZE; run torchrun on each '
-            'node with srun (docs/training.md); for independent runs, unset SLURM_STEP_NUM_TASKS')
+    found = {name: os.environ[name] for name in ('RANK', *PROCESS_COUNTS) if name in os.environ}
+    require(has_rendezvous or rank is None and {*found.values()} <= {'', '1'}, f'{found} is set: '
+            'each process needs MASTER_ADDR, MASTER_PORT, RANK below WORLD_SIZE; run torchrun on '
+            'each node with srun (docs/training.md); for independent runs, unset these variables')
     return rank in (None, '0')
 
 
@@ -101,8 +101,8 @@ def resume_or_start(config, explicit, fixed, not_restored=''):
     init_from=auto resumes the run in out_dir. If there is none, it starts from the init_from that
     auto has replaced: that of a config file, or the default. On resume, settings are restored from
     the checkpoint, except those in `explicit`, which config files and flags have set, and those in
-    `not_restored`, which enable code execution: pass them every time. Settings in `fixed` cannot
-    change."""
+    `not_restored`, such as settings that enable code execution: pass them every time. Settings in
+    `fixed` cannot change."""
     out, source = pathlib.Path(config['out_dir']), config['init_from']
     # Without files.py (in a copy of a trainer), nothing prevents two runs in one out_dir.
     if is_main_process() and importlib.util.find_spec('files'):
@@ -140,6 +140,8 @@ def resume_or_start(config, explicit, fixed, not_restored=''):
             require(name not in fixed.split(),
                     f'{name} cannot change on resume (this run uses {saved[name]!r})')
             changed.append(f'{name.replace("_hash", " edited:")} {saved[name]} -> {config[name]}')
+    require(state['step'] <= (config['max_steps'] or state['step']), f'{source} is at step '
+            f'{state["step"]}, beyond max_steps={config["max_steps"]}; set a larger --max_steps')
     return source, state, sorted(changed)
 
 

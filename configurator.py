@@ -13,7 +13,7 @@ modules need no prefix.
 
     find_paths('out/a, out/b*')         # ['out/a', 'out/b1', 'out/b2']: comma-separated, with globs
 """
-import ast, atexit, contextlib, difflib, glob, os, pathlib, re, sys, time, traceback, typing
+import ast, atexit, contextlib, difflib, glob, os, re, runpy, sys, tempfile, time, traceback, typing
 
 
 # callbacks that run when the script exits, also after an error: at_exit.callback(function)
@@ -30,37 +30,46 @@ def require(condition, message):
         raise UserError(message)
 
 
-def configure(script, bounds=(), explicit=None):
+def configure(script, bounds=(), explicit=None, preset='defaults'):
     """Apply the command line to the settings in `script`, the globals() of a script. Return
-    {setting: value}, plus 'preset', the name of the last config file. bounds: {setting: (minimum,
-    maximum)}; any other number must be at least 0. explicit: a dict that is filled with {setting:
-    previous value} for each setting that a config file or flag sets. A value that is set again
-    leaves the previous value."""
+    {setting: value}, plus 'preset', the name of the last config file (preset without one). bounds:
+    {setting: (minimum, maximum)}; any other number must be at least 0. explicit: a dict that is
+    filled with {setting: previous value} for each setting that a config file or flag sets. A value
+    that is set again leaves the previous value."""
     sys.excepthook = report_error       # because scripts have no main() with a try statement
     atexit.register(at_exit.close)
     sys.stdout.reconfigure(errors='replace')        # print ? if it can't encode a character
+    source = open(script['__file__'], encoding='utf-8').read().split('configure(globals')[0]
+    lines = dict(re.findall(r'^([a-z]\w*)((?:: .+?)? = .+)', source, re.M))    # {setting: rest}
     if {'-h', '--help'} & {*sys.argv}:
-        source = pathlib.Path(script['__file__']).read_text('utf-8').split('configure(globals')[0]
-        print(script['__doc__'], *re.findall(r'^[a-z]\w*(?:: .+?)? = .+', source, re.M), sep='\n')
+        print(script['__doc__'], *map(''.join, lines.items()), sep='\n')
         sys.exit()
     explicit = {} if explicit is None else explicit
-    config = {name: value for name, value in script.items()
-              if name.islower() and name[0] != '_' and value is not explicit
-              and isinstance(value, int | float | str | tuple | dict | None)}
+    config = {name: script[name] for name in lines if name in script}
     for argument in sys.argv[1:]:
         if argument.startswith('--'):
             name, equals, text = argument[2:].partition('=')
             prefix, new = '--', {name: text if equals else True}    # --overwrite means True
         else:
-            prefix, new = f'{argument}: ', settings_in(argument, config)
+            prefix, new, preset = f'{argument}: ', settings_in(argument, config), argument
         for name, value in new.items():
-            [closest] = difflib.get_close_matches(name.lower(), config, 1) or ['none, see --help']
-            require(name in config, f'{prefix}{name}: no setting has this name; closest: {closest}')
+            require(name in config, f'{prefix}{name}: no setting has this name; closest: '
+                    f'{closest_settings(name.lower(), config, lines)}; see --help')
             old, config[name] = config[name], convert(script, bounds, prefix, name, value)
             explicit[name] = explicit.get(name, old) if config[name] == old else old
     script.update(config)
-    files = [os.path.basename(argument) for argument in sys.argv[1:] if argument[:2] != '--']
-    return {**config, 'preset': ['defaults', *files][-1]}
+    return {**config, 'preset': os.path.basename(preset)}
+
+
+def closest_settings(name, names, rest):
+    """Return up to three settings that an unknown name may mean: lerning_rate is a misspelled
+    learning_rate, lr has its initials, and for num_epochs the line of max_steps has the word epochs
+    in its comment. The longest word of the name counts, and five letters of it, so that accumulate
+    finds accumulation. rest: {setting: the rest of its line}."""
+    word = ' ' + max(re.split('[_-]', name), key=len)[:5]
+    near = difflib.get_close_matches(name, names, 1)
+    near += [k for k in names if word in f' {k}{rest[k]}' or re.sub('_?(.)[^_]*', r'\1', k) == name]
+    return ', '.join([*dict.fromkeys(near)][:3]) or 'none'
 
 
 def settings_in(path, config):
@@ -68,9 +77,7 @@ def settings_in(path, config):
     file defines or imports. One with the name of a setting is returned, so convert() rejects it."""
     require(path.endswith('.py') and os.path.isfile(path),
             f'{path} is not a config file; a flag looks like --name=value')
-    names = {'__file__': path}
-    exec(compile(pathlib.Path(path).read_bytes(), path, 'exec'), names)
-    return {name: value for name, value in names.items()
+    return {name: value for name, value in runpy.run_path(path).items()
             if name[0] != '_' and (name in config or not hasattr(value, '__name__'))}
 
 
@@ -80,9 +87,8 @@ def convert(script, bounds, prefix, name, given):
     config file. prefix: the start of an error message, '--' or 'my.py: '."""
     annotations = sys.modules[script['__name__']].__annotations__
     types = typing.get_args(annotations.get(name)) or [type(script[name])]
-    value = os.fspath(given) if isinstance(given, os.PathLike) else given
-    # a NumPy scalar or array
-    value = value.tolist() if isinstance(getattr(value, 'shape', None), tuple) else value
+    # a path, or a number of NumPy, which has a shape
+    value = str(given) if isinstance(given, os.PathLike) or hasattr(given, 'shape') else given
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
@@ -123,12 +129,10 @@ def find_paths(text, inside=''):
 def require_writable(path):
     """Raise UserError if a file can't be written. Scripts call this before their work begins. It
     creates the file's folder."""
-    is_new = not os.path.exists(path)       # an empty file of the user, or /dev/null, must stay
-    try:
-        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-        open(path, 'ab').close()
-        if is_new:
-            os.unlink(path)
+    folder = os.path.dirname(path) or '.'
+    try:        # a new file isn't left behind, and one that exists, such as /dev/null, stays
+        os.makedirs(folder, exist_ok=True)
+        (open(path, 'ab') if os.path.exists(path) else tempfile.TemporaryFile(dir=folder)).close()
     except OSError as error:
         raise UserError(f"can't write to {path}: {error.strerror}; choose another --out") from None
 
@@ -139,14 +143,13 @@ def report_error(error_type, error, trace):
     sys.stderr = sys.__stderr__     # torch.distributed replaces and buffers it
     if os.environ.get('RANK', '0') != '0':
         time.sleep(3)               # rank 0 may report the same error and end this process first
-    # UserError by name, because model.py and tokenizer.py define their own to be standalone. A
-    # SyntaxError is in a file of the user, such as 'invalid syntax (my_config.py, line 3)'.
-    is_user_error = error_type.__name__ == 'UserError' or issubclass(error_type, SyntaxError)
     if issubclass(error_type, ImportError) and re.match(r'extras\b', error.name or ''):
         # A file of extras/ is missing, or older than the script. The error may name only its
-        # folder, so the message also shows the import statement.
-        line = traceback.extract_tb(trace)[-1].line             # from extras.training import muon
-        is_user_error, error = True, f'{error}; copy extras/, needed by: {line}'
+        # folder, so the message also shows the import statement: from extras.training import muon
+        error = UserError(f'{error}; copy extras/, used by: {traceback.extract_tb(trace)[-1].line}')
+    # UserError by name, because model.py and tokenizer.py define their own to be standalone. A
+    # SyntaxError is in a file of the user, such as 'invalid syntax (my_config.py, line 3)'.
+    is_user_error = type(error).__name__ == 'UserError' or isinstance(error, SyntaxError)
     if is_user_error:
         print('error:', *str(error).split(), file=sys.stderr)   # on one line
     else:

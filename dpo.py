@@ -42,7 +42,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/sft'           # resume, a folder or .pt file; auto: resume if possible, else this
+init_from = 'out/sft'           # resume, a model (folder, .pt); auto: resume if possible, else this
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from chats.py --source=FILE
 out_dir = 'out/dpo'             # folder for checkpoints, metrics and samples
 overwrite = False               # True: delete the run in out_dir
@@ -169,8 +169,9 @@ config = configure(globals(), BOUNDS, explicit := {})
 config |= {'stage': 'dpo', 'steps': 0}      # with a stage, eval.py uses chat templates
 
 # --- a new or resumed run, its model, and the device ----------------------------------------------
-source, state, changed = resume_or_start(config, explicit,
-                                         fixed='loss_type beta gamma batch_size seed')
+# A new number of epochs also replaces the max_steps of the checkpoint, which would override it.
+source, state, changed = resume_or_start(
+    config, explicit, 'loss_type beta gamma batch_size seed', 'max_steps' * ('epochs' in explicit))
 globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
 for name, loss_types in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',

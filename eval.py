@@ -35,7 +35,7 @@ from common import folder_of, init_device, is_main_process, load_model
 from model import GPT
 
 # --- settings -------------------------------------------------------------------------------------
-ckpt = 'out/base'               # checkpoint: a folder or a .pt file; several: A,B or A/*.pt
+ckpt = 'out/base'               # checkpoint, a model: a folder or .pt file; several: A,B or A/*.pt
 tasks = 'loss'                  # names from the list above, separated by commas
 data_dir = ''                   # prepare.py's output, for the loss; A,B; '' = the base model's data
 data = ''                       # questions: a .jsonl or .jsonl.gz file; for several tasks: A,B
@@ -110,16 +110,12 @@ def pass_at_k(n, c, k):
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def mean(numbers):
-    return sum(numbers) / len(numbers)
-
-
 def interval(scores):
     """Return the 95% confidence interval of a pass rate. scores: for each problem the fraction of
     its answers that pass, 0 to 1.
     interval([1] * 8 + [0] * 2) -> [0.49, 0.94]: ten problems say little. If half of 200 problems
     pass, it is [0.43, 0.57], and for 800 [0.47, 0.53]: four times the problems halve the width."""
-    p = mean(scores)
+    p = sum(scores) / len(scores)
     # Wilson 1927: 95% of the time, the measured rate p is within 1.96 standard errors of the true
     # rate q. So the interval is all q with |p - q| <= 1.96 sqrt(q (1 - q) / n). Its bounds solve
     # (p - q)^2 = w q (1 - q) with w = 1.96^2 / n. Ten of ten problems give [0.72, 1]; the standard
@@ -175,7 +171,7 @@ require(is_main_process(), 'eval.py is a single process: run it with python, not
 TASKS = 'loss', 'problems', 'humaneval', 'mbpp', 'gsm8k', 'own'
 all_tasks = [*dict.fromkeys(tasks.split(','))]            # without duplicates
 generation_tasks = [task for task in all_tasks if task != 'loss']
-require(generation_tasks or not data, f'--data={data} needs a task with questions, not {tasks=}')
+require(generation_tasks or num_samples == 1 and not data, '--data and --num_samples need --tasks')
 require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for '
         'multiple choice and IFEval use lm_eval, see docs/measuring.md')
 require(re.fullmatch('[1-9][0-9]*(,[1-9][0-9]*)*', k),

@@ -239,8 +239,7 @@ class GPT(nn.Module):
         """Return log p, (m,), of the m targets that are not IGNORE, in order, at a temperature.
         The token ids in `suppress` get p = 0."""
         logits = self.predict(self.backbone(idx)[targets != IGNORE])[0] / temperature  # (m, V)
-        if suppress:
-            logits[:, [*suppress]] = -math.inf
+        logits[:, [*suppress]] = -math.inf
         return -F.cross_entropy(logits, targets[targets != IGNORE], reduction='none')
 
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(),

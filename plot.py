@@ -51,11 +51,6 @@ COLUMNS, WIDTH, HEIGHT = 4, 14, 3.2             # panels per row; inches per row
 
 
 # --- read metrics.jsonl ---------------------------------------------------------------------------
-def read_text(path):
-    """Return the text of a file, or '' if there is none."""
-    return path.read_text('utf-8', 'replace') if path.is_file() else ''
-
-
 def read_rows(path):
     """Return the rows of metrics.jsonl, sorted by step, without those that were replaced on resume.
 
@@ -65,7 +60,7 @@ def read_rows(path):
     replaces the first one. Where the step decreases, the run was resumed, so the rows of later
     steps are dropped: of the steps 10 20 30 20 40, the rows 10 20' 40 remain."""
     kept, newest = {}, 0        # kept: {(step, is_evaluation): row}
-    for line in read_text(path).splitlines():
+    for line in path.read_text('utf-8', 'replace').splitlines():
         try:
             row = json.loads(line)
         except ValueError:      # the line is being written, or was when the run was killed
@@ -139,21 +134,19 @@ require_writable(out)
 
 # --- read the runs and print their failures -------------------------------------------------------
 all_runs = []                       # a dict for each run
+runs = runs.replace('/metrics.jsonl', '')       # a run's folder, given the file in it
 for log in dict.fromkeys(map(pathlib.Path, find_paths(runs, '/metrics.jsonl'))):
     require(log.exists(), f"{log} is missing; --runs='out/*' shows all runs in out; for a first "
             'one, run: python clean.py && python prepare.py && python train.py')
     folder, rows = log.parent, read_rows(log)
-    if not rows:
-        print(f'{folder}: no step has been logged yet')
-        continue
-    config = json.loads(read_text(folder / 'config.json') or '{}')
+    require(rows, f'{log} has no step to draw yet')
+    [config] = [json.loads(file.read_bytes()) for file in folder.glob('config.json')] or [{}]
     stage = config.get('stage', 'base')
     # sft.py and dpo.py write `steps`, because with epochs their max_steps is 0
     end = config.get('steps') or config.get('max_steps') or rows[-1]['step']
     all_runs.append({'title': f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})',
                      'stage': stage, 'config': config, 'rows': rows, 'end': end,
                      'color': f'C{len(all_runs)}'})
-require(all_runs, f'{runs} has no step to draw yet')
 parts = []                          # (headline, panels, runs)
 for stage in dict.fromkeys(run['stage'] for run in all_runs):
     group = [run for run in all_runs if run['stage'] == stage]

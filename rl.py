@@ -44,7 +44,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import GPT, IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/sft'           # resume, a folder or .pt file; auto: resume if possible, else this
+init_from = 'out/sft'           # resume, a model (folder, .pt); auto: resume if possible, else this
 out_dir = 'out/rl'              # folder for checkpoints, metrics and samples
 overwrite = False               # True: delete the run in out_dir
 reward = ''                     # FILE.py as above, problems, FILE.jsonl or FOLDER
@@ -53,8 +53,8 @@ learning_rate = 2e-4            # peak; above 100 million parameters, 1e-6 to 1e
 max_steps = 100                 # batches of answers to sample and train on
 # answers
 batch_size = 32                 # prompts per step, over all devices
-num_samples = 8                 # answers per prompt
-max_new_tokens = 64             # maximum tokens per answer
+num_samples = 8                 # answers per prompt: the generations, or rollouts, of a group
+max_new_tokens = 64             # maximum length of an answer, the completion, in tokens
 temperature = 1.0               # divides the logits, both when sampling and when training
 # optimization
 optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest

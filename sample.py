@@ -38,16 +38,16 @@ with contextlib.suppress(ImportError):      # Windows has none
     import readline     # noqa: F401        allows long input lines
 
 # --- settings -------------------------------------------------------------------------------------
-ckpt = 'out/base'           # a run's folder, a .pt file in it, or a Hugging Face folder
+ckpt = 'out/base'           # the model: a run's folder, a .pt file in it, or a Hugging Face folder
 prompt = ''                 # text to continue; @FILE = read a file; '' = start a new document
 chat = False                # True: the prompt is a message; without a prompt, type messages
 system = ''                 # system message of the chat
 num_samples = 1             # number of answers to the prompt
-max_new_tokens = 200        # maximum number of tokens of an answer
+max_new_tokens = 200        # maximum length of an answer, in tokens
 temperature = 0.8           # 0 = greedy; higher is more varied
 top_k = 50                  # sample from the k most probable tokens; 0 = off
 top_p = 1.0                 # sample from the fewest tokens whose probabilities sum to p; 1 = off
-stop_at = ''                # stop before this text; function = before the next unindented line
+stop_at = ''                # stop before this text; \n = newline; function = next unindented line
 seed = 1337                 # random seed of sampling
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest available device
@@ -104,6 +104,7 @@ if random_init:
     model = GPT(model.config)
 _, device, *_ = init_device(device, dtype)          # 'auto' becomes 'cuda:0'
 model = model.to(device, getattr(torch, dtype)).eval()
+stop_at = stop_at.replace(r'\n', '\n')           # the shell passes the \ and n of '\n'
 # function: stop before a line that begins in column 0, but not with a bracket or a comment
 stop_pattern = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else re.escape(stop_at)
 

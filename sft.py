@@ -29,7 +29,7 @@ from common import load_model, init_device, resume_or_start, init_out_dir
 from model import IGNORE
 
 # --- settings -------------------------------------------------------------------------------------
-init_from = 'out/base'          # resume, a folder or .pt file; auto: resume if possible, else this
+init_from = 'out/base'          # resume, a model (folder, .pt); auto: resume if possible, else this
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from chats.py
 out_dir = 'out/sft'             # folder for checkpoints, metrics and samples
 overwrite = False               # True: delete the run in out_dir
@@ -38,7 +38,7 @@ batch_size = 32                 # conversations per step, over all devices
 learning_rate = 3e-4            # peak; above 100 million parameters, 1e-5 to 5e-5
 # optimization
 max_steps = 0                   # optimizer updates; 0 = computed from epochs
-block_size = 0                  # maximum tokens; longer conversations lose old turns; 0 = context
+block_size = 0                  # maximum length, tokens; longer chats lose old turns; 0 = context
 micro_batch_size = 0            # maximum conversations per device and forward pass; 0 = all
 warmup_steps: int | float = 0.03  # steps of linear warmup; below 1: a fraction of max_steps
 grad_clip = 1.0                 # maximum norm of the gradient; 0 = no clipping
@@ -121,8 +121,10 @@ config = configure(globals(), BOUNDS, explicit := {})
 config |= {'stage': 'sft', 'steps': 0}      # with a stage, eval.py uses chat templates
 
 # --- a new or resumed run, its model, and the device ----------------------------------------------
+# A new number of epochs also replaces the max_steps of the checkpoint, which would override it.
 source, state, changed = resume_or_start(
-    config, explicit, fixed='lora optimizer batch_size block_size replay seed')
+    config, explicit, fixed='lora optimizer batch_size block_size replay seed',
+    not_restored='max_steps' if 'epochs' in explicit else '')
 globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
 model, tokenizer = load_model(source, dropout=dropout)

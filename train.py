@@ -26,7 +26,7 @@ from tokenizer import Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 data_dir = 'data/quickstart'    # folder that prepare.py wrote
 out_dir = 'out/base'            # folder for checkpoints, logs and samples
-init_from = 'scratch'           # scratch, resume, a folder or .pt file; auto: resume if possible
+init_from = 'scratch'           # scratch, resume, a model (folder, .pt); auto: resume if possible
 overwrite = False               # True: delete the run in out_dir
 # model (GPTConfig in model.py)
 n_layer = 6                     # transformer blocks
@@ -40,9 +40,9 @@ vocab_multiple = 1              # pad the vocabulary to a multiple of this; 64 i
 tie_embeddings = True           # embedding and head share one matrix
 dropout = 0.0                   # 0.1 to 0.2 if the data are repeated many times
 # optimization
-max_steps = 1000                # optimizer updates
+max_steps = 1000                # optimizer updates; the start of a run prints the epochs
 batch_size = 32                 # sequences per step, over all devices and micro-batches
-micro_batch_size = 0            # maximum sequences per device and forward pass; 0 = all
+micro_batch_size = 0            # sequences at once per device; accumulates the rest; 0 = all
 learning_rate = 1e-3            # peak; lower for larger models
 embedding_lr = 1.0              # learning-rate multiplier for the embedding (and the tied head)
 min_lr: float | None = None     # learning rate at the end; None = learning_rate / 10
@@ -377,6 +377,8 @@ log_text('\n'.join([' '.join(sys.argv), *changed, f'from {source}, step {step}: 
 log_text(f'parameters: {n_params:,}, {n_block:,} per block, ln(vocab_size): {math.log(V):.4f}, '
          f'tokens: {meta["tokens"]["train"]:,}, epochs: {epochs:.2f}\nprocesses: {world} '
          f'({device}, {dtype}), micro-batches: {len(my_rows)} x {micro_batch_size}')
+if warmup_steps > max_steps:
+    log_text(f'note: {warmup_steps=} is above {max_steps=}: no step has the full learning rate')
 if mixture:
     log_text(mixture.described(meta['sources'], max_steps * batch_size, T))
 peak_flops = None       # FLOP/s of the GPU, to compute mfu: model FLOPs utilization
@@ -419,6 +421,9 @@ while step < max_steps and not stopping:
         scaler.scale(mean_loss * fraction * world).backward()
         loss += mean_loss.detach() * fraction
 
+    # The module is part of the model, but forward() doesn't use it.
+    if step == 0 and (unused := [name for name, p in model.named_parameters() if p.grad is None]):
+        log_text(f'note: no gradient reaches {", ".join(unused)}, so it is not trained')
     # The step's loss is a sum over processes. The gradient norm is equal in all processes. A signal
     # to one process stops all processes.
     scaler.unscale_(opt)                # does nothing unless dtype is float16
@@ -453,7 +458,6 @@ while step < max_steps and not stopping:
 
 script = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
 # a stream can only be resumed with the same number of processes
-launcher = f'torchrun --nproc_per_node={world}' if world > 1 else 'python'
 log_text(f'done, best val_loss {best_val:.4f}; next: python {script} --ckpt={shlex.quote(out_dir)}'
-         if step >= max_steps else f'stopped at step {step}; resume: {launcher} train.py '
-         f'--out_dir={shlex.quote(out_dir)} --init_from=resume')
+         if step >= max_steps else f'stopped at step {step}; to resume, repeat the command with '
+         '--init_from=resume at its end')

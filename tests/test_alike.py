@@ -182,6 +182,9 @@ def test_settings_come_from_the_checkpoint_unless_they_are_typed_and_each_change
     assert len(told('preset.py', '--max_steps=14', trainer.given('moved'))) == 3
     assert series(out, 'step')[-1] == 14
     assert state(out)['config']['learning_rate'] == 0.5
+    if trainer.name in ('sft', 'dpo'):          # else the max_steps of the run would make it useless
+        assert told('--epochs=1.1', trainer.given('moved')) == ['epochs', 'max_steps']
+        assert series(out, 'step')[-1] > 14
 
 
 OTHER = {'train': '--optimizer=muon --document_mask=True --batch_size=2 --seed=5 --block_size=16',
@@ -201,6 +204,7 @@ def test_another_run_is_not_resumed_as_this_one(trainer, done, out):
     for flag in OTHER[trainer.name].split():
         mistake(trainer.goes_on(done, '--max_steps=14', flag),
                 f'{flag[2:].partition("=")[0]} cannot change on resume (this run uses ')
+    mistake(trainer.goes_on(done, '--max_steps=11'), f'{done} & at step 12, beyond max_steps=11')
     for file in READ[trainer.name].split():
         other = shutil.copytree(trainer.data, f'other {file}')
         text = pathlib.Path(other, file).read_bytes().replace(b' and ', b' or ', 1)

@@ -17,7 +17,7 @@ import json
 from typing import Literal
 from configurator import UserError, configure
 
-steps = 10                  # optimizer steps
+steps = 10                  # optimizer steps, not epochs
 rate = 0.5                  # >= 11: [0, 9**9**9], open(x)
 name = 'base'               # what # the run is called
 flag = False
@@ -28,11 +28,11 @@ note: str | None = None
 warmup: int | float = 0.1
 kind: Literal['none', 'big'] = 'none'
 sweep = ()
+page_rows = 1
 sources = {'a': 1.0}        # weights
 _hidden = 1
 BOUNDS = {'steps': (1, 100)}
-explicit = {}
-config = configure(globals(), BOUNDS, explicit)
+config = configure(globals(), BOUNDS, explicit := {})
 later = 3                   # derived
 assert all(globals()[key] == value for key, value in config.items() if key != 'preset')
 print('RESULT ' + json.dumps({**config, 'typed': sorted(explicit)}))
@@ -187,7 +187,13 @@ FLAGS = '''--step=3 => --step: no setting has this name; closest: steps
 --flag yes => yes is not a config file & --name=value
 --flag=yes => --flag='yes' must be bool
 --flags => --flags: no setting & flag
---z_loss=1 => --z_loss: no setting & closest: none
+--z_loss=1 => --z_loss: no setting & closest: none; see --help
+--pr=1 => closest: page_rows;
+--num_epochs=1 => closest: steps;
+--epoch=1 => closest: steps;
+--use_clock => closest: seed;
+--sam=a => closest: sample_prompt;
+--a(b=1 => --a(b: no setting & closest: none
 --seed=1.5 => --seed='1.5' must be int or NoneType
 --kind=bigg => 'bigg' must be none or big
 --sources={[1]:2} => must be dict
@@ -236,7 +242,7 @@ def test_help_prints_the_settings_with_their_comments_and_types(play):
     said = ok(play('--steps=3 --help'))
     assert said.startswith('A throw-away script.\n\nIt says what it was told.')
     assert '''
-steps = 10                  # optimizer steps
+steps = 10                  # optimizer steps, not epochs
 rate = 0.5                  # >= 11: [0, 9**9**9], open(x)
 name = 'base'               # what # the run is called
 flag = False
@@ -250,7 +256,7 @@ seed: int | None = None     # None = the clock
 # What the user can put right, in one line; a bug or the machine, whose traceback stays.
 MISTAKES = '''
 raise UserError("two\\nlines") => two lines
-import extras.training.muon => copy extras/, needed by
+import extras.training.muon => copy extras/, used by
 exec("x = = 1") => invalid syntax
 import model => no even number'''
 BUGS = '''
@@ -269,7 +275,7 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
     Path('extras/training').mkdir(parents=True)          # the file alone is missing; then there is one
     for _ in range(2):
         for line in 'from extras.training.muon import Muon', 'from extras.training import muon':
-            one_line(play(body=line), f'muon & copy extras/, needed by: {line}')
+            one_line(play(body=line), f'muon & copy extras/, used by: {line}')
         fill({'extras/__init__.py': '', 'extras/training/__init__.py': ''})
     fill({'extras/training/muon.py': ''})               # an older one, without the name
     one_line(play(body=line.replace('import muon', 'import sgd')), 'sgd & copy extras/')

@@ -24,7 +24,7 @@ from extras.tasks import answers, compare, rescore as rescored
 from extras.tasks.problems import problems
 from model import GPT, sample
 
-pass_at_k, interval, _ = lift('eval.py', 'pass_at_k', 'interval', 'mean')
+pass_at_k, interval = lift('eval.py', 'pass_at_k', 'interval')
 
 
 def evaluate(out, *flags, **how):
@@ -350,7 +350,8 @@ REFUSED = """
 --k=1,0 => --k=1,0 must be
 --out=scores => must end with .json
 --tasks=own --data=samples.jsonl --out=eval.json => would replace a file
---data=samples.jsonl => --data=samples.jsonl needs a task with questions, not tasks='loss'
+--data=samples.jsonl => --data and --num_samples need --tasks
+--num_samples=8 => --data and --num_samples need --tasks
 """
 REFUSED_BY_RESCORE = """
 --tasks=own --data=own.jsonl --completions=gone.jsonl => gone.jsonl & each line must be a JSON object & No such file
@@ -377,6 +378,6 @@ def test_mistakes_are_one_sentence():
     each_is_a_mistake(REFUSED, 'eval.py --ckpt=.')
     # each of several processes would write the same files
     second = {'RANK': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '29500'}
-    for env, words in (second, 'single process'), ({'SLURM_STEP_NUM_TASKS': '2'}, 'independent runs, unset SLURM'):
+    for env, words in (second, 'single process'), ({'SLURM_STEP_NUM_TASKS': '2'}, 'independent runs, unset'):
         mistake(run('eval.py --ckpt=.', env=env), words)
     each_is_a_mistake(REFUSED_BY_RESCORE, 'extras.tasks.rescore')

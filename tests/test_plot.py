@@ -87,18 +87,18 @@ MISSING = """
 
 
 def test_a_pattern_means_the_runs_in_it_and_what_is_missing_is_one_sentence():
-    """No run is drawn twice, and one without a complete line is left out."""
+    """No run is drawn twice, and one without a complete line is named. A run is its folder or its log."""
     for name in 'a', 'b', 'c d':
         home(f'out/{name}', history(20))
-    home('out/early', [])
-    printed = run('plot.py --runs=out/b, out/*', before=NO_PICTURE).stdout
+    printed = run('plot.py --runs=out/b/metrics.jsonl, out/*', before=NO_PICTURE).stdout
     assert re.findall(r'^out/(.+) \(base', printed, re.M) == ['b', 'a', 'c d']
+    home('out/early', [])
     each_is_a_mistake(MISSING, 'plot.py', before=NO_PICTURE)
 
 
 def test_of_a_resumed_run_only_what_led_to_its_end_counts():
     """It was killed after step 40, went on from 20, and half a row of it was written."""
-    read_rows, _ = lift('plot.py', 'read_rows', 'read_text')
+    read_rows = lift('plot.py', 'read_rows')
     steps = 10, 20, 30, 40, 30, 50
     path = home('a', [{'step': step, 'loss': i} for i, step in enumerate(steps)])
     with open(path, 'a') as f:

@@ -100,6 +100,10 @@ def test_temperature_0_writes_the_most_probable_tokens_also_past_the_context(bab
     stop = expected[21:26]
     result = sample(babbler, '', flags, f'--stop_at={stop}')
     assert texts_of(result) == [content + expected.partition(stop)[0]]
+    # a shell passes \\n as it was typed
+    lines = sample(babbler, '', '--prompt=a --temperature=2 --max_new_tokens=99 --seed=3')
+    stopped = sample(babbler, '', r'--prompt=a --temperature=2 --max_new_tokens=99 --seed=3 --stop_at=\n')
+    assert '\n' in texts_of(lines)[0] and texts_of(stopped) == [texts_of(lines)[0].partition('\n')[0]]
 
 
 def test_samples_are_as_many_as_asked_and_follow_from_the_seed(babbler):

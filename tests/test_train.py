@@ -113,6 +113,7 @@ def test_data_that_cannot_serve_are_one_sentence(base, numbers):
         mistake(begin(), f'data has no  & {gone} & clean.py & prepare.py --out_dir=NEW')
         (data / 'meta.pkl').rename(data / gone)
     write('text/a.jsonl', [{'text': 'Is it so?'}])
+    mistake(begin('--streaming=gone/*.jsonl'), 'streaming=gone/*.jsonl has 0 shards')
     mistake(begin('--streaming=text/a.jsonl'), 'all are held out')
 
 
@@ -273,6 +274,25 @@ def test_weight_decay_acts_on_matrices_only_and_the_embedding_has_its_own_rate_a
         wanted = {name: p * (1 - 9 * rate_of(name)) for name, p in earlier.items()}
         torch.testing.assert_close(after, wanted, rtol=1e-6, atol=0)
         assert 'head.weight' in after
+
+
+UNUSED = """
+import model, torch
+real = model.GPT.__init__
+def init(self, config):
+    real(self, config)
+    self.extra = torch.nn.Linear(2, 2)
+model.GPT.__init__ = init"""
+
+
+def test_a_weight_that_forward_does_not_use_and_a_warmup_beyond_the_last_step_are_named(numbers):
+    """With several processes, DDP refuses such a weight."""
+    flags = '--max_steps=2 --eval_interval=2 --save_interval=2'
+    printed = ok(train(numbers, 'out', flags, before=UNUSED))
+    assert printed.count('note: no gradient reaches extra.weight, extra.bias, so') == 1
+    # TINY warms up for 4 steps
+    assert printed.count('note: warmup_steps=4 is above max_steps=2') == 1
+    assert 'note:' not in ok(train(numbers, 'used', flags, '--warmup_steps=2'))
 
 
 # --- accidents ------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class Stream:
                 'source once: leave --streaming out, or clean and prepare without weights')
         paths = sorted({path for pattern in find_paths(streaming)         # files and folders
                         for path in [pattern, *glob.glob(f'{glob.escape(pattern)}/*')]
-                        if path.endswith(('.jsonl', '.jsonl.gz'))})
+                        if path.endswith(('.jsonl', '.jsonl.gz')) and os.path.exists(path)})
         require(len(paths) >= world, f'streaming={streaming} has {len(paths)} shards (.jsonl, '
                 f'.jsonl.gz), and each process needs one ({world} in all); clean.py makes them')
         # the names and sizes of all shards identify the data of a run
