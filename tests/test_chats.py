@@ -7,12 +7,9 @@ import json
 import os
 import re
 import shlex
-import shutil
-import signal
 from pathlib import Path
 
-from accidents import killed_after
-from conftest import (ROOT, contents, each_is_a_mistake, each_line, fill, mistake, numbered, ok, read_json,
+from conftest import (ROOT, each_is_a_mistake, each_line, fill, mistake, ok, read_json,
                       read_rows, run, shared, table, with_each, write)
 from test_streaming import say
 
@@ -875,26 +872,6 @@ def test_answers_to_one_question_are_on_one_side_in_every_run():
 
 
 # --- results and mistakes -------------------------------------------------------------------------
-def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none():
-    rows = numbered('{"prompt": "what about N", "completion": "a"}', 60)
-    of_rows(rows[:30])
-    before = shutil.copytree('out', 'before')
-    of_rows(rows)
-    old, new = contents(before), contents('out')
-    for n in range(1, 9):
-        shutil.rmtree('out')
-        shutil.copytree(before, 'out')
-        killed = run('chats.py --source=x.jsonl --out_dir=out --overwrite=True', before=killed_after('rename', n))
-        assert killed.returncode == -signal.SIGKILL
-        left = {path.name: path.read_bytes() for path in Path('out').iterdir() if path.is_file()}
-        assert left == new if n == 8 else 'meta.json' not in left
-        if {'train.jsonl', 'val.jsonl'} <= left.keys():
-            assert any(all(left[name] == some[name] for name in ('train.jsonl', 'val.jsonl'))
-                       for some in (old, new))
-        of_rows(rows)
-        assert contents('out') == new != old
-
-
 MISTAKES = """
 --source=nowhere => nowhere does not exist
 --source=one.jsonl,nowhere => nowhere does not exist

@@ -257,29 +257,6 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(b
     assert results() == results(done)
 
 
-def test_at_each_moment_old_results_are_there_or_new_ones_or_none_and_the_command_goes_on(
-        begin, done):
-    """A copy of the folder before each name changes is what a kill leaves there. meta.json says
-    that all is there."""
-    shutil.copytree(done, 'out')
-    copy = before('rename', """
-        import multiprocessing, shutil
-        if multiprocessing.parent_process() is None:
-            n = spoiled.calls = getattr(spoiled, 'calls', -1) + 1
-            shutil.copytree('out', f'{n:02}')""")
-    ok(begin('--min_words=1', before=copy))
-    shutil.copytree('out', '99')
-    moments = []
-    for n, folder in enumerate(sorted(Path().glob('[0-9]*'))):
-        if (folder / 'meta.json').exists():
-            moments.append(read_json(folder / 'meta.json')['config']['min_words'])
-            assert {*results(folder, folder.name == '99')} == {*results(done)}
-        if n % 3 == 0:
-            ok(begin(f'--out_dir={folder} --min_words=1'))
-            assert results(folder) == results()
-    assert {*moments} == {20, 1} and moments == sorted(moments, reverse=True)
-
-
 def test_shards_are_known_by_their_settings_files_and_programs(monkeypatch):
     """What was cleaned otherwise is never used."""
     text, words, used, ours, other = (write_records(name, []) for name in

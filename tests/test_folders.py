@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from accidents import before
 from conftest import PAID, each_line, fill, make_pairs, mistake, numbered, ok, read_json, refused, run
 from conftest import shared_fixture, table, with_each, write
 
-from files import clear, find_files
+from files import WORK, clear, find_files
 
 STEPS = '--max_steps=2 --batch_size=4 --warmup_steps=0 --device=cpu'
 TRAINERS = ['train.py', 'sft.py', 'dpo.py', 'rl.py']
@@ -186,6 +187,32 @@ def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, 
         if kind == own:
             ok(command('--overwrite'))
             assert files(out) != before
+
+
+@with_each('line', COMMANDS[:3], ids=lambda line: line.split()[0])
+def test_at_each_moment_old_results_are_there_or_new_ones_or_none_and_the_command_goes_on(line, place, tmp_path):
+    """A copy of the folder before each name changes is what a kill leaves there. meta.json says that all is
+    there."""
+    script, kind, *flags = line.split()
+    out = shutil.copytree(place / kind, tmp_path / 'out')
+    copy = before('rename', f"""
+        import shutil
+        shutil.copytree('{out}', f'{tmp_path}/moment {{n:02}}')""")
+
+    def complete(**how):
+        ok(run(script, *flags, f'--out_dir={out} --overwrite', cwd=place, **how))
+        return files(out)
+    old, new, whole = files(out), complete(before=copy), []
+    assert not (out / WORK).exists()
+    for n, folder in enumerate(sorted(tmp_path.glob('moment*'))):
+        left = {path: data for path, data in files(folder).items() if WORK not in path.parts}
+        assert left.items() <= old.items() or left.items() <= new.items(), folder
+        whole += [left] * (Path('meta.json') in left)
+        if n % 3 == 1:
+            shutil.rmtree(out)
+            folder.rename(out)
+            assert complete() == new
+    assert whole and all(left == old != new for left in whole)
 
 
 def test_a_trainer_says_what_is_no_data_for_it(place):

@@ -6,13 +6,11 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from accidents import killed_after
 from conftest import ROOT, contents, each_is_a_mistake, fill, mistake, ok, read_json, read_rows, run
 from conftest import shared, shared_fixture, with_each
 from preparing import DOCUMENTS, RAW, clean, documents, kept, prepare, prose, read, write, write_records
@@ -201,28 +199,7 @@ def test_for_streaming_only_train_bin_is_missing(cleaned):
     assert max(hashes) == one['held_out_to']
 
 
-# --- interrupted ----------------------------------------------------------------------------------
-def test_a_kill_at_any_moment_leaves_the_old_data_the_new_or_none(cleaned, prepared, tmp_path):
-    fresh, is_meta = tmp_path / 'fresh', []
-    prepare(cleaned, '--out_dir=fresh')
-    # the report names the folder
-    held = lambda folder: {path.name: path.name != 'report.md' and path.read_bytes()
-                           for path in folder.glob('[!.]*')}
-    n_moves = len(held(prepared)) + len(held(fresh))
-    for place, n in ('build a tokenizer', 1), *(('rename', n) for n in range(1, n_moves + 2)):
-        out = shutil.copytree(prepared, tmp_path / f'{place}{n}')
-        command = f'prepare.py --source={cleaned} --out_dir={out} --tokenizer=byte'
-        result = run(command, '--overwrite=True', before=killed_after(place, n))
-        assert result.returncode == -9
-        is_meta.append('meta.json' in held(out))
-        assert held(out) in (held(prepared), held(fresh)) or not is_meta[-1]
-        if n % 3 == 1:
-            ok(run(command, *['--overwrite=True'] * is_meta[-1]))       # without it, nothing is there
-            assert held(out) == held(fresh) and not [*out.glob('.*')]
-    # the tokenizer has been saved by a rename, too
-    assert is_meta == [True, True] + [False] * (n_moves - 1) + [True]
-
-
+# --- two at once ----------------------------------------------------------------------------------
 @with_each('script', ['clean', 'prepare'])
 def test_of_two_runs_at_once_one_is_refused(cleaned, out, script):
     command = f'{script}.py --source={cleaned.with_name("a.jsonl")} --out_dir=out'
