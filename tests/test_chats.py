@@ -278,6 +278,12 @@ CONVERSATIONS = r'''
 -> refused: low score
 {"prompt": "a", "completion": "b", "score": "good"}
 -> refused: could not convert string to float: 'good'
+{"prompt": "a <| b |>", "completion": "A <|endoftext|> B<|im_end|>"}
+-> user: a <| b |> | assistant: A <|endoftext|> B<|im_end|>
+{"instruction": "a", "input": NaN, "output": "b", "rating": NaN, "system": NaN, "source": NaN}
+-> user: a | assistant: b
+{"messages": [{"role": "user", "content": "a", "weight": NaN}, {"role": "assistant", "content": "b"}], "score": NaN}
+-> user: a | assistant: b
 {"prompt": "x\r\n\ufeffy\u0000", "answer": "e\u0301"}
 -> user: x\ny | assistant: é
 '''
@@ -364,6 +370,10 @@ PAIRS = r'''
 -> refused: no pair, no label
 {"messages": "hi", "chosen": "a", "rejected": "b"}
 -> refused: no list of messages, and no instruction
+{"prompt": "a", "completion": "b", "label": -1}
+-> user: a | completion: b | label: false
+{"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 3, "score_rejected": null}
+-> user: a | chosen: b | rejected: c
 {"prompt": "a", "completion": "b", "label": "up"}
 -> user: a | assistant: b | asked: label
 {"prompt": "a", "chosen": "b"}
@@ -472,20 +482,11 @@ def test_both_splits_have_good_and_bad_answers_if_there_are_two_questions_of_eac
         no_chats(write('x.jsonl', rows), '60 records of & need two questions (of each label)')
 
 
-def test_names_of_special_tokens_are_text_and_counted():
-    rows = [line_of(f'user: q{i} | assistant: A <|endoftext|> B<|im_end|>') for i in range(9)]
-    rows.append(line_of('user: a <| b |> | assistant: |>'))
-    of_rows(rows)
-    assert as_text(kept()) == as_text(rows)
-    made = read_json('out/report.json')
-    assert made['changed'] == {'special tokens to plain text': 18}
-    assert made['first']['special tokens to plain text'] == 'x.jsonl:1'
-
-
 # the number of records of a kind => what is said of them, and no line of a warning otherwise
 SAID = r"""
 {"prompt": "qN&quot;", "completion": "<p>aN</p>"} => changed, HTML, kept: 18, first x.jsonl:2
 {"prompt": "What is N?", "chosen": "What is N?\n\nN", "rejected": "What is N? No"} => changed, answers that begin with their question, kept: 9, first x.jsonl:2
+{"prompt": "qN", "completion": "A <|endoftext|> B<|im_end|>"} => changed, special tokens to plain text: 18, first x.jsonl:2
 {"prompt": "qN", "completion": "caf\udce9"} => not UTF-8 (iconv
 {"prompt": "qN", "completion": "aN", "score": null} --min_score=1 => unused columns, kept without --min_score: 9, first x.jsonl:2"""
 
@@ -582,30 +583,6 @@ def test_a_flag_that_is_pasted_has_the_columns_of_the_one_before():
     source = write('x.jsonl', [beside({'b': [1], 'a': ['x'], 'title': ['t']}, i) for i in range(9)])
     no_chats(source, 'a: "x" (9 records). If & --unused=b,a (or', '--unused=b')
     assert 'unused columns, title: 9, first ' in chats(source, '--unused=b,a')
-
-
-def test_a_pair_that_lacks_one_of_its_scores_is_kept_without_a_margin():
-    rows = [{'prompt': f'q{i}', 'chosen': 'a', 'rejected': 'b', 'score_chosen': 3 + i % 2,
-             'score_rejected': None if i == 5 else 3} for i in range(9)]
-    of_rows(rows)
-    found = {row['prompt']: row.get('margin') for row in kept()}
-    assert found == {f'q{i}': None if i == 5 else i % 2 for i in range(9)}
-    del rows[5]['score_rejected']               # a column that this record does not have is asked about
-    source = write('x.jsonl', rows)
-    no_chats(source, 'score_chosen: 4 (1 records)')
-    chats(source, '--unused=score_chosen')
-    assert len(kept()) == 9
-
-
-def test_a_nan_is_no_value_wherever_it_is_and_a_number_is_refused_with_its_column():
-    nan, rows = float('nan'), [{'instruction': f'q{i}', 'input': '', 'output': 'a'} for i in range(4)]
-    rows[0] |= {'input': nan, 'rating': nan, 'system': nan, 'source': nan}
-    rows[1] = {'messages': [{**say('user', 'q1'), 'weight': nan}, say('assistant', 'a')], 'score': nan}
-    rows[2]['input'] = 2.5
-    of_rows(rows)
-    assert as_text(kept()) == as_text(line_of(f'user: q{i} | assistant: a') for i in (0, 1, 3))
-    assert report()['left_out'] == {'neither text nor messages': [
-        1, "x.jsonl:3 (['instruction', 'input']: 2.5)"]}
 
 
 # no record can be used: the first reason, its count, its place and what the record has
@@ -929,9 +906,3 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
         assert sorted(row['chosen'] + row['rejected'] for row in kept()) == sorted(pairs.split())
         of_rows(samples, f'--prefer={prefer} --kind=sft --pii=False')
         assert sorted(map(answer_in, kept())) == sorted(answers) and left_out()
-
-
-def test_labels_of_minus_one_are_bad_answers():
-    of_rows([{'prompt': f'q{i}', 'completion': f'a{i}', 'label': i % 2 * 2 - 1} for i in range(20)],
-            '--kind=preference')
-    assert sorted(row['label'] for row in kept()) == [False] * 10 + [True] * 10
