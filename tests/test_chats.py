@@ -9,7 +9,7 @@ import re
 import shlex
 from pathlib import Path
 
-from conftest import (ROOT, each_is_a_mistake, each_line, fill, mistake, ok, read_json,
+from conftest import (ROOT, each_is_a_mistake, each_line, fill, mistake, numbered, ok, read_json,
                       read_rows, run, shared, table, with_each, write)
 from test_streaming import say
 
@@ -486,7 +486,7 @@ def test_both_splits_have_good_and_bad_answers_if_there_are_two_questions_of_eac
 SAID = r"""
 {"prompt": "qN&quot;", "completion": "<p>aN</p>"} => changed, HTML, kept: 18, first x.jsonl:2
 {"prompt": "What is N?", "chosen": "What is N?\n\nN", "rejected": "What is N? No"} => changed, answers that begin with their question, kept: 9, first x.jsonl:2
-{"prompt": "qN", "completion": "A <|endoftext|> B<|im_end|>"} => changed, special tokens to plain text: 18, first x.jsonl:2
+{"prompt": "q <| N |>", "completion": "A <|endoftext|> B<|im_end|>"} => changed, special tokens to plain text: 18, first x.jsonl:2
 {"prompt": "qN", "completion": "caf\udce9"} => not UTF-8 (iconv
 {"prompt": "qN", "completion": "aN", "score": null} --min_score=1 => unused columns, kept without --min_score: 9, first x.jsonl:2"""
 
@@ -560,12 +560,14 @@ def test_a_column_that_is_not_read_is_shown_with_two_values_until_its_flag_is_gi
     assert counted.keys() - {'id', 'tags'} == {*pasted.removeprefix('--unused=').split(',')}
 
 
+REFUSAL = """{"messages": [{"role": "user", "content": "what about N"},
+                           {"role": "assistant", "content": null, "refusal": "no"}]}"""
+
+
 def test_an_answer_that_has_no_text_is_left_out_after_it_was_asked_about():
-    rows = [{'messages': [say('user', f'what about {i}'), {'role': 'assistant', 'content': None,
-                                                           'refusal': 'no'}]} for i in range(3)]
-    rows += [line_of(f'user: what is {i}? | assistant: a') for i in range(3)]
-    no_chats(write('x.jsonl', rows), 'messages.refusal: "no" (3 records)')
-    of_rows(rows, '--unused=messages.refusal')
+    source = write('x.jsonl', numbered(REFUSAL, 3) + numbered('{"prompt": "what is N?", "completion": "a"}', 3))
+    no_chats(source, 'messages.refusal: "no" (3 records)')
+    chats(source, '--unused=messages.refusal')
     assert left_out() == {'empty message': 3}
 
 
@@ -730,15 +732,12 @@ os.scandir = scandir"""
 
 
 def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted():
-    rows = [{'prompt': f'q{i}', 'completion': 'é'} for i in range(9)]
-    lines = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows).encode()
+    lines = ''.join(f'{{"prompt": "q{i}", "completion": "é"}}\n' for i in range(9)).encode()
     packed = gzip.compress(lines.replace(b'q', b'packed'))
-    random = [{'prompt': f'cut{i} {hashlib.sha256(b"%d" % i).hexdigest()}', 'completion': 'a'}
-              for i in range(2000)]
-    cut = gzip.compress('\n'.join(map(json.dumps, random)).encode())
+    cut = gzip.compress(b''.join(b'{"prompt": "cut %d", "completion": "a"}\n' % i for i in range(2000)))
     lfs = b'version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n'
     folder = fill({
-        'a.jsonl': b'\xef\xbb\xbf' + lines + b'\n{oops\n3\n', 'list.json': json.dumps(rows[:2]),
+        'a.jsonl': b'\xef\xbb\xbf' + lines + b'\n{oops\n3\n', 'list.json': b'[%b, %b]' % (*lines.splitlines()[:2],),
         'lines.json': '{"input": "x", "output": "y"}\n', 'z.jsonl.gz': packed,
         'cut.jsonl.gz': cut[:len(cut) // 2], 'bad.jsonl.gz': packed[:10] + b'\xff' * 40,
         'cut.json': '[{"a": 1}', 'note.txt': 'hello', 'lfs.csv': lfs, 'lfs.jsonl.gz': lfs,
@@ -770,8 +769,8 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted():
 
 
 def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_are_not():
-    for path in 'a.jsonl', 'b/c.jsonl', 'b/d/e.jsonl', '.git/f.jsonl', 'b/.g.jsonl', 'h,i.jsonl':
-        write(f'in/{path}', [{'prompt': f'{path} {i}', 'completion': 'a'} for i in (1, 2)])
+    for path in 'a.jsonl b/c.jsonl b/d/e.jsonl .git/f.jsonl b/.g.jsonl h,i.jsonl'.split():
+        write(f'in/{path}', numbered(f'{{"prompt": "{path} N", "completion": "a"}}', 2))
     Path('mine').symlink_to('in')
     Path('out').symlink_to('in/out')
     for sources, n in {'in|in/|in/**|in/**/*.jsonl|mine': 8, 'in/b/**|in/*': 4,
@@ -867,12 +866,10 @@ MISTAKES = """
 
 
 def test_a_mistake_is_one_sentence_and_leaves_no_results():
-    write('one.jsonl', [{'prompt': 'a', 'completion': 'b'}, {'prompt': 'c'}])
-    two = write('two.jsonl', [{'prompt': name, 'completion': 'b'} for name in 'ac'])
-    write('full/val.jsonl', [1])
-    chats(two, '--out_dir=done')
-    write('samples.jsonl', [
-        {'task_id': 1, 'prompt': 'a', 'completion': text, 'outcome': 'wrong'} for text in 'bc'])
+    write('two.jsonl', numbered('{"prompt": "N", "completion": "b"}', 2))
+    write('samples.jsonl', numbered('{"task_id": 1, "prompt": "a", "completion": "N", "outcome": "wrong"}', 2))
+    fill({'one.jsonl': '{"prompt": "a", "completion": "b"}\n{"prompt": "c"}\n', 'full/val.jsonl': '1'})
+    chats('two.jsonl', '--out_dir=done')
     each_is_a_mistake(MISTAKES, 'chats.py --out_dir=no')
     assert not [*Path().glob('no/[!.]*')]
 
