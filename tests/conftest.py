@@ -114,6 +114,11 @@ def table(text, between=' => '):
     return [line.split(between) for line in text.strip().splitlines()]
 
 
+def json_rows(text):
+    """The rows of a table whose lines are JSON."""
+    return map(json.loads, text.strip().splitlines())
+
+
 # a fixture that the tests of a file share
 shared_fixture = pytest.fixture(scope='module')
 with_each = pytest.mark.parametrize

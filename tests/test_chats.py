@@ -7,12 +7,9 @@ import json
 import os
 import re
 import shlex
-import shutil
-import signal
 from pathlib import Path
 
-from accidents import killed_after
-from conftest import (ROOT, contents, each_is_a_mistake, each_line, fill, mistake, numbered, ok, read_json,
+from conftest import (ROOT, each_is_a_mistake, each_line, fill, mistake, numbered, ok, read_json,
                       read_rows, run, shared, table, with_each, write)
 from test_streaming import say
 
@@ -281,6 +278,12 @@ CONVERSATIONS = r'''
 -> refused: low score
 {"prompt": "a", "completion": "b", "score": "good"}
 -> refused: could not convert string to float: 'good'
+{"prompt": "a <| b |>", "completion": "A <|endoftext|> B<|im_end|>"}
+-> user: a <| b |> | assistant: A <|endoftext|> B<|im_end|>
+{"instruction": "a", "input": NaN, "output": "b", "rating": NaN, "system": NaN, "source": NaN}
+-> user: a | assistant: b
+{"messages": [{"role": "user", "content": "a", "weight": NaN}, {"role": "assistant", "content": "b"}], "score": NaN}
+-> user: a | assistant: b
 {"prompt": "x\r\n\ufeffy\u0000", "answer": "e\u0301"}
 -> user: x\ny | assistant: é
 '''
@@ -367,6 +370,10 @@ PAIRS = r'''
 -> refused: no pair or label
 {"messages": "hi", "chosen": "a", "rejected": "b"}
 -> refused: no list of messages, and no instruction
+{"prompt": "a", "completion": "b", "label": -1}
+-> user: a | completion: b | label: false
+{"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 3, "score_rejected": null}
+-> user: a | chosen: b | rejected: c
 {"prompt": "a", "completion": "b", "label": "up"}
 -> user: a | assistant: b | asked: label
 {"prompt": "a", "chosen": "b"}
@@ -475,20 +482,11 @@ def test_both_splits_have_good_and_bad_answers_if_there_are_two_questions_of_eac
         no_chats(write('x.jsonl', rows), '60 records of & need two questions (of each label)')
 
 
-def test_names_of_special_tokens_are_text_and_counted():
-    rows = [line_of(f'user: q{i} | assistant: A <|endoftext|> B<|im_end|>') for i in range(9)]
-    rows.append(line_of('user: a <| b |> | assistant: |>'))
-    of_rows(rows)
-    assert as_text(kept()) == as_text(rows)
-    made = read_json('out/report.json')
-    assert made['changed'] == {'special tokens to plain text': 18}
-    assert made['first']['special tokens to plain text'] == 'x.jsonl:1'
-
-
 # the number of records of a kind => what is said of them, and no line of a warning otherwise
 SAID = r"""
 {"prompt": "qN&quot;", "completion": "<p>aN</p>"} => changed, HTML, kept: 18, first x.jsonl:2
 {"prompt": "What is N?", "chosen": "What is N?\n\nN", "rejected": "What is N? No"} => changed, answers that begin with their question, kept: 9, first x.jsonl:2
+{"prompt": "q <| N |>", "completion": "A <|endoftext|> B<|im_end|>"} => changed, special tokens to plain text: 18, first x.jsonl:2
 {"prompt": "qN", "completion": "caf\udce9"} => not UTF-8 (convert it
 {"prompt": "qN", "completion": "aN", "score": null} --min_score=1 => unused columns, kept without --min_score: 9, first x.jsonl:2"""
 
@@ -562,12 +560,14 @@ def test_a_column_that_is_not_read_is_shown_with_two_values_until_its_flag_is_gi
     assert counted.keys() - {'id', 'tags'} == {*pasted.removeprefix('--unused=').split(',')}
 
 
+REFUSAL = """{"messages": [{"role": "user", "content": "what about N"},
+                           {"role": "assistant", "content": null, "refusal": "no"}]}"""
+
+
 def test_an_answer_that_has_no_text_is_left_out_after_it_was_asked_about():
-    rows = [{'messages': [say('user', f'what about {i}'), {'role': 'assistant', 'content': None,
-                                                           'refusal': 'no'}]} for i in range(3)]
-    rows += [line_of(f'user: what is {i}? | assistant: a') for i in range(3)]
-    no_chats(write('x.jsonl', rows), 'messages.refusal: "no" (3 records)')
-    of_rows(rows, '--unused=messages.refusal')
+    source = write('x.jsonl', numbered(REFUSAL, 3) + numbered('{"prompt": "what is N?", "completion": "a"}', 3))
+    no_chats(source, 'messages.refusal: "no" (3 records)')
+    chats(source, '--unused=messages.refusal')
     assert left_out() == {'empty message': 3}
 
 
@@ -585,30 +585,6 @@ def test_a_flag_that_is_pasted_has_the_columns_of_the_one_before():
     source = write('x.jsonl', [beside({'b': [1], 'a': ['x'], 'title': ['t']}, i) for i in range(9)])
     no_chats(source, 'a: "x" (9 records). If & --unused=b,a (or', '--unused=b')
     assert 'unused columns, title: 9, first ' in chats(source, '--unused=b,a')
-
-
-def test_a_pair_that_lacks_one_of_its_scores_is_kept_without_a_margin():
-    rows = [{'prompt': f'q{i}', 'chosen': 'a', 'rejected': 'b', 'score_chosen': 3 + i % 2,
-             'score_rejected': None if i == 5 else 3} for i in range(9)]
-    of_rows(rows)
-    found = {row['prompt']: row.get('margin') for row in kept()}
-    assert found == {f'q{i}': None if i == 5 else i % 2 for i in range(9)}
-    del rows[5]['score_rejected']               # a column that this record does not have is asked about
-    source = write('x.jsonl', rows)
-    no_chats(source, 'score_chosen: 4 (1 records)')
-    chats(source, '--unused=score_chosen')
-    assert len(kept()) == 9
-
-
-def test_a_nan_is_no_value_wherever_it_is_and_a_number_is_refused_with_its_column():
-    nan, rows = float('nan'), [{'instruction': f'q{i}', 'input': '', 'output': 'a'} for i in range(4)]
-    rows[0] |= {'input': nan, 'rating': nan, 'system': nan, 'source': nan}
-    rows[1] = {'messages': [{**say('user', 'q1'), 'weight': nan}, say('assistant', 'a')], 'score': nan}
-    rows[2]['input'] = 2.5
-    of_rows(rows)
-    assert as_text(kept()) == as_text(line_of(f'user: q{i} | assistant: a') for i in (0, 1, 3))
-    assert report()['left_out'] == {'neither text nor messages': [
-        1, "x.jsonl:3 (['instruction', 'input']: 2.5)"]}
 
 
 # no record can be used: the first reason, its count, its place and what the record has
@@ -756,15 +732,12 @@ os.scandir = scandir"""
 
 
 def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted():
-    rows = [{'prompt': f'q{i}', 'completion': 'é'} for i in range(9)]
-    lines = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows).encode()
+    lines = ''.join(f'{{"prompt": "q{i}", "completion": "é"}}\n' for i in range(9)).encode()
     packed = gzip.compress(lines.replace(b'q', b'packed'))
-    random = [{'prompt': f'cut{i} {hashlib.sha256(b"%d" % i).hexdigest()}', 'completion': 'a'}
-              for i in range(2000)]
-    cut = gzip.compress('\n'.join(map(json.dumps, random)).encode())
+    cut = gzip.compress(b''.join(b'{"prompt": "cut %d", "completion": "a"}\n' % i for i in range(2000)))
     lfs = b'version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n'
     folder = fill({
-        'a.jsonl': b'\xef\xbb\xbf' + lines + b'\n{oops\n3\n', 'list.json': json.dumps(rows[:2]),
+        'a.jsonl': b'\xef\xbb\xbf' + lines + b'\n{oops\n3\n', 'list.json': b'[%b, %b]' % (*lines.splitlines()[:2],),
         'lines.json': '{"input": "x", "output": "y"}\n', 'z.jsonl.gz': packed,
         'cut.jsonl.gz': cut[:len(cut) // 2], 'bad.jsonl.gz': packed[:10] + b'\xff' * 40,
         'cut.json': '[{"a": 1}', 'note.txt': 'hello', 'lfs.csv': lfs, 'lfs.jsonl.gz': lfs,
@@ -796,8 +769,8 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted():
 
 
 def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_are_not():
-    for path in 'a.jsonl', 'b/c.jsonl', 'b/d/e.jsonl', '.git/f.jsonl', 'b/.g.jsonl', 'h,i.jsonl':
-        write(f'in/{path}', [{'prompt': f'{path} {i}', 'completion': 'a'} for i in (1, 2)])
+    for path in 'a.jsonl b/c.jsonl b/d/e.jsonl .git/f.jsonl b/.g.jsonl h,i.jsonl'.split():
+        write(f'in/{path}', numbered(f'{{"prompt": "{path} N", "completion": "a"}}', 2))
     Path('mine').symlink_to('in')
     Path('out').symlink_to('in/out')
     for sources, n in {'in|in/|in/**|in/**/*.jsonl|mine': 8, 'in/b/**|in/*': 4,
@@ -875,26 +848,6 @@ def test_answers_to_one_question_are_on_one_side_in_every_run():
 
 
 # --- results and mistakes -------------------------------------------------------------------------
-def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none():
-    rows = numbered('{"prompt": "what about N", "completion": "a"}', 60)
-    of_rows(rows[:30])
-    before = shutil.copytree('out', 'before')
-    of_rows(rows)
-    old, new = contents(before), contents('out')
-    for n in range(1, 9):
-        shutil.rmtree('out')
-        shutil.copytree(before, 'out')
-        killed = run('chats.py --source=x.jsonl --out_dir=out --overwrite=True', before=killed_after('rename', n))
-        assert killed.returncode == -signal.SIGKILL
-        left = {path.name: path.read_bytes() for path in Path('out').iterdir() if path.is_file()}
-        assert left == new if n == 8 else 'meta.json' not in left
-        if {'train.jsonl', 'val.jsonl'} <= left.keys():
-            assert any(all(left[name] == some[name] for name in ('train.jsonl', 'val.jsonl'))
-                       for some in (old, new))
-        of_rows(rows)
-        assert contents('out') == new != old
-
-
 MISTAKES = """
 --source=nowhere => nowhere does not exist
 --source=one.jsonl,nowhere => nowhere does not exist
@@ -913,12 +866,10 @@ MISTAKES = """
 
 
 def test_a_mistake_is_one_sentence_and_leaves_no_results():
-    write('one.jsonl', [{'prompt': 'a', 'completion': 'b'}, {'prompt': 'c'}])
-    two = write('two.jsonl', [{'prompt': name, 'completion': 'b'} for name in 'ac'])
-    write('full/val.jsonl', [1])
-    chats(two, '--out_dir=done')
-    write('samples.jsonl', [
-        {'task_id': 1, 'prompt': 'a', 'completion': text, 'outcome': 'wrong'} for text in 'bc'])
+    write('two.jsonl', numbered('{"prompt": "N", "completion": "b"}', 2))
+    write('samples.jsonl', numbered('{"task_id": 1, "prompt": "a", "completion": "N", "outcome": "wrong"}', 2))
+    fill({'one.jsonl': '{"prompt": "a", "completion": "b"}\n{"prompt": "c"}\n', 'full/val.jsonl': '1'})
+    chats('two.jsonl', '--out_dir=done')
     each_is_a_mistake(MISTAKES, 'chats.py --out_dir=no')
     assert not [*Path().glob('no/[!.]*')]
 
@@ -952,9 +903,3 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
         assert sorted(row['chosen'] + row['rejected'] for row in kept()) == sorted(pairs.split())
         of_rows(samples, f'--prefer={prefer} --kind=sft --pii=False')
         assert sorted(map(answer_in, kept())) == sorted(answers) and left_out()
-
-
-def test_labels_of_minus_one_are_bad_answers():
-    of_rows([{'prompt': f'q{i}', 'completion': f'a{i}', 'label': i % 2 * 2 - 1} for i in range(20)],
-            '--kind=preference')
-    assert sorted(row['label'] for row in kept()) == [False] * 10 + [True] * 10

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 from accidents import before, full_disk, killed_after
-from conftest import (ROOT, each_line, fill, mistake, ok, python, read_json, refused, run, shared,
+from conftest import (ROOT, each_line, fill, mistake, ok, python, read_json, run, shared,
                       shared_fixture, table, with_each)
 from preparing import RAW, WORDS, clean, dropped, kept, lines, prose, report, write
 from preparing import write_records
 
 import clean as program
 import files
-from clean import code_reason, compiles, find_files, hash64, mode_of, normalize, prose_reason
+from clean import code_reason, compiles, hash64, mode_of, normalize, prose_reason
 from extras.text.markup import fix_mojibake
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -257,29 +257,6 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(b
     assert results() == results(done)
 
 
-def test_at_each_moment_old_results_are_there_or_new_ones_or_none_and_the_command_goes_on(
-        begin, done):
-    """A copy of the folder before each name changes is what a kill leaves there. meta.json says
-    that all is there."""
-    shutil.copytree(done, 'out')
-    copy = before('rename', """
-        import multiprocessing, shutil
-        if multiprocessing.parent_process() is None:
-            n = spoiled.calls = getattr(spoiled, 'calls', -1) + 1
-            shutil.copytree('out', f'{n:02}')""")
-    ok(begin('--min_words=1', before=copy))
-    shutil.copytree('out', '99')
-    moments = []
-    for n, folder in enumerate(sorted(Path().glob('[0-9]*'))):
-        if (folder / 'meta.json').exists():
-            moments.append(read_json(folder / 'meta.json')['config']['min_words'])
-            assert {*results(folder, folder.name == '99')} == {*results(done)}
-        if n % 3 == 0:
-            ok(begin(f'--out_dir={folder} --min_words=1'))
-            assert results(folder) == results()
-    assert {*moments} == {20, 1} and moments == sorted(moments, reverse=True)
-
-
 def test_shards_are_known_by_their_settings_files_and_programs(monkeypatch):
     """What was cleaned otherwise is never used."""
     text, words, used, ours, other = (write_records(name, []) for name in
@@ -443,29 +420,6 @@ def test_only_a_path_has_an_ending_and_a_repository_has_none():
         is_code = row.get('path') == 'a.cbl'
         assert read.startswith(text if is_code else tidy), (row, read)
     assert found[0][0] == 'ann/discord.py/' and found[2][0] == 'ann/discord.py/docs/Makefile'
-
-
-def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_not(monkeypatch):
-    monkeypatch.chdir(write('in', TEXTS[:2]))
-    names = 'A.PY b.markdown c.HTML c.rst d.tex d.org d.adoc x.c a.png b.png f a.pdf sub/y.py ' \
-            'sub/far/z.md .hidden/x.py node_modules/x.js ../far/f.py'
-    for name in names.split():
-        write_records(name, ['x'])
-    for line in 'sub 2', 'sub/** 2', 'sub/* 1', '**/*.py 1', '* 10':
-        pattern, n = line.split()
-        assert len(find_files(pattern)[0]) == int(n), pattern
-    for link in 'a .', 'sub/up ..', 'far ../far', 'link.py ../far/f.py':
-        name, to = link.split()
-        Path(name).symlink_to(to)
-    paths, skipped = find_files('.')
-    assert len(paths) == 13 and find_files('.', max_files=2)[0] == ['./000.txt', './001.txt']
-    assert skipped == {'.pdf': 1, '.png': 2, 'no extension': 1, 'linked folders': 3, 'node_modules': 1,
-                       'hidden files and folders': 1}
-    assert find_files('./sub/../**/y.py')[0] == ['./sub/../sub/y.py']
-    refused('more than one', find_files, '**/sub/**/y.py')
-    Path('sub/meta.json').write_text('{"format": "nanoparrot-text-1"}')
-    for pattern in '*/*', '.':              # results of an earlier run
-        assert not any('sub/' in path for path in find_files(pattern)[0]), pattern
 
 
 def test_a_text_is_taken_from_the_field_that_somebody_names_and_c_need_not_be_python():

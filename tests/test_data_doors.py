@@ -9,13 +9,14 @@ import json
 import lzma
 import math
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import preparing
 import pytest
 from conftest import (ROOT, each_is_a_mistake, each_line, fill, mistake, numbered, ok, python,
-                      read_json, read_rows, refused, run, with_each)
+                      read_json, read_rows, refused, run, table, with_each)
 from preparing import PROSE, dropped, prose, write, write_records
 
 import clean
@@ -387,9 +388,9 @@ def test_samples_of_what_was_dropped_show_no_personal_data():
 
 
 SEEDED = """
-clean.py --source=../in --out_dir=text --audit=2
-prepare.py --source=text --out_dir=tokens --tokenizer=byte
-chats.py --source=../chats.jsonl --out_dir=chats --unused=five,one,two,three,four
+clean.py --source=in --out_dir=out/text --audit=2
+prepare.py --source=out/text --out_dir=out/tokens --tokenizer=byte
+chats.py --source=chats.jsonl --out_dir=out/chats --unused=five,one,two,three,four
 """
 
 
@@ -403,15 +404,9 @@ def test_results_and_reports_are_the_same_for_every_hash_seed():
                                           '"four": N, "five": N}', 30))
     found = []
     for seed in '1', '2':
-        folder = Path(f'seed{seed}')
-        folder.mkdir()
-        printed = []
-        for command in SEEDED.strip().split('\n'):
-            script, *flags = command.split()
-            result = python(ROOT / script, *flags, cwd=folder, env=os.environ | {'PYTHONHASHSEED': seed})
-            printed.append(ok(result))
-        files = {path.relative_to(folder): path.read_bytes().replace(f'seed{seed}'.encode(), b'')
-                 for path in sorted(folder.rglob('*')) if path.is_file()}
-        found.append((printed, files))
+        printed = [ok(python(ROOT / script, *flags, env=os.environ | {'PYTHONHASHSEED': seed}))
+                   for script, *flags in table(SEEDED, None)]
+        found.append((printed, [path.read_bytes() for path in sorted(Path('out').rglob('*')) if path.is_file()]))
+        shutil.rmtree('out')
     assert len(found[0][1]) > 12
     assert found[0] == found[1]

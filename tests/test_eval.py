@@ -14,7 +14,7 @@ import pytest
 import torch
 from accidents import before, killed_after
 from common import load_model
-from conftest import contents, each_is_a_mistake, fill, lift, mistake, ok, read_json, read_rows, run
+from conftest import contents, each_is_a_mistake, fill, lift, mistake, numbered, ok, read_json, read_rows, run
 from conftest import save_run, with_each, write, write_bins
 from test_model import lively
 from test_streaming import BYTES, say
@@ -246,7 +246,7 @@ def test_answers_of_another_evaluation_are_replaced_only_if_that_is_typed(asking
 
 
 # Three questions with tests, and what a sandbox does at the second program of an answer
-PROGRAMS = [{'prompt': f'Write f{i}.', 'tests': f'assert f{i}() == 1'} for i in range(3)]
+PROGRAMS = numbered('{"prompt": "Write fN.", "tests": "assert fN() == 1"}', 3)
 BREAKS = """
 import extras.tasks.sandbox as sandbox
 def run_many(jobs, **_):
@@ -366,15 +366,13 @@ REFUSED_BY_RESCORE = """
 """
 
 
+SCORED = '{"task_id": 1, "prompt": "?", "outcome": "passed", "completion": ""}\n'
+
+
 def test_mistakes_are_one_sentence():
-    for name in 'given.jsonl', 'samples.jsonl', 'x.json':
-        write(name, [{'task_id': 1}])
-    fill({'notes.txt': 'What is missing?'})
-    scored = {'task_id': 1, 'prompt': '?', 'outcome': 'passed', 'completion': ''}
-    write('answers.jsonl', [scored])
-    for name, completion in ('null', None), ('number', 18):
-        write(f'{name}.jsonl', [scored, scored, scored | {'completion': completion}])
-    write('two.jsonl', [scored | {'ckpt': name} for name in 'ab'])
+    fill({'given.jsonl': '{"task_id": 1}\n', 'samples.jsonl': '', 'notes.txt': 'What is missing?', 'answers.jsonl': SCORED,
+          'null.jsonl': SCORED * 2 + SCORED.replace('""', 'null'), 'number.jsonl': SCORED * 2 + SCORED.replace('""', '18'),
+          'two.jsonl': SCORED.replace('""', '"", "ckpt": "a"') + SCORED.replace('""', '"", "ckpt": "b"')})
     each_is_a_mistake(REFUSED, 'eval.py --ckpt=.')
     # each of several processes would write the same files
     second = {'RANK': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '29500'}

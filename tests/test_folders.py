@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from accidents import before
 from conftest import PAID, each_line, fill, make_pairs, mistake, numbered, ok, read_json, refused, run
 from conftest import shared_fixture, table, with_each, write
 
-from files import clear, find_files
+from files import WORK, clear, find_files
 
 STEPS = '--max_steps=2 --batch_size=4 --warmup_steps=0 --device=cpu'
 TRAINERS = ['train.py', 'sft.py', 'dpo.py', 'rl.py']
@@ -103,27 +104,62 @@ clean.py --url_block=no/*
 """
 
 
-def test_a_list_of_paths_has_parts_and_patterns_and_what_matches_nothing_is_a_sentence(
-        tmp_path, monkeypatch):
+# Files of no results but those in r[1]; links; and sources => what is found there, or what is said
+TREE = """
+a.txt b/c.md b/d.csv b/e.png home/f.txt g[1]/h.txt g[1]/i/j.txt g1/k.txt r[1]/last.pt r[1]/more/x.jsonl in/metrics.jsonl
+w/wiki_00 w/wiki_01 w/wiki_02.png w/a.log.gz w/b.log w/d.LOG w/LICENSE w/c.txt far/f.py e/.hidden/x.py e/node_modules/x.js
+e/A.PY e/b.markdown e/c.HTML e/c.rst e/d.tex e/d.org e/d.adoc e/x.c e/a.png e/b.png e/f e/a.pdf e/sub/y.py e/sub/far/z.md
+"""
+LINKS = """
+e/a .
+e/sub/up ..
+e/far ../far
+e/link.py ../far/f.py
+"""
+FOUND = """
+b, a.*,a.txt , ~/*.txt => b/c.md b/d.csv a.txt HOME/f.txt
+g[1] => g[1]/h.txt g[1]/i/j.txt
+g[1]/h.txt => g[1]/h.txt
+g[[]1]/*.txt => g[1]/h.txt
+g[12]/* => g1/k.txt
+r[1]/more => r[1]/more/x.jsonl
+r[1]/more/x.jsonl => r[1]/more/x.jsonl
+w/wiki_* => w/wiki_00 w/wiki_01
+./w/wiki_0[01] => ./w/wiki_00 ./w/wiki_01
+w/*.log.gz => w/a.log.gz
+w/*.LOG => w/d.LOG
+**/*.log => ./w/b.log
+w/* => w/c.txt
+w/** => w/c.txt
+e => e/A.PY e/b.markdown e/c.HTML e/c.rst e/d.adoc e/d.org e/d.tex e/link.py e/sub/far/z.md e/sub/y.py e/x.c
+e/* => e/A.PY e/b.markdown e/c.HTML e/c.rst e/d.adoc e/d.org e/d.tex e/link.py e/x.c
+e/sub/** => e/sub/far/z.md e/sub/y.py
+e/sub/* => e/sub/y.py
+e/**/*.py => e/link.py e/sub/y.py
+./e/sub/../**/y.py => ./e/sub/../sub/y.py
+"""
+NOT_FOUND = """
+g[12] => no text at
+r[1] => r.1. has a run
+a.txt, gone/* => gone/. does not exist
+b, gone/* => gone/. does not exist
+**/sub/**/y.py => more than one
+"""
+
+
+def test_a_source_has_parts_links_and_patterns_and_what_matches_nothing_is_a_sentence(tmp_path, monkeypatch):
+    """A file of any ending is read if it is named, a link to a folder is not. A name may look like a pattern."""
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
-    for path in 'a.txt b/c.md b/d.csv b/e.png home/f.txt g[1]/h.txt g[1]/i/j.txt g1/k.txt'.split():
-        write(path, [{}])
-    paths, skipped = find_files('b, a.*,a.txt , ~/*.txt')
-    assert paths == ['b/c.md', 'b/d.csv', 'a.txt', f'{tmp_path}/home/f.txt'] and skipped == {'.png': 1}
+    fill(dict.fromkeys(TREE.split(), ''))
+    for link, to in table(LINKS, None):
+        Path(link).symlink_to(to)
+    for source, found in table(FOUND.replace('HOME', f'{tmp_path}/home')):
+        assert find_files(source)[0] == found.split(), source
+    for source, words in table(NOT_FOUND):
+        refused(words, find_files, source)
+    assert find_files('b, e')[1] == {'.pdf': 1, '.png': 3, 'no extension': 1, 'linked folders': 3, 'node_modules': 1,
+                                     'hidden files and folders': 1}
     assert find_files('a.txt,b', max_files=1)[0] == ['a.txt', 'b/c.md']         # of each
-    for line in ('g[1] g[1]/h.txt g[1]/i/j.txt', 'g[1]/h.txt g[1]/h.txt', 'g[[]1]/*.txt g[1]/h.txt',
-                 'g[12]/* g1/k.txt'):
-        source, *found = line.split()
-        assert find_files(source)[0] == found, source
-    refused('no text at', find_files, 'g[12]')
-    # a file in a folder of results, whose name is a pattern, is read because it is named
-    write('r[1]/last.pt', [])
-    write('r[1]/more/x.jsonl', [{}])
-    assert find_files('r[1]/more/x.jsonl')[0] == find_files('r[1]/more')[0] == ['r[1]/more/x.jsonl']
-    refused('r.1. has a run', find_files, 'r[1]')
-    for others in 'a.txt', 'b':             # what is skipped elsewhere is not at gone/*
-        refused('gone/. does not exist', find_files, f'{others}, gone/*')
-    write('in/metrics.jsonl', [])
     for command in NOTHING.strip().split('\n'):
         result = run(command)
         assert result.returncode == 2 and 'Traceback' not in result.stderr, (command, result.stderr)
@@ -186,6 +222,32 @@ def test_a_script_replaces_the_folder_of_its_own_kind_and_no_other(line, place, 
         if kind == own:
             ok(command('--overwrite'))
             assert files(out) != before
+
+
+@with_each('line', COMMANDS[:3], ids=lambda line: line.split()[0])
+def test_at_each_moment_old_results_are_there_or_new_ones_or_none_and_the_command_goes_on(line, place, tmp_path):
+    """A copy of the folder before each name changes is what a kill leaves there. meta.json says that all is
+    there."""
+    script, kind, *flags = line.split()
+    out = shutil.copytree(place / kind, tmp_path / 'out')
+    copy = before('rename', f"""
+        import shutil
+        shutil.copytree('{out}', f'{tmp_path}/moment {{n:02}}')""")
+
+    def complete(**how):
+        ok(run(script, *flags, f'--out_dir={out} --overwrite', cwd=place, **how))
+        return files(out)
+    old, new, whole = files(out), complete(before=copy), []
+    assert not (out / WORK).exists()
+    for n, folder in enumerate(sorted(tmp_path.glob('moment*'))):
+        left = {path: data for path, data in files(folder).items() if WORK not in path.parts}
+        assert left.items() <= old.items() or left.items() <= new.items(), folder
+        whole += [left] * (Path('meta.json') in left)
+        if n % 3 == 1:
+            shutil.rmtree(out)
+            folder.rename(out)
+            assert complete() == new
+    assert whole and all(left == old != new for left in whole)
 
 
 def test_a_trainer_says_what_is_no_data_for_it(place):
@@ -282,21 +344,3 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_work(place, tmp_pat
                 f"can't write to {out}:  & choose another --out")
     assert (tmp_path / 'file').read_text() == 'mine'
     assert {path.name for path in tmp_path.iterdir()} == {'file', f'x{ending}'.partition('/')[0]}
-
-
-# a pattern, and the files that are found
-GLOBS = """
-wiki_* wiki_00 wiki_01
-*.log.gz a.log.gz
-*.LOG d.LOG
-**/*.log ./b.log
-* c.txt
-./wiki_0[01] ./wiki_00 ./wiki_01
-** ./c.txt"""
-
-
-def test_a_glob_names_files_without_an_ending_and_packed_ones_of_an_unknown_one():
-    for name in 'wiki_00 wiki_01 wiki_02.png a.log.gz b.log d.LOG LICENSE c.txt'.split():
-        write(name, ['text'])
-    for glob, *names in table(GLOBS, None):
-        assert find_files(glob)[0] == names, glob

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import each_is_a_mistake, lift, ok, read_json, run, write
+from conftest import each_is_a_mistake, fill, json_rows, lift, ok, read_json, run, table, write
 from matplotlib.figure import Figure
 
 CONFIG = {'max_steps': 1000, 'vocab_size': 4096}
@@ -42,48 +42,41 @@ def home(folder, rows, config=CONFIG):
     return path
 
 
-def test_the_picture_has_the_sentences_on_each_run_and_panels_for_each_stage():
-    """Every number of one of them is NaN."""
-    home('a', history())
-    home('b', POLICY, RL)
-    home('c', history(200, loss=NAN, val_loss=NAN), {})
-    result = run('plot.py --runs=a,b,c --out=a.svg')
-    assert 'c (base, step 200 of 200)\n\nb (rl, step 100 of 100)\n' in ok(result) and not result.stderr
-    drawn = Path('a.svg').read_text()
-    titles = {*re.findall('<!-- (.*) -->', drawn)}
-    assert titles > {'loss', 'learning rate', 'reward', 'step time'}
-
-
-def test_runs_of_a_stage_are_compared_by_their_last_val_bpb_and_the_settings_that_differ():
-    """out_dir always differs; the settings of other stages are other settings."""
+def test_the_picture_has_panels_for_each_stage_and_tells_runs_by_their_val_bpb_and_the_settings_that_differ():
+    """out_dir always differs; the settings of other stages are other settings. Every number of d is NaN."""
     for name, seed, bpb in ('a', 1, 2.5), ('b', 2, 2.4):
-        home(name, history(20, val_bpb=bpb), CONFIG | {'seed': seed, 'out_dir': name})
+        home(name, history(val_bpb=bpb), CONFIG | {'seed': seed, 'out_dir': name})
     home('c', POLICY, RL | {'seed': 3, 'out_dir': 'c'})
-    said = ['a (base, step 20 of 1,000), val_bpb 2.5000, seed=1',
-            'b (base, step 20 of 1,000), val_bpb 2.4000, seed=2', 'c (rl, step 100 of 100)']
-    printed = ok(run('plot.py --runs=a,b,c --out=a.svg'))
-    assert all(f'\n{line}\n' in printed for line in said)
-    drawn = Path('a.svg').read_text()
-    assert all(f'<!-- {line} -->' in drawn for line in said)
+    home('d', history(200, loss=NAN, val_loss=NAN), {'stage': 'sft'})
+    said = ['a (base, step 1,000 of 1,000), val_bpb 2.5000, seed=1',
+            'b (base, step 1,000 of 1,000), val_bpb 2.4000, seed=2', 'c (rl, step 100 of 100)', 'd (sft, step 200 of 200)']
+    result = run('plot.py --runs=a,b,c,d --out=a.svg')
+    assert '\n\n'.join(said) in ok(result) and not result.stderr
+    drawn = {*re.findall('<!-- (.*) -->', Path('a.svg').read_text())}
+    assert drawn > {'loss', 'learning rate', 'reward', 'step time', *said}
+
+
+# whether it is a figure of the machine, the values of each run, and the bounds of the axis: of an accuracy in
+# the fourth line, of a speed in the fifth
+AXES = """
+[false, [[9, 3, 2, 1]], 0.8, 3.2]
+[false, [[9, 9, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1]], 0.9, 2.1]
+[false, [[9, 9, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1], [9, 2, 1]], 0.9, 2.1]
+[false, [[0, 8, 9]], -0.896, 9.856]
+[true, [[0, 8, 9, 9]], 7.9, 9.1]
+[false, [[5]], 4.5, 5.5]
+"""
 
 
 def test_the_first_tenth_of_the_steps_does_not_raise_the_axis():
     """Few evaluations or many, of a short and a long run. What begins at the bottom stays in sight."""
     draw_panel, _ = lift('plot.py', 'draw_panel', 'curve')
-
-    def axis(is_machine, *values):
+    for is_machine, values, *bounds in json_rows(AXES):
         ax = Figure().subplots()
         runs = [{'rows': [{'step': i * 10, 'y': y} for i, y in enumerate(ys)], 'end': 10 * len(ys),
                  'title': '', 'color': 'C0'} for ys in values]
         draw_panel(ax, runs, is_machine, 'title', 1, 'meaning', 'y')
-        return ax.get_ylim()
-
-    assert axis(False, [9, 3, 2, 1]) == pytest.approx((0.8, 3.2), abs=0.1)
-    assert axis(False, [9] * 4 + [2, 1] * 20) == pytest.approx((0.9, 2.1))
-    assert axis(False, [9] * 4 + [2, 1] * 20, [9, 2, 1]) == pytest.approx((0.9, 2.1))
-    assert axis(False, [0, 8, 9]) == pytest.approx((-0.9, 9.9), abs=0.1)        # an accuracy
-    assert axis(True, [0, 8, 9, 9]) == pytest.approx((7.9, 9.1))                # a speed
-    assert axis(False, [5]) == pytest.approx((4.5, 5.5))
+        assert ax.get_ylim() == pytest.approx(bounds), values
 
 
 MISSING = """
@@ -147,9 +140,17 @@ def test_five_troubles_are_said_of_the_runs_that_have_them():
 
 
 # --- the report at the end of run.sh, from runs made up by hand -----------------------------------
-SPLITS = 'example', 'practice', 'unseen'
-GAIN = dict.fromkeys(['example tasks', 'practice tasks', 'unseen combinations'], [0.182, 0.141, 0.223])
 STAGES = 'quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl', 'quickstart_rejection'
+# The files of stage N, whose preset is NAME.py
+FILES = """
+eval.json => {"tasks": {"loss": {"trained": {"bits_per_byte": 1.5}}, "problems": {"by_split": {"example": SCORE, "practice": SCORE, "unseen": SCORE}, "failures": {"name": 7, "syntax": N}}}}
+compare.json => {"gain": {"example tasks": GAIN, "practice tasks": GAIN, "unseen combinations": GAIN}}
+metrics.jsonl => {"step": 2, "val_loss": 4.0, "val_reward": 0.4}
+config.json => {"preset": "NAME.py"}
+samples.jsonl => {"split": "example", "preferred": N, "outcome": "passed"}
+tokenizer.json => {}
+last.pt => {}
+""".replace('SCORE', '{"pass@1": 0.5, "interval": [0.4, 0.6]}').replace('GAIN', '[0.182, 0.141, 0.223]')
 ROWS = """
 | base | 50.0% (40% to 60%) | 50.0% (40% to 60%) | 50.0% (40% to 60%) | 0% | 1.500 | 1.5 |
 - RL, why answers fail: name 7, syntax 3
@@ -159,20 +160,14 @@ ROWS = """
 9.5 minutes on """
 
 
-def test_the_report_has_a_row_a_stage_and_the_gains(tmp_path):
-    score = {'pass@1': 0.5, 'interval': [0.4, 0.6]}
+def test_the_report_has_a_row_a_stage_and_the_gains():
     for n, name in enumerate(STAGES):
-        folder = tmp_path / 'out' / name
-        tasks = {'loss': {'trained': {'bits_per_byte': 1.5}},
-                 'problems': {'by_split': dict.fromkeys(SPLITS, score), 'failures': {'name': 7, 'syntax': n}}}
-        for file, row in (('eval.json', {'tasks': tasks}), ('compare.json', {'gain': GAIN}),
-                          ('metrics.jsonl', {'step': 2, 'val_loss': 4.0, 'val_reward': 0.4}),
-                          ('config.json', {'preset': f'{name}.py'}), ('tokenizer.json', {}), ('last.pt', {}),
-                          ('samples.jsonl', {'split': 'example', 'preferred': n, 'outcome': 'passed'})):
+        for file, row in table(FILES.replace('NAME', name).replace('N', f'{n}')):
+            path = fill({file: f'{row}\n'}, f'out/{name}') / file
             seconds = 1e9 + 90 * (file == 'last.pt')
-            os.utime(write(folder / file, [row]), (seconds, seconds))
+            os.utime(path, (seconds, seconds))
     ok(run('extras.tasks.chain_report --minutes=9.5'))
-    text = (tmp_path / 'out/quickstart/REPORT.md').read_text()
+    text = Path('out/quickstart/REPORT.md').read_text()
     assert all(row in text for row in ROWS.split('\n')), text
     *_, rl, _ = read_json('out/quickstart/report.json')['stages']
     assert (rl['name'], rl['pass@1_practice'], rl['minutes']) == ('rl', 0.5, 1.5)

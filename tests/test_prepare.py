@@ -6,14 +6,12 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from accidents import killed_after
-from conftest import ROOT, contents, each_is_a_mistake, fill, mistake, ok, read_json, read_rows, run
+from conftest import ROOT, contents, each_is_a_mistake, fill, mistake, numbered, ok, read_json, read_rows, run
 from conftest import shared, shared_fixture, with_each
 from preparing import DOCUMENTS, RAW, clean, documents, kept, prepare, prose, read, write, write_records
 
@@ -115,18 +113,13 @@ def test_undecodable_bytes_and_separators_inside_a_line_are_counted_with_their_f
     assert 'changed bytes: undecodable bytes: 3, <|endoftext|> to plain text: 39\n' in said
 
 
-def test_half_a_character_and_a_name_of_any_bytes_are_no_trouble(tmp_path):
-    """Whichever the tokenizer. A folder may be named in Latin-1."""
+def test_a_name_of_any_bytes_is_no_trouble(tmp_path):
+    """A folder may be named in Latin-1."""
     folder = tmp_path / os.fsdecode(b'caf\xe9')
-    texts = [f'{prose(i)} \ud83d' for i in range(9)]
-    write_records(folder / 'a.jsonl', [{'text': text} for text in texts])
-    for name, *flags in ('char', '--tokenizer=char'), ('bpe', '--tokenizer=bpe --vocab_size=330'):
-        prepare(folder / 'a.jsonl', *flags, out=folder / name)
-        assert all_of(folder / name) == sorted(text.replace('\ud83d', '\ufffd') for text in texts)
+    write(folder, TEXTS)
     clean(folder, '--num_workers=1', out=folder / 'clean')
-    assert len(kept(folder / 'clean')) == 9
     said = prepare(folder / 'clean', out=folder / 'bins')
-    assert len(all_of(folder / 'bins')) == 9 and 'next: python train.py' in said
+    assert all_of(folder / 'bins') == sorted(TEXTS) and 'next: python train.py' in said
     assert os.fsencode(folder) in (folder / 'bins/report.md').read_bytes()
     ok(run(f'tokenizer.py --input={folder} --vocab_size=330 --out={folder}/t.json'))
 
@@ -150,6 +143,9 @@ def test_what_clean_py_wrote_is_known_in_meta_and_another_text_is_refused(cleane
     assert read()[0]['cleaned']['licenses'] == {'mit': 6} and len(all_of()) == 6
 
 
+MIX = "sources = {'web': ('web.jsonl', 50), 'code': ('code.jsonl', 15), 'books': ('books.jsonl', 35)}"
+
+
 @shared_fixture
 def mixed(tmp_path_factory):
     """Three sources, as clean.py leaves them."""
@@ -157,10 +153,8 @@ def mixed(tmp_path_factory):
     for name, n in ('web', 200), ('code', 60), ('books', 30):
         rows = [{'text': f'{name} {prose(i, 8)}'} for i in range(n)]
         write_records(base / f'{name}.jsonl', rows)
-    for name, weights in ('out', (50, 15, 35)), ('none', (None,) * 3):
-        sources = {source: (f'{source}.jsonl', weight)
-                   for source, weight in zip(('web', 'code', 'books'), weights)}
-        (base / 'mix.py').write_text(f'{sources=}')
+    for name, mix in ('out', MIX), ('none', re.sub(r'\d+', 'None', MIX)):
+        fill({'mix.py': mix}, base)
         ok(run('clean.py', 'mix.py', f'--out_dir={name}', *RAW, cwd=base))
     return base
 
@@ -201,28 +195,7 @@ def test_for_streaming_only_train_bin_is_missing(cleaned):
     assert max(hashes) == one['held_out_to']
 
 
-# --- interrupted ----------------------------------------------------------------------------------
-def test_a_kill_at_any_moment_leaves_the_old_data_the_new_or_none(cleaned, prepared, tmp_path):
-    fresh, is_meta = tmp_path / 'fresh', []
-    prepare(cleaned, '--out_dir=fresh')
-    # the report names the folder
-    held = lambda folder: {path.name: path.name != 'report.md' and path.read_bytes()
-                           for path in folder.glob('[!.]*')}
-    n_moves = len(held(prepared)) + len(held(fresh))
-    for place, n in ('build a tokenizer', 1), *(('rename', n) for n in range(1, n_moves + 2)):
-        out = shutil.copytree(prepared, tmp_path / f'{place}{n}')
-        command = f'prepare.py --source={cleaned} --out_dir={out} --tokenizer=byte'
-        result = run(command, '--overwrite=True', before=killed_after(place, n))
-        assert result.returncode == -9
-        is_meta.append('meta.json' in held(out))
-        assert held(out) in (held(prepared), held(fresh)) or not is_meta[-1]
-        if n % 3 == 1:
-            ok(run(command, *['--overwrite=True'] * is_meta[-1]))       # without it, nothing is there
-            assert held(out) == held(fresh) and not [*out.glob('.*')]
-    # the tokenizer has been saved by a rename, too
-    assert is_meta == [True, True] + [False] * (n_moves - 1) + [True]
-
-
+# --- two at once ----------------------------------------------------------------------------------
 @with_each('script', ['clean', 'prepare'])
 def test_of_two_runs_at_once_one_is_refused(cleaned, out, script):
     command = f'{script}.py --source={cleaned.with_name("a.jsonl")} --out_dir=out'
@@ -236,7 +209,7 @@ def test_results_move_into_a_mounted_folder_whose_parent_may_not_be_written(clea
     """As docker -v gives one; a new file system has a folder lost+found."""
     if subprocess.run('unshare -rm true', shell=True, capture_output=True).returncode:
         pytest.skip('needs Linux, where folders may be mounted')
-    write_records('x.jsonl', [{'prompt': f'what about {i}', 'completion': 'a'} for i in range(40)])
+    write_records('x.jsonl', numbered('{"prompt": "what about N", "completion": "a"}', 40))
     commands = [f'{sys.executable} {ROOT}/{command} --overwrite=True' for command in (
         f'clean.py --source={cleaned.with_name("a.jsonl")} --out_dir=m/text',
         'prepare.py --source=m/text --tokenizer=byte --out_dir=m/bins',
