@@ -4,7 +4,7 @@ import gzip
 import json
 import textwrap
 
-from conftest import refused, shared, table, write
+from conftest import json_rows, refused, shared, table, write
 from test_streaming import say
 
 from extras.tasks import questions
@@ -31,11 +31,6 @@ def outcomes(record, answers, chat=False, run=run_many):
 def only(outcome, record, answers, chat=False):
     found = outcomes(record, answers, chat)
     assert answers and {*found} == {outcome}, [*zip(found, answers)]
-
-
-def json_rows(text):
-    """The lines of a table, JSON each."""
-    return map(json.loads, text.strip().splitlines())
 
 
 # --- records --------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_no_cheat_passes_and_no_attack_reads_or_breaks_what_is_yours(mode, tmp_p
             if (mode, name) != ('only limits', 'sockets')}      # only the filter refuses sockets
     for name, result in zip(jobs, judged([*jobs.values()], tmp_path, mode, 3, [WAIT]), strict=True):
         assert result['outcome'] in ('wrong', 'exception', 'exited', 'timeout'), (name, result)
-        assert 'opened' not in result['message'], (name, result)
+        assert 'opened' not in result['message'] and 'secret' not in result['message'], (name, result)
 
 
 @LINUX

@@ -63,7 +63,7 @@ def test_weights_of_a_mixture_are_refused_because_a_stream_reads_each_source_onc
 
 
 def test_a_line_without_a_text_and_a_damaged_shard_are_refused_by_name(tmp_path):
-    for odd in b'{oops', b'["x"]', b'3', b'{"body": "no"}', b'', b'null', b'{"text": "\xff"}':
+    for odd in b'{oops', b'["x"]', b'3', b'{"body": "no"}', b'{"text": 3}', b'', b'null', b'{"text": "\xff"}':
         (tmp_path / 'a.jsonl').write_bytes(b'{"text": "a"}\n' + odd + b'\n')
         assert taken(tmp_path, 1) == ['a']
         refused('a.jsonl cannot be read.*each line must be', taken, tmp_path, 9)

@@ -15,9 +15,10 @@ order of the files. They are not shuffled, and each source of a mixture is read 
 refused. The tokenizer and val.bin are in data_dir; documents of val.bin are skipped, by the hash
 with which prepare.py splits.
 """
-import glob, gzip, hashlib, itertools, json, os, zlib
+import glob, gzip, hashlib, itertools, json, os
 import numpy as np
 from configurator import UserError, find_paths, require
+from files import DAMAGE
 
 
 class Stream:
@@ -71,7 +72,7 @@ class Stream:
                             self.position[:2] = shard, number + 1
                             n_empty = 0
                             yield text
-            except (EOFError, OSError, zlib.error, ValueError, LookupError, TypeError) as error:
+            except (*DAMAGE, LookupError, TypeError, AttributeError) as error:
                 raise UserError(f'{path} cannot be read ({error!r:.80}); each line must be '
                                 '{"text": ...}; run clean.py') from None
             shard, line, n_empty = shard + 1, 0, n_empty + 1
