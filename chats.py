@@ -185,7 +185,7 @@ def tidy(text, changed):
     """Return a text without control characters, base64 images and personal data, with Unix newlines
     and in NFC (e with its accent is one character). changed, {change: n}, counts the removals, and
     HTML, which stays: it may be what the question is about, or left over from a web page."""
-    text, n_images = re.subn('data:[\\w.+/;=-]+;base64,[A-Za-z0-9+/=%_-]{100,}', '', text)
+    text, n_images = re.subn(r'(?i)data:[\w.+/;=-]+;base64,[a-z0-9+/=%_-]{100,}', '', text)
     plain = without_controls(text)
     changed.update({'control characters': plain != text, 'data: addresses': n_images,
                     'special tokens to plain text': len(re.findall(r'<\|\w+\|>', text)),

@@ -170,8 +170,8 @@ config |= {'stage': 'dpo', 'steps': 0}      # with a stage, eval.py uses chat te
 
 # --- a new or resumed run, its model, and the device ----------------------------------------------
 # A new number of epochs also replaces the max_steps of the checkpoint, which would override it.
-source, state, changed = resume_or_start(
-    config, explicit, 'loss_type beta gamma batch_size seed', 'max_steps' * ('epochs' in explicit))
+source, state, changed = resume_or_start(config, explicit, 'loss_type beta gamma batch_size seed',
+                                         'max_steps' if 'epochs' in explicit else '')
 globals().update(config)                # on resume, the settings of the checkpoint
 out = pathlib.Path(out_dir)
 for name, loss_types in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',

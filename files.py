@@ -94,14 +94,14 @@ def find_text(source, endings, ignored=PACKAGES):
         is_named = f'{source}/'.startswith(f'{folder}/') or folder == os.path.dirname(folder)
         return '' if is_named else kind_of(folder) or kind_above(os.path.dirname(folder))
 
-    is_named = re.search(r'\w[^/]*$', source) and not os.path.isdir(source)
+    names_files = re.search(r'\w[^/]*$', source) and not os.path.isdir(source)
     for path in sorted(paths):
         ending = os.path.splitext(path)[1]
         if not os.path.isfile(path):                            # a folder, link or pipe
             skipped['folders' if os.path.isdir(path) else 'broken links'] += 1
         elif kind := kind_above(os.path.dirname(path)):
             skipped[f'files of {kind}'] += 1
-        elif ends_with(path, endings) or is_named and source.endswith(ending):
+        elif ends_with(path, endings) or names_files and source.endswith(ending):
             found.append(path)
         else:
             skipped[ending or 'no extension'] += 1

@@ -142,7 +142,7 @@ for log in dict.fromkeys(map(pathlib.Path, find_paths(runs, '/metrics.jsonl'))):
     if not rows:
         print(f'{folder}: no step has been logged yet')
         continue
-    [config] = [json.loads(file.read_bytes()) for file in folder.glob('config.json')] or [{}]
+    config = json.loads(path.read_bytes()) if (path := folder / 'config.json').exists() else {}
     stage = config.get('stage', 'base')
     # sft.py and dpo.py write `steps`, because with epochs their max_steps is 0
     end = config.get('steps') or config.get('max_steps') or rows[-1]['step']

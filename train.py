@@ -421,7 +421,7 @@ while step < max_steps and not stopping:
         scaler.scale(mean_loss * fraction * world).backward()
         loss += mean_loss.detach() * fraction
 
-    # The module is part of the model, but forward() doesn't use it.
+    # A parameter without a gradient belongs to a module that forward() does not use.
     if step == 0 and (unused := [name for name, p in model.named_parameters() if p.grad is None]):
         log_text(f'note: no gradient reaches {", ".join(unused)}, so it is not trained')
     # The step's loss is a sum over processes. The gradient norm is equal in all processes. A signal

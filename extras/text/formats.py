@@ -194,7 +194,8 @@ def records_of_json(lines):
     """Return the records of a .json file: a list of records, one record per line, or one record."""
     lines = filter(str.strip, lines)
     first = next(lines, '')
-    if first and str(record_of(first)) != NO_RECORD:
+    record = record_of(first)
+    if isinstance(record, dict) or isinstance(record, ValueError) and str(record) != NO_RECORD:
         return map(record_of, itertools.chain([first], lines))
     try:
         records, why = parse_json(''.join([first, *lines])), ''
